@@ -1,0 +1,47 @@
+//! The dimensions of the model that a plan's buffers are sized for.
+
+use serde::{Deserialize, Serialize};
+
+use super::Stage;
+
+/// A GPT: pre-norm layers of causal attention and a GELU MLP of width `4 * hidden`, learned positions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Dims {
+    /// Transformer layers, spread over the stages.
+    pub layers: u32,
+    /// Width of the residual stream, `h`.
+    pub hidden: u32,
+    /// Attention heads; divides `hidden`.
+    pub heads: u32,
+    /// Tokens in a sequence.
+    pub sequence: u32,
+    /// Sequences in a microbatch.
+    pub batch: u32,
+    /// Entries of the vocabulary, `V`.
+    pub vocab: u32,
+    /// Whether the input and the output embedding are one matrix.
+    pub tied: bool,
+}
+
+impl Dims {
+    /// Tokens in a microbatch, `n`.
+    #[must_use]
+    pub fn tokens(&self) -> u64 {
+        u64::from(self.batch) * u64::from(self.sequence)
+    }
+
+    /// Rows of the vocabulary on each of `ranks` ranks; the last ranks may own fewer real ones.
+    #[must_use]
+    pub fn shard(&self, ranks: u32) -> u64 {
+        u64::from(self.vocab).div_ceil(u64::from(ranks))
+    }
+
+    /// The layers of a stage among `stages`: uniform, the first stages take the remainder.
+    #[must_use]
+    pub fn layers_of(&self, stage: Stage, stages: u32) -> std::ops::Range<u32> {
+        let (each, extra) = (self.layers / stages, self.layers % stages);
+        let first = stage.0 * each + stage.0.min(extra);
+        first..first + each + u32::from(stage.0 < extra)
+    }
+}

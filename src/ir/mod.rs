@@ -1,0 +1,27 @@
+//! Data that every room reads: ids, units, the model's dimensions, the catalog of passes, [`Program`], [`Schedule`], [`Plan`].
+//!
+//! Nothing here computes an order, a lifetime or a proof. Types, accessors and `Display` only.
+
+mod catalog;
+mod dims;
+mod ids;
+mod plan;
+mod program;
+mod schedule;
+mod span;
+mod units;
+
+pub use catalog::{
+    At, Catalog, Class, Collective, CollectiveOp, Compute, Kind, Need, Queue, Relation, Source, Where,
+};
+pub use dims::Dims;
+pub use ids::{
+    BufferId, Chunk, ClassId, CollectiveId, GroupId, InstrId, KindId, LaneId, Microbatch, Port, Rank, Stage,
+};
+pub use plan::{
+    Buffer, Group, Header, Instr, Lane, Op, Operands, Pass, Payload, Peak, Place, Plan, RankPlan, Site, Value,
+};
+pub use program::{Limit, Pattern, PatternKind, Program, RankProgram, Repeat, Transform};
+pub use schedule::{Placed, Schedule, Shape};
+pub use span::{FileId, Span};
+pub use units::{Bytes, Ticks};

@@ -1,0 +1,75 @@
+//! Which rank runs which pass in which order: no communication, no memory yet.
+
+use super::{Catalog, Chunk, Dims, Pass, Rank, Span, Stage};
+
+/// The size of the pipeline and where its stages lie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// `p`, at least 1.
+    pub ranks: u32,
+    /// `m`, at least 1.
+    pub microbatches: u32,
+    /// `v`, stages a rank, at least 1.
+    pub chunks: u32,
+    /// The rank of each stage, by `Stage`; `p * v` of them, `v` on each rank.
+    pub stages: Vec<Rank>,
+}
+
+impl Shape {
+    /// The rank that holds a stage.
+    #[must_use]
+    pub fn rank_of(&self, stage: Stage) -> Rank {
+        self.stages[stage.index()]
+    }
+
+    /// The stages of each rank in pipeline order, by `Rank` and then `Chunk`.
+    #[must_use]
+    pub fn chunks_by_rank(&self) -> Vec<Vec<Stage>> {
+        let mut held = vec![Vec::new(); self.ranks as usize];
+        for (stage, rank) in self.stages.iter().enumerate() {
+            held[rank.index()].push(Stage::new(stage));
+        }
+        held
+    }
+
+    /// The position of a stage among those on its rank.
+    #[must_use]
+    pub fn chunk_of(&self, stage: Stage) -> Chunk {
+        let rank = self.rank_of(stage);
+        Chunk::new(self.stages[..stage.index()].iter().filter(|&&other| other == rank).count())
+    }
+
+    /// The last stage.
+    #[must_use]
+    pub fn last(&self) -> Stage {
+        Stage::new(self.stages.len() - 1)
+    }
+}
+
+/// Every rank's order of passes on the compute lane.
+#[derive(Clone, Debug)]
+pub struct Schedule {
+    /// The schedule's name.
+    pub name: String,
+    /// The transforms that were applied.
+    pub transforms: Vec<String>,
+    /// Ranks, microbatches, chunks, placement.
+    pub shape: Shape,
+    /// The model that buffers are sized for.
+    pub model: Dims,
+    /// What the passes are.
+    pub catalog: Catalog,
+    /// The order of each rank, by `Rank`.
+    pub orders: Vec<Vec<Placed>>,
+    /// The places in the source that passes came from; [`Placed::origin`] indexes it.
+    pub origins: Vec<Span>,
+}
+
+/// A pass in an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// The pass.
+    pub pass: Pass,
+    /// Index into [`Schedule::origins`].
+    pub origin: u32,
+}

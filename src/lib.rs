@@ -1,0 +1,4 @@
+//! schedc compiles a declarative pipeline schedule into one instruction stream per rank, proves the streams right and runs them.
+
+pub mod ir;
+pub mod source;
