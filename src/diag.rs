@@ -7,6 +7,7 @@ use miette::{Diagnostic, LabeledSpan, NamedSource, Severity, SourceCode};
 use thiserror::Error;
 
 use crate::ir::FileId;
+use crate::resolve::ResolveError;
 use crate::source::Sources;
 use crate::syntax::SyntaxError;
 
@@ -50,6 +51,8 @@ macro_rules! rooms {
 rooms! {
     /// The text is not a `.sched` file.
     Syntax(SyntaxError),
+    /// Names or numbers are wrong.
+    Resolve(ResolveError),
 }
 
 /// An error with the text that its labels point into.

@@ -571,8 +571,7 @@ pub enum Function {
 
 impl Function {
     /// Every function with its name.
-    pub const WORDS: [(Self, &'static str); 3] =
-        [(Self::Min, "min"), (Self::Max, "max"), (Self::Abs, "abs")];
+    pub const WORDS: [(Self, &'static str); 3] = [(Self::Min, "min"), (Self::Max, "max"), (Self::Abs, "abs")];
 
     /// Its name.
     #[must_use]
@@ -607,11 +606,9 @@ impl File {
 
     /// The transforms that it declares.
     pub fn transforms(&self) -> impl Iterator<Item = &Transform> {
-        self.items.iter().filter_map(
-            |item| {
-                if let Item::Transform(transform) = item { Some(transform) } else { None }
-            },
-        )
+        self.items
+            .iter()
+            .filter_map(|item| if let Item::Transform(transform) = item { Some(transform) } else { None })
     }
 
     /// The schedules that it declares.
@@ -631,7 +628,9 @@ impl File {
         let mut below = item.start;
         for comment in self.trivia.comments[..above].iter().rev() {
             let doc = comment.text.strip_prefix("//!").filter(|_| comment.own_line);
-            let Some(line) = doc.filter(|_| !self.trivia.blank_within(comment.span.end, below)) else { break };
+            let Some(line) = doc.filter(|_| !self.trivia.blank_within(comment.span.end, below)) else {
+                break;
+            };
             lines.push(line.strip_prefix(' ').unwrap_or(line));
             below = comment.span.start;
         }

@@ -3,8 +3,8 @@
 use lalrpop_util::ParseError;
 
 use super::ast::{
-    At, AtSite, BarrierOp, Clause, ClauseForm, DeclaredSite, Expr, ExprForm, Function, Operator, PassDecl, Pattern,
-    PatternForm, Placement, Site, Word,
+    At, AtSite, BarrierOp, Clause, ClauseForm, DeclaredSite, Expr, ExprForm, Function, Operator, PassDecl,
+    Pattern, PatternForm, Placement, Site, Word,
 };
 use super::error::SyntaxError;
 use super::lexer::{MAX_DEPTH, Token};
@@ -36,7 +36,10 @@ fn one_of<'input, T: Copy>(word: &Word, words: &[(T, &'static str)], what: &'sta
     let help = match nearest(&word.text, spellings.clone()) {
         Some(near) => format!("did you mean `{near}`?"),
         None => {
-            format!("write one of {}", spellings.map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", "))
+            format!(
+                "write one of {}",
+                spellings.map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
+            )
         }
     };
     Err(refused(SyntaxError::UnknownWord { found: word.text.clone(), what, help, at: word.span }))
@@ -122,7 +125,8 @@ pub(crate) fn pass<'input>(
     span: Span,
 ) -> Built<'input, PassDecl> {
     for (index, clause) in clauses.iter().enumerate() {
-        let same = |other: &&Clause| std::mem::discriminant(&other.form) == std::mem::discriminant(&clause.form);
+        let same =
+            |other: &&Clause| std::mem::discriminant(&other.form) == std::mem::discriminant(&clause.form);
         if let Some(first) = clauses[..index].iter().find(same) {
             return Err(refused(SyntaxError::DuplicateClause {
                 pass: name.text,

@@ -102,7 +102,9 @@ pub enum SyntaxError {
     #[error("this version does not have `{found}` yet")]
     #[diagnostic(
         code(schedc::syntax::not_in_this_version),
-        help("say the order as a pattern, `order F^* B^*`, and the placement as `loop`, `wave` or `s -> expr`")
+        help(
+            "say the order as a pattern, `order F^* B^*`, and the placement as `loop`, `wave` or `s -> expr`"
+        )
     )]
     NotInThisVersion {
         /// The reserved word.
@@ -150,7 +152,9 @@ pub enum SyntaxError {
     #[error("a `.sched` file has at most {MAX_BYTES} bytes, and this one has {bytes}")]
     #[diagnostic(
         code(schedc::syntax::too_large),
-        help("check that this is the file you meant; a schedule says its order as a pattern, not pass by pass")
+        help(
+            "check that this is the file you meant; a schedule says its order as a pattern, not pass by pass"
+        )
     )]
     TooLarge {
         /// Which file.
@@ -201,6 +205,11 @@ impl SyntaxError {
         } else {
             format!("replace or remove `{token}`, or complete what stands before it")
         };
-        Self::UnexpectedToken { found: format!("`{token}`"), expected: expected::in_words(expected), help, at }
+        Self::UnexpectedToken {
+            found: format!("`{token}`"),
+            expected: expected::in_words(expected),
+            help,
+            at,
+        }
     }
 }

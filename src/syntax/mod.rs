@@ -14,8 +14,8 @@ mod printer;
 use lalrpop_util::ParseError;
 
 pub use self::error::SyntaxError;
-pub use self::printer::print;
 use self::lexer::Token;
+pub use self::printer::print;
 use crate::ir::{FileId, Span};
 
 #[allow(
@@ -83,7 +83,8 @@ fn explain(
         }
         ParseError::UnrecognizedToken { token: (start, token, end), expected } => {
             let shown = slice(start, end);
-            let reserved = !matches!(token, Token::Name(_)) && shown.starts_with(|c: char| c.is_ascii_alphabetic());
+            let reserved =
+                !matches!(token, Token::Name(_)) && shown.starts_with(|c: char| c.is_ascii_alphabetic());
             SyntaxError::unexpected(shown, reserved, &expected, Span { file, start, end })
         }
         ParseError::ExtraToken { token: (start, _, end) } => {

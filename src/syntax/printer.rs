@@ -3,9 +3,9 @@
 //! A comment that stood inside an item moves to the end of the item's line, or below it.
 
 use super::ast::{
-    At, Barrier, Clause, ClauseForm, DeclaredSite, Expr, ExprForm, File, Item, Limit, Need, NeedForm, OrderForm,
-    PassDecl, Pattern, PatternForm, Placement, Schedule, ScheduleForm, Site, Times, Transform, TransformForm,
-    Trivia, Word,
+    At, Barrier, Clause, ClauseForm, DeclaredSite, Expr, ExprForm, File, Item, Limit, Need, NeedForm,
+    OrderForm, PassDecl, Pattern, PatternForm, Placement, Schedule, ScheduleForm, Site, Times, Transform,
+    TransformForm, Trivia, Word,
 };
 use crate::ir::Span;
 
@@ -45,14 +45,20 @@ impl<'file> Page<'file> {
     /// Prints what stands before `start`: comments, and the blank line above what starts there.
     fn before(&mut self, start: u32) {
         let trivia = self.trivia;
-        while let Some(comment) = trivia.comments.get(self.next).filter(|comment| comment.span.start < start) {
+        while let Some(comment) = trivia.comments.get(self.next).filter(|comment| comment.span.start < start)
+        {
             self.next += 1;
-            let trails = |line: &&mut Line<'_>| !comment.own_line && line.comment.is_none() && !line.code.is_empty();
+            let trails =
+                |line: &&mut Line<'_>| !comment.own_line && line.comment.is_none() && !line.code.is_empty();
             if let Some(line) = self.lines.last_mut().filter(trails) {
                 line.comment = Some(&comment.text);
             } else {
                 self.blank(comment.span.start);
-                self.lines.push(Line { level: self.level, code: String::new(), comment: Some(&comment.text) });
+                self.lines.push(Line {
+                    level: self.level,
+                    code: String::new(),
+                    comment: Some(&comment.text),
+                });
             }
             self.end = self.end.max(comment.span.end);
         }
@@ -111,7 +117,9 @@ impl<'file> Page<'file> {
             let width = |line: &Line<'_>| 4 * line.level + line.code.chars().count();
             let trails = |line: &Line<'_>| line.comment.is_some() && !line.code.is_empty();
             if trails(line) && (index == 0 || !trails(&self.lines[index - 1])) {
-                column = self.lines[index..].iter().take_while(|line| trails(line)).map(width).max().unwrap_or(0) + 4;
+                column =
+                    self.lines[index..].iter().take_while(|line| trails(line)).map(width).max().unwrap_or(0)
+                        + 4;
             }
             let start = text.len();
             text.push_str(&" ".repeat(4 * line.level));
@@ -148,7 +156,8 @@ impl<'file> Page<'file> {
         };
         let head = format!("pass {} at {site}", decl.name.text);
         let clauses: Vec<String> = decl.clauses.iter().map(clause).collect();
-        let width = 4 * self.level + head.len() + clauses.iter().map(|clause| clause.len() + 2).sum::<usize>();
+        let width =
+            4 * self.level + head.len() + clauses.iter().map(|clause| clause.len() + 2).sum::<usize>();
         if width <= WIDTH {
             let parts: Vec<&str> = std::iter::once(&head).chain(&clauses).map(String::as_str).collect();
             self.entry(decl.span, parts.join("  "));
@@ -224,7 +233,9 @@ fn schedule_item(form: &ScheduleForm) -> String {
         ScheduleForm::Chunks(chunks) => format!("chunks {}", expr(chunks)),
         ScheduleForm::Place(Placement::Loop) => "place loop".to_owned(),
         ScheduleForm::Place(Placement::Wave) => "place wave".to_owned(),
-        ScheduleForm::Place(Placement::Of { stage, rank }) => format!("place {} -> {}", stage.text, expr(rank)),
+        ScheduleForm::Place(Placement::Of { stage, rank }) => {
+            format!("place {} -> {}", stage.text, expr(rank))
+        }
         ScheduleForm::Apply(transform) => format!("apply \"{}\"", transform.text),
         ScheduleForm::Let { name, value } => format!("let {} = {}", name.text, expr(value)),
         ScheduleForm::Stream { pass, keys } => format!("stream {} by {}", pass.text, exprs(keys)),
@@ -243,7 +254,9 @@ fn clause(clause: &Clause) -> String {
         ClauseForm::Gives(classes) => format!("gives {}", names(classes)),
         ClauseForm::Makes(classes) => format!("makes {}", names(classes)),
         ClauseForm::Frees(classes) => format!("frees {}", names(classes)),
-        ClauseForm::Fused { into, computes } => format!("or fused into {} computes {}", into.text, computes.text),
+        ClauseForm::Fused { into, computes } => {
+            format!("or fused into {} computes {}", into.text, computes.text)
+        }
     }
 }
 
@@ -274,7 +287,11 @@ fn barrier(barrier: &Barrier) -> String {
         let by = part.by.as_ref().map_or(String::new(), |by| format!(" by {}", by.text));
         format!("{} {}.{}{by}", part.op.word(), part.pass.text, part.port.text)
     };
-    format!("barrier {} = {}", barrier.name.text, barrier.parts.iter().map(part).collect::<Vec<_>>().join(", "))
+    format!(
+        "barrier {} = {}",
+        barrier.name.text,
+        barrier.parts.iter().map(part).collect::<Vec<_>>().join(", ")
+    )
 }
 
 fn limit(limit: &Limit) -> String {
@@ -295,7 +312,8 @@ fn pattern(pattern: &Pattern) -> String {
             format!("{}^{times}", self::pattern(body))
         }
         PatternForm::If { condition, then, otherwise } => {
-            let otherwise = otherwise.as_ref().map_or(String::new(), |other| format!(" else {}", braced(other)));
+            let otherwise =
+                otherwise.as_ref().map_or(String::new(), |other| format!(" else {}", braced(other)));
             format!("if {} {}{otherwise}", expr(condition), braced(then))
         }
         PatternForm::For { variable, from, to, body } => {
