@@ -1,15 +1,13 @@
 //! The rooms, called in order: the table of contents.
 
-use std::fmt::Write as _;
-
 use miette::Diagnostic;
 use thiserror::Error as ThisError;
 
 use crate::cost::Costs;
 use crate::diag::{Error, Located};
 use crate::ir::{FileId, Schedule};
-use crate::resolve::{Model, Request};
-use crate::source::{STDLIB, Sources};
+use crate::resolve::{Model, Request, ResolveError};
+use crate::source::{Library, Sources};
 use crate::syntax::{self, ast};
 use crate::verify::{Options, Refused, Verified};
 use crate::{lower, order, resolve, transform, verify};
@@ -64,14 +62,22 @@ pub fn compile(job: &Job<'_>, sources: &mut Sources) -> Result<Verified, Vec<Err
 /// # Errors
 /// What the first room that is not content has to say.
 pub fn schedule(job: &Job<'_>, sources: &mut Sources) -> Result<Schedule, Vec<Error>> {
-    let library = parse_library(sources)?;
+    let library = Library::load(sources);
+    let own;
     let (file, name) = match job.input {
-        Input::Library(name) => (None, Some(name)),
-        Input::File { name, bytes, schedule } => (Some(parse(name, bytes, sources)?), schedule),
+        Input::Library(name) => {
+            let names = library.schedules().map(|entry| entry.name);
+            let unknown = || vec![Error::new(ResolveError::unknown_schedule(name, names.clone()), sources)];
+            (library.schedule(name).ok_or_else(unknown)?, Some(name))
+        }
+        Input::File { name, bytes, schedule } => {
+            own = parse(name, bytes, sources)?;
+            (&own, schedule)
+        }
     };
     let request = Request {
-        library: &library,
-        file: file.as_ref(),
+        library: library.files(),
+        file,
         schedule: name,
         with: job.with,
         set: job.set,
@@ -96,10 +102,6 @@ where
     crate::diag::Cause: From<E>,
 {
     errors.into_iter().map(|error| Error::new(error, sources)).collect()
-}
-
-fn parse_library(sources: &mut Sources) -> Result<Vec<ast::File>, Vec<Error>> {
-    STDLIB.iter().map(|file| parse(&format!("stdlib/{}.sched", file.name), file.text.as_bytes(), sources)).collect()
 }
 
 fn parse(name: &str, bytes: &[u8], sources: &mut Sources) -> Result<ast::File, Vec<Error>> {
@@ -134,59 +136,4 @@ impl Located for Unsound {
     fn file(&self) -> Option<FileId> {
         None
     }
-}
-
-/// A schedule or a transform of the library, as `schedc list` shows it.
-#[derive(Clone, Debug)]
-pub struct Entry {
-    /// Its name.
-    pub name: String,
-    /// Whether it is a transform.
-    pub transform: bool,
-    /// Its parameters with their defaults, as written; empty where it has none.
-    pub params: String,
-    /// The first sentence of its description.
-    pub about: String,
-}
-
-/// Everything that the library declares by a quoted name, in file order.
-///
-/// # Errors
-/// None that a build which passes its tests can return: the library is embedded.
-pub fn library() -> Result<Vec<Entry>, Vec<Error>> {
-    let mut sources = Sources::default();
-    let mut entries = Vec::new();
-    for tree in parse_library(&mut sources)? {
-        let text = sources.text(tree.id);
-        for item in &tree.items {
-            let (name, transform, params) = match item {
-                ast::Item::Schedule(schedule) => (&schedule.name, false, params(schedule, &text)),
-                ast::Item::Transform(transform) => (&transform.name, true, String::new()),
-                ast::Item::Class(_) | ast::Item::Pass(_) => continue,
-            };
-            let about = sentence_before(&text, name.span.start as usize);
-            entries.push(Entry { name: name.text.clone(), transform, params, about });
-        }
-    }
-    Ok(entries)
-}
-
-fn params(schedule: &ast::Schedule, text: &str) -> String {
-    let mut shown = String::new();
-    for param in &schedule.params {
-        let separator = if shown.is_empty() { "(" } else { ", " };
-        let end = param.value.span.end as usize;
-        let _ = write!(shown, "{separator}{}", &text[param.name.span.start as usize..end]);
-    }
-    if shown.is_empty() { shown } else { shown + ")" }
-}
-
-/// The first sentence of the `//!` lines right above a position.
-fn sentence_before(text: &str, at: usize) -> String {
-    let above = text[..at].lines().rev().skip(1);
-    let mut lines: Vec<&str> = above.map_while(|line| line.trim().strip_prefix("//!")).map(str::trim).collect();
-    lines.reverse();
-    let joined = lines.join(" ");
-    let end = joined.find(". ").map_or(joined.len(), |end| end + 1);
-    joined[..end].trim_end().to_owned()
 }

@@ -6,7 +6,6 @@ use std::path::Path;
 
 use miette::Diagnostic;
 use schedc::driver::{self, Input, Job};
-use schedc::ir::Dims;
 use schedc::source::Sources;
 use schedc::verify::Verified;
 use thiserror::Error;
@@ -108,13 +107,13 @@ impl JobArgs {
             let schedule = self.schedule.clone();
             Failure::usage(JobError::MissingFlag { flag, command, schedule })
         };
+        let text;
         let input = if is_file_name(&self.schedule) {
-            let text = read(Path::new(&self.schedule), schedc::syntax::MAX_BYTES as u64 + 1)?;
-            Input::File { name: self.schedule.clone(), bytes: text, schedule: self.schedule_name.clone() }
+            text = read(Path::new(&self.schedule), schedc::syntax::MAX_BYTES + 1)?;
+            Input::File { name: &self.schedule, bytes: &text, schedule: self.schedule_name.as_deref() }
         } else {
-            Input::Library(self.schedule.clone())
+            Input::Library(&self.schedule)
         };
-        let dims = |stages: u32| -> Dims { model.dims(stages) };
         let mut sources = Sources::default();
         let job = Job {
             input,
@@ -122,7 +121,7 @@ impl JobArgs {
             set: &self.set,
             ranks: self.ranks.ok_or_else(|| missing("--ranks"))?,
             microbatches: self.microbatches.ok_or_else(|| missing("--microbatches"))?,
-            model: &dims,
+            model: model.model(),
         };
         driver::compile(&job, &mut sources).map_err(Failure::all)
     }

@@ -83,7 +83,10 @@ pub(crate) fn main() -> ExitCode {
         Command::Compile(args) => compile::compile(&args),
         Command::Verify(args) => verify::verify(&args),
         Command::Run(command) => run_command(&command),
-        Command::List => library::list(),
+        Command::List => {
+            library::list();
+            Ok(())
+        }
         Command::Show { name } => library::show(&name),
         Command::Fmt(args) => library::fmt(&args),
     };

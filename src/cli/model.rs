@@ -1,6 +1,7 @@
 //! The model's dimensions on the command line.
 
 use schedc::ir::Dims;
+use schedc::resolve::Model;
 
 /// The model that buffers are sized for.
 #[derive(Clone, Debug, clap::Args)]
@@ -29,17 +30,18 @@ pub(crate) struct ModelArgs {
 }
 
 impl ModelArgs {
-    /// The model, for a schedule with so many stages.
-    pub(crate) fn dims(&self, stages: u32) -> Dims {
-        Dims {
-            layers: self.layers.unwrap_or(stages),
+    /// The model.
+    pub(crate) fn model(&self) -> Model {
+        let dims = Dims {
+            layers: 0,
             hidden: self.hidden.unwrap_or(64),
             heads: self.heads.unwrap_or(4),
             sequence: self.seq.unwrap_or(64),
             batch: self.batch.unwrap_or(1),
             vocab: self.vocab.unwrap_or(256),
             tied: self.tied,
-        }
+        };
+        Model { layers: self.layers, dims }
     }
 
     /// The first flag that asks for another model than a plan was compiled for: flag, asked, has.

@@ -1,1 +1,6 @@
-//! tests
+//! Tests of the whole, by topic.
+
+mod language;
+mod printer;
+mod support;
+mod ui;
