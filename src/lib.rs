@@ -1,4 +1,6 @@
 //! schedc compiles a declarative pipeline schedule into one instruction stream per rank, proves the streams right and runs them.
 
+pub mod emit;
+pub mod import;
 pub mod ir;
 pub mod source;
