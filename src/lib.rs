@@ -3,7 +3,9 @@
 pub mod cost;
 pub mod diag;
 pub mod driver;
+pub mod emit;
 pub mod graph;
+pub mod import;
 pub mod ir;
 pub mod lower;
 pub mod order;
@@ -11,3 +13,4 @@ pub mod resolve;
 pub mod source;
 pub mod syntax;
 pub mod transform;
+pub mod verify;
