@@ -9,7 +9,7 @@ use crate::ir::{FileId, Schedule};
 use crate::resolve::{Model, Request, ResolveError};
 use crate::source::{Library, Sources};
 use crate::syntax::{self, ast};
-use crate::verify::{Options, Refused, Verified};
+use crate::verify::{Options, Refused, Verified, Violation};
 use crate::{lower, order, resolve, transform, verify};
 
 /// One compilation: what, and for which numbers.
@@ -54,7 +54,8 @@ pub fn compile(job: &Job<'_>, sources: &mut Sources) -> Result<Verified, Vec<Err
     let schedule = schedule(job, sources)?;
     let costs = Costs::unit(&schedule.catalog, schedule.shape.chunks);
     let plan = lower::lower(&schedule, &costs).map_err(|error| vec![Error::new(error, sources)])?;
-    verify::verify(plan, &Options::default()).map_err(|refused| vec![Error::new(Unsound { refused }, sources)])
+    verify::verify(plan, &Options::default())
+        .map_err(|refused| vec![Error::new(Unsound::from(refused), sources)])
 }
 
 /// Text to every rank's order, transforms applied.
@@ -91,8 +92,8 @@ pub fn schedule(job: &Job<'_>, sources: &mut Sources) -> Result<Schedule, Vec<Er
         let mut catalog = schedule.catalog.clone();
         transform::extend(&mut catalog, transform);
         let costs = Costs::unit(&catalog, schedule.shape.chunks);
-        schedule =
-            transform::apply(schedule, transform, &costs).map_err(|error| vec![Error::new(error, sources)])?;
+        schedule = transform::apply(schedule, transform, &costs)
+            .map_err(|error| vec![Error::new(error, sources)])?;
     }
     Ok(schedule)
 }
@@ -120,16 +121,23 @@ pub fn format(name: &str, bytes: &[u8], sources: &mut Sources) -> Result<String,
 
 /// The plan that lowering made breaks a rule.
 #[derive(Debug, ThisError, Diagnostic)]
-#[error("the compiled plan is not sound; this is a bug in schedc")]
+#[error("the compiled plan is not sound, which is a bug in schedc: {refused}")]
 #[diagnostic(
     code(schedc::driver::unsound),
     help("please report it with the schedule and the command line; the plan was not written")
 )]
 pub struct Unsound {
-    /// What is wrong with it.
-    #[diagnostic_source]
-    #[source]
-    pub refused: Box<Refused>,
+    refused: Box<Refused>,
+    /// What is wrong with the plan.
+    #[related]
+    violations: Vec<Violation>,
+}
+
+impl From<Box<Refused>> for Unsound {
+    fn from(mut refused: Box<Refused>) -> Self {
+        let violations = std::mem::take(&mut refused.violations);
+        Self { refused, violations }
+    }
 }
 
 impl Located for Unsound {

@@ -37,7 +37,10 @@ pub(crate) struct JobArgs {
 
 fn parameter(text: &str) -> Result<(String, i64), String> {
     let (name, value) = text.split_once('=').ok_or("write NAME=VALUE, such as v=2")?;
-    let value = value.trim().parse().map_err(|_| format!("`{value}` is not an integer; write NAME=VALUE, such as v=2"))?;
+    let value = value
+        .trim()
+        .parse()
+        .map_err(|_| format!("`{value}` is not an integer; write NAME=VALUE, such as v=2"))?;
     Ok((name.trim().to_owned(), value))
 }
 
@@ -46,7 +49,10 @@ fn parameter(text: &str) -> Result<(String, i64), String> {
 pub(crate) enum JobError {
     /// A number is missing.
     #[error("`{flag}` is missing")]
-    #[diagnostic(code(schedc::cli::missing_flag), help("say for how many, for example `schedc {command} {schedule} --ranks 4 --microbatches 8`"))]
+    #[diagnostic(
+        code(schedc::cli::missing_flag),
+        help("say for how many, for example `schedc {command} {schedule} --ranks 4 --microbatches 8`")
+    )]
     MissingFlag {
         /// The flag.
         flag: &'static str,
@@ -57,7 +63,10 @@ pub(crate) enum JobError {
     },
     /// A file can't be read.
     #[error("can't read `{path}`: {reason}")]
-    #[diagnostic(code(schedc::cli::unreadable), help("name a schedule of the library (`schedc list`) or a file that exists"))]
+    #[diagnostic(
+        code(schedc::cli::unreadable),
+        help("name a schedule of the library (`schedc list`) or a file that exists")
+    )]
     Unreadable {
         /// The file.
         path: String,
@@ -66,7 +75,10 @@ pub(crate) enum JobError {
     },
     /// A file can't be written.
     #[error("can't write `{path}`: {reason}")]
-    #[diagnostic(code(schedc::cli::unwritable), help("name a file in a folder that exists and may be written"))]
+    #[diagnostic(
+        code(schedc::cli::unwritable),
+        help("name a file in a folder that exists and may be written")
+    )]
     Unwritable {
         /// The file.
         path: String,
@@ -75,7 +87,10 @@ pub(crate) enum JobError {
     },
     /// A flag asks for another shape than a plan file has.
     #[error("`{flag} {asked}` contradicts the plan, which was compiled for {has}")]
-    #[diagnostic(code(schedc::cli::contradiction), help("leave the flag out, or compile the schedule again with it"))]
+    #[diagnostic(
+        code(schedc::cli::contradiction),
+        help("leave the flag out, or compile the schedule again with it")
+    )]
     Contradiction {
         /// The flag.
         flag: String,
@@ -93,7 +108,8 @@ impl JobArgs {
         if is_file_name(&self.schedule) && path.extension().is_none_or(|extension| extension != "sched") {
             let bytes = read(path, u64::MAX)?;
             if looks_like_a_plan(&bytes) {
-                let plan = super::verify::verified(&self.schedule, &bytes, &schedc::verify::Options::default())?;
+                let plan =
+                    super::verify::verified(&self.schedule, &bytes, &schedc::verify::Options::default())?;
                 self.agree(&plan, model)?;
                 return Ok(plan);
             }
@@ -137,9 +153,14 @@ impl JobArgs {
             let asked = asked.filter(|&asked| asked != has)?;
             Some((flag.to_owned(), asked.to_string(), has.to_string()))
         });
-        let dims = || model.contradiction(&header.model).map(|(flag, asked, has)| (flag.to_owned(), asked.to_string(), has.to_string()));
+        let dims = || {
+            model
+                .contradiction(&header.model)
+                .map(|(flag, asked, has)| (flag.to_owned(), asked.to_string(), has.to_string()))
+        };
         let with = || {
-            let asked = (!self.with.is_empty() && self.with != header.transforms).then(|| self.with.join(", "))?;
+            let asked =
+                (!self.with.is_empty() && self.with != header.transforms).then(|| self.with.join(", "))?;
             Some(("--with".to_owned(), asked, format!("transforms [{}]", header.transforms.join(", "))))
         };
         let set = || {
@@ -155,7 +176,9 @@ impl JobArgs {
 
 /// Whether a word names a file rather than a schedule of the library.
 fn is_file_name(word: &str) -> bool {
-    Path::new(word).extension().is_some() || word.contains(std::path::MAIN_SEPARATOR) || Path::new(word).is_file()
+    Path::new(word).extension().is_some()
+        || word.contains(std::path::MAIN_SEPARATOR)
+        || Path::new(word).is_file()
 }
 
 fn looks_like_a_plan(bytes: &[u8]) -> bool {
@@ -173,11 +196,14 @@ pub(crate) fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Failure> {
 }
 
 /// Writes a file whole: beside its place first, then moved there.
-pub(crate) fn write(path: &Path, write: impl FnOnce(&mut dyn std::io::Write) -> std::io::Result<()>) -> Result<(), Failure> {
+pub(crate) fn write(
+    path: &Path,
+    write: impl FnOnce(&mut dyn std::io::Write) -> std::io::Result<()>,
+) -> Result<(), Failure> {
     let refuse = |reason| Failure::usage(JobError::Unwritable { path: path.display().to_string(), reason });
     let mut beside = path.as_os_str().to_owned();
     beside.push(".part");
-    let mut written = || -> std::io::Result<()> {
+    let written = || -> std::io::Result<()> {
         let mut file = std::io::BufWriter::new(fs::File::create(&beside)?);
         write(&mut file)?;
         std::io::Write::flush(&mut file)?;

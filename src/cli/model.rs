@@ -55,7 +55,9 @@ impl ModelArgs {
             ("--vocab", self.vocab, dims.vocab),
             ("--tied", self.tied.then_some(1), u32::from(dims.tied)),
         ];
-        let differs = |(flag, asked, has): (_, Option<u32>, u32)| Some((flag, asked.filter(|&asked| asked != has)?, has));
+        let differs = |(flag, asked, has): (_, Option<u32>, u32)| {
+            Some((flag, asked.filter(|&asked| asked != has)?, has))
+        };
         flags.into_iter().find_map(differs)
     }
 }

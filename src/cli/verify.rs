@@ -43,7 +43,8 @@ fn bytes(text: &str) -> Result<Bytes, String> {
     let units = [("KB", 1_000), ("MB", 1_000_000), ("GB", 1_000_000_000), ("B", 1), ("", 1)];
     let cut = |(unit, scale): (&str, u64)| Some((text.strip_suffix(unit)?, scale));
     let (number, scale) = units.into_iter().find_map(cut).unwrap_or((text, 1));
-    let number: u64 = number.trim().parse().map_err(|_| "write a number of bytes, such as 1048576 or 80GB".to_owned())?;
+    let number: u64 =
+        number.trim().parse().map_err(|_| "write a number of bytes, such as 1048576 or 80GB".to_owned())?;
     number.checked_mul(scale).map(Bytes).ok_or_else(|| "that is more bytes than there are".to_owned())
 }
 
@@ -55,17 +56,21 @@ pub(crate) fn verify(args: &VerifyArgs) -> Result<(), Failure> {
         Queue::Pair => Fifo::PerPair,
         Queue::Rank => Fifo::PerRank,
     };
-    let options = Options { channel: Channel { sends: args.channel, queue }, memory_limit: args.memory_limit };
+    let options =
+        Options { channel: Channel { sends: args.channel, queue }, memory_limit: args.memory_limit };
     let plan = verified(&name, &job::read(&args.plan, u64::MAX)?, &options)?;
     let instrs: usize = plan.ranks.iter().map(|rank| rank.instrs.len()).sum();
     let peak = plan.ranks.iter().map(|rank| rank.peak.bytes).max().unwrap_or_default();
     let hash = schedc::emit::plan_hash(&plan);
-    print(&format!("{name}: sound; {} ranks, {instrs} instructions, peak {peak}\nplan {hash}\n", plan.ranks.len()));
+    print(&format!(
+        "{name}: sound; {} ranks, {instrs} instructions, peak {peak}\nplan {hash}\n",
+        plan.ranks.len()
+    ));
     Ok(())
 }
 
 /// Reads and verifies a plan.
 pub(crate) fn verified(name: &str, bytes: &[u8], options: &Options) -> Result<Verified, Failure> {
     let (plan, source) = schedc::import::read_plan(name, bytes).map_err(Failure::one)?;
-    schedc::verify::verify(plan, options).map_err(|refused| Failure::one(refused.located(source)))
+    schedc::verify::verify(plan, options).map_err(|refused| Failure::one(refused.labelled_in_plan(source)))
 }

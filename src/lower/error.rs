@@ -3,8 +3,8 @@
 use miette::Diagnostic;
 use thiserror::Error;
 
-use crate::graph::Deadlock;
 use crate::diag::Located;
+use crate::graph::Deadlock;
 use crate::ir::{FileId, Span};
 
 /// Why a schedule can't be lowered.

@@ -115,10 +115,10 @@ impl RankList {
             }
         }
         for at in 0..self.writes.len() {
-            for access in 0..self.buffers.accesses(BufferId(self.writes[at])).len() {
-                let (other, instr) = self.buffers.accesses(BufferId(self.writes[at]))[access];
-                self.wait(lane, other, instr);
-            }
+            self.wait_for_accesses(lane, BufferId(self.writes[at]));
+        }
+        for at in 0..self.frees.len() {
+            self.wait_for_accesses(lane, BufferId(self.frees[at]));
         }
         let (reads, writes, frees, waits) = (&self.reads, &self.writes, &self.frees, &self.waits);
         let instr = self.plan.push(op, lane, Operands { reads, writes, frees, waits });
@@ -128,6 +128,14 @@ impl RankList {
         self.frees.drain(..).for_each(|id| self.buffers.release(BufferId(id), rest));
         self.waits.clear();
         instr
+    }
+
+    /// Waits for everybody who has used a slot since it was last written.
+    fn wait_for_accesses(&mut self, lane: LaneId, id: BufferId) {
+        for access in 0..self.buffers.accesses(id).len() {
+            let (other, instr) = self.buffers.accesses(id)[access];
+            self.wait(lane, other, instr);
+        }
     }
 
     /// The list.

@@ -4,7 +4,7 @@ use super::catalog::Drafts;
 use super::error::ResolveError;
 use super::expr::{self, Code, Scope};
 use super::names::Declarations;
-use crate::ir::{Class, Compute, Shape, Span, Stage};
+use crate::ir::{Class, Compute, Dims, Shape, Span, Stage};
 use crate::syntax::ast::ClassDecl;
 
 /// What the sides of a class may be made of, in slot order.
@@ -41,7 +41,7 @@ pub(super) fn sized(
 
 /// The values of all slots, those of a site 0.
 fn common(model: &Dims, shape: &Shape, drafts: &Drafts) -> [i64; VARIABLES.len()] {
-        let shards = |test: fn(Compute) -> bool| drafts.kinds.iter().any(|kind| kind.computes.is_some_and(test));
+    let shards = |test: fn(Compute) -> bool| drafts.kinds.iter().any(|kind| kind.computes.is_some_and(test));
     let mut values = [0; VARIABLES.len()];
     values[..PER_SITE].copy_from_slice(&[
         i64::try_from(model.tokens()).unwrap_or(i64::MAX),

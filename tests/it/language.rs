@@ -3,9 +3,7 @@
 use std::time::Instant;
 
 use schedc::diag::Error;
-use schedc::ir::{
-    CollectiveOp, FileId, PatternKind, Program, Queue, Rank, Relation, Repeat, Source, Where,
-};
+use schedc::ir::{CollectiveOp, FileId, PatternKind, Program, Queue, Rank, Relation, Repeat, Source, Where};
 use schedc::source::{Library, STDLIB, Sources};
 use schedc::syntax::parse;
 
@@ -21,7 +19,8 @@ fn accepted(text: &str, options: &str) -> Program {
 
 /// The codes that a text is refused with.
 fn refused(text: &str) -> Vec<String> {
-    let errors: Vec<Error> = program("test.sched", text.as_bytes(), &Options::default()).expect_err("is refused");
+    let errors: Vec<Error> =
+        program("test.sched", text.as_bytes(), &Options::default()).expect_err("is refused");
     errors.iter().map(code).collect()
 }
 
@@ -73,7 +72,9 @@ fn the_pattern_of_each_rank_is_unfolded() {
     let PatternKind::Sequence(parts) = &program.ranks[1].order.kind else { panic!("a sequence") };
     let times: Vec<Repeat> = parts
         .iter()
-        .map(|part| if let PatternKind::Repeat { times, .. } = part.kind { times } else { panic!("a repeat") })
+        .map(
+            |part| if let PatternKind::Repeat { times, .. } = part.kind { times } else { panic!("a repeat") },
+        )
         .collect();
     assert_eq!(times, [Repeat::Times(2), Repeat::UntilOut, Repeat::UntilOut]);
 }
@@ -87,7 +88,10 @@ fn vocab_2_becomes_one_gather_a_rescale_and_a_reduce_to_the_last_stage() {
     assert_eq!(transform.kinds[1].queue, Queue::Group);
     let stats = &transform.collectives[0];
     let dx = &transform.collectives[1];
-    assert_eq!((stats.name.as_str(), stats.op, stats.reader), ("C1.stats", CollectiveOp::AllGather, Where::All));
+    assert_eq!(
+        (stats.name.as_str(), stats.op, stats.reader),
+        ("C1.stats", CollectiveOp::AllGather, Where::All)
+    );
     assert_eq!((dx.name.as_str(), dx.op, dx.reader), ("C1.dx", CollectiveOp::Reduce, Where::Last));
     assert_eq!(dx.after.map(|id| id.index()), Some(0));
     assert_eq!((dx.kind.index(), dx.port.index()), (3, 0));

@@ -20,8 +20,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        let model =
-            Dims { layers: 8, hidden: 16, heads: 2, sequence: 8, batch: 1, vocab: 64, tied: false };
+        let model = Dims { layers: 8, hidden: 16, heads: 2, sequence: 8, batch: 1, vocab: 64, tied: false };
         Self { ranks: 4, microbatches: 8, schedule: None, with: Vec::new(), set: Vec::new(), model }
     }
 }
