@@ -4,3 +4,4 @@ pub mod emit;
 pub mod import;
 pub mod ir;
 pub mod source;
+pub mod verify;

@@ -228,7 +228,8 @@ impl<W: Write + ?Sized> Printer<'_, '_, W> {
             self.word(" computes ");
             self.word(compute.word());
         }
-        for (title, classes) in [(" gives ", &kind.gives), (" makes ", &kind.makes), (" frees ", &kind.frees)] {
+        for (title, classes) in [(" gives ", &kind.gives), (" makes ", &kind.makes), (" frees ", &kind.frees)]
+        {
             for (position, &class) in classes.iter().enumerate() {
                 self.word(if position == 0 { title } else { "," });
                 self.class(class);

@@ -66,11 +66,8 @@ fn push(plan: &mut RankPlan, instr: &JsonInstr<'_>) -> Option<()> {
 
 /// Turns the reader's line and column into a label, and its message into one without them.
 fn malformed(text: &str, error: &serde_json::Error) -> Problem {
-    let line_start = text
-        .split_inclusive('\n')
-        .take(error.line().saturating_sub(1))
-        .map(str::len)
-        .sum::<usize>();
+    let line_start =
+        text.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum::<usize>();
     let at = text.floor_char_boundary((line_start + error.column().saturating_sub(1)).min(text.len()));
     let message = error.to_string();
     let message = message.split(" at line ").next().unwrap_or_default();

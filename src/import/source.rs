@@ -51,9 +51,7 @@ impl SourceCode for PlanSource {
             from = text[..from].rfind('\n').map_or(0, |newline| newline + usize::from(line == before));
         }
         for line in 0..=after {
-            to = text[to..]
-                .find('\n')
-                .map_or(text.len(), |newline| to + newline + usize::from(line < after));
+            to = text[to..].find('\n').map_or(text.len(), |newline| to + newline + usize::from(line < after));
         }
         from = text.ceil_char_boundary(from.max(span.offset().saturating_sub(MARGIN)));
         to = text.floor_char_boundary(to.min(end.saturating_add(MARGIN)));

@@ -9,7 +9,7 @@ mod instrs;
 use std::collections::HashMap;
 
 use super::Problem;
-use super::words::{Word, Words, clip, nearest};
+use super::words::{Word, Words, clip, label, nearest};
 use crate::ir::{Dims, Group, Header, Plan, Rank};
 
 /// Problems after which reading stops.
@@ -79,8 +79,7 @@ impl<'text> Reader<'text> {
 
     /// The complaint that the line is none of those that can stand here.
     fn unexpected(&self, titles: &[&'static str]) -> Problem {
-        let expected =
-            titles.iter().map(|title| format!("`{title}`")).collect::<Vec<_>>().join(" or ");
+        let expected = titles.iter().map(|title| format!("`{title}`")).collect::<Vec<_>>().join(" or ");
         let Some((line, base)) = self.line else {
             return Problem::MissingPart { missing: expected, at: (self.text.len(), 0).into() };
         };
@@ -90,7 +89,7 @@ impl<'text> Reader<'text> {
             None => format!("write the line of {expected} here; docs/plan.md describes the text form"),
         };
         let indent = line.len() - line.trim_start_matches(' ').len();
-        Problem::UnexpectedLine { found: clip(word), expected, help, at: (base + indent, word.len()).into() }
+        Problem::UnexpectedLine { found: clip(word), expected, help, at: label(base + indent, word, 0) }
     }
 }
 
@@ -124,10 +123,7 @@ pub fn parse(text: &str) -> Result<Plan, Vec<Problem>> {
     if problems.is_empty() { Ok(Plan { header, ranks: plans }) } else { Err(problems) }
 }
 
-fn header<'text>(
-    reader: &mut Reader<'text>,
-    names: &mut Names<'text>,
-) -> Result<(Header, u32), Problem> {
+fn header<'text>(reader: &mut Reader<'text>, names: &mut Names<'text>) -> Result<(Header, u32), Problem> {
     version(reader)?;
     let mut words = reader.expect("name")?;
     let name = words.name("the schedule's name")?.text.to_owned();
@@ -223,11 +219,7 @@ impl<'text> Names<'text> {
     }
 }
 
-fn find(
-    names: &HashMap<&str, u32>,
-    word: &Word<'_>,
-    what: &'static str,
-) -> Result<u32, Problem> {
+fn find(names: &HashMap<&str, u32>, word: &Word<'_>, what: &'static str) -> Result<u32, Problem> {
     names.get(word.text).copied().ok_or_else(|| {
         let mut known: Vec<_> = names.iter().map(|(name, id)| (*id, *name)).collect();
         known.sort_unstable();
@@ -247,4 +239,3 @@ fn declare<'text>(
         None => Ok(()),
     }
 }
-

@@ -17,10 +17,7 @@ struct Wanted<'text> {
 }
 
 /// Reads the lines of classes, passes and collectives.
-pub(super) fn read<'text>(
-    reader: &mut Reader<'text>,
-    names: &mut Names<'text>,
-) -> Result<Catalog, Problem> {
+pub(super) fn read<'text>(reader: &mut Reader<'text>, names: &mut Names<'text>) -> Result<Catalog, Problem> {
     let mut catalog = Catalog::default();
     while let Some(mut words) = reader.maybe("class") {
         let name = words.identifier("a class's name")?;
@@ -82,11 +79,7 @@ pub(super) fn shape(word: &Word<'_>) -> Result<Vec<u64>, Problem> {
     sides.ok_or_else(|| word.bad(expected, u64::MAX))
 }
 
-fn pass<'text>(
-    name: &Word<'_>,
-    words: &mut Words<'text>,
-    names: &Names<'text>,
-) -> Result<Kind, Problem> {
+fn pass<'text>(name: &Word<'_>, words: &mut Words<'text>, names: &Names<'text>) -> Result<Kind, Problem> {
     words.keyword("at")?;
     let place = words.word("`stage` or `rank`")?;
     let at = match place.text {
@@ -114,7 +107,17 @@ fn pass<'text>(
     let makes = class_list("makes", words, names)?;
     let frees = class_list("frees", words, names)?;
     words.done()?;
-    Ok(Kind { name: name.text.to_owned(), at, queue, computes, needs: Vec::new(), gives, makes, frees, span: None })
+    Ok(Kind {
+        name: name.text.to_owned(),
+        at,
+        queue,
+        computes,
+        needs: Vec::new(),
+        gives,
+        makes,
+        frees,
+        span: None,
+    })
 }
 
 fn class_list<'text>(
@@ -137,7 +140,8 @@ fn class_list<'text>(
 
 fn need<'text>(kind: usize, words: &mut Words<'text>) -> Result<Wanted<'text>, Problem> {
     let result = words.maybe("result")?;
-    let word = if result { words.name("a collective's name")? } else { words.word("a pass, like `F(prev).o0`")? };
+    let word =
+        if result { words.name("a collective's name")? } else { words.word("a pass, like `F(prev).o0`")? };
     let on = if words.maybe("at")? {
         let word = words.word("`first` or `last`")?;
         match word.text {

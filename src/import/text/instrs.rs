@@ -6,8 +6,8 @@ use super::super::Problem;
 use super::super::words::{Word, Words, clip, digits, small_digits};
 use super::{MOST_PROBLEMS, Names, Reader, catalog};
 use crate::ir::{
-    Buffer, BufferId, Bytes, ClassId, CollectiveId, CollectiveOp, GroupId, Header, Instr, InstrId, KindId, Lane,
-    LaneId, Microbatch, Op, Pass, Payload, Peak, Place, Port, Rank, RankPlan, Site, Stage, Value,
+    Buffer, BufferId, Bytes, ClassId, CollectiveId, CollectiveOp, GroupId, Header, Instr, InstrId, KindId,
+    Lane, LaneId, Microbatch, Op, Pass, Payload, Peak, Place, Port, Rank, RankPlan, Site, Stage, Value,
 };
 
 /// Reads a rank's part. Problems of single lines are added to `problems`.
@@ -103,11 +103,7 @@ fn lanes<'text>(
     Ok(ids)
 }
 
-fn buffer<'text>(
-    words: &mut Words<'text>,
-    names: &Names<'text>,
-    position: usize,
-) -> Result<Buffer, Problem> {
+fn buffer<'text>(words: &mut Words<'text>, names: &Names<'text>, position: usize) -> Result<Buffer, Problem> {
     in_sequence(&words.word("a buffer")?, BufferId::SIGIL, position)?;
     let class = ClassId(names.class(&words.word("a class")?)?);
     let shape = catalog::shape(&words.word("a shape, like `[64,128]`")?)?;
