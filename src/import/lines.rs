@@ -10,11 +10,11 @@ pub struct Lines {
     ranks: Vec<RankLines>,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct RankLines {
-    title: (usize, usize),
-    buffers: Vec<(usize, usize)>,
-    instrs: Vec<(usize, usize)>,
+    title: SourceSpan,
+    buffers: Vec<SourceSpan>,
+    instrs: Vec<SourceSpan>,
 }
 
 impl Lines {
@@ -24,10 +24,10 @@ impl Lines {
         let mut ranks: Vec<RankLines> = Vec::new();
         let mut at = 0;
         for line in text.split_inclusive('\n') {
-            let span = (at, line.trim_end().len());
+            let span = super::words::label(at, line.trim_end(), 0);
             at += line.len();
             if line.starts_with("rank ") {
-                ranks.push(RankLines { title: span, ..RankLines::default() });
+                ranks.push(RankLines { title: span, buffers: Vec::new(), instrs: Vec::new() });
             } else if let Some(rank) = ranks.last_mut() {
                 if line.starts_with("buffer ") {
                     rank.buffers.push(span);
@@ -42,18 +42,18 @@ impl Lines {
     /// The line that opens a rank's part.
     #[must_use]
     pub fn rank(&self, rank: Rank) -> Option<SourceSpan> {
-        self.ranks.get(rank.index()).map(|lines| lines.title.into())
+        self.ranks.get(rank.index()).map(|lines| lines.title)
     }
 
     /// The line of a buffer.
     #[must_use]
     pub fn buffer(&self, rank: Rank, buffer: BufferId) -> Option<SourceSpan> {
-        Some((*self.ranks.get(rank.index())?.buffers.get(buffer.index())?).into())
+        self.ranks.get(rank.index())?.buffers.get(buffer.index()).copied()
     }
 
     /// The line of an instruction.
     #[must_use]
     pub fn instr(&self, rank: Rank, instr: InstrId) -> Option<SourceSpan> {
-        Some((*self.ranks.get(rank.index())?.instrs.get(instr.index())?).into())
+        self.ranks.get(rank.index())?.instrs.get(instr.index()).copied()
     }
 }

@@ -9,7 +9,7 @@ mod instrs;
 use std::collections::HashMap;
 
 use super::Problem;
-use super::words::{Word, Words, clip, nearest};
+use super::words::{Word, Words, clip, label, nearest};
 use crate::ir::{Dims, Group, Header, Plan, Rank};
 
 /// Problems after which reading stops.
@@ -89,7 +89,7 @@ impl<'text> Reader<'text> {
             None => format!("write the line of {expected} here; docs/plan.md describes the text form"),
         };
         let indent = line.len() - line.trim_start_matches(' ').len();
-        Problem::UnexpectedLine { found: clip(word), expected, help, at: (base + indent, word.len()).into() }
+        Problem::UnexpectedLine { found: clip(word), expected, help, at: label(base + indent, word, 0) }
     }
 }
 

@@ -18,7 +18,7 @@ pub(super) struct Word<'text> {
 impl Word<'_> {
     /// The place of the word, quotes included.
     pub(super) fn span(&self) -> SourceSpan {
-        (self.at, self.text.len() + if self.quoted { 2 } else { 0 }).into()
+        label(self.at, self.text, if self.quoted { 2 } else { 0 })
     }
 
     /// The complaint that the word is not what should stand here.
@@ -94,7 +94,7 @@ impl<'text> Words<'text> {
         }
         if bytes[start] == b'"' {
             let Some(length) = self.line[start + 1..].find('"') else {
-                let at = (self.base + start, self.line.len() - start).into();
+                let at = label(self.base + start, &self.line[start..], 0);
                 return Err(Problem::BadName { name: clip(&self.line[start..]), at });
             };
             self.at = start + length + 2;
@@ -189,6 +189,11 @@ pub(super) fn nearest<'name>(name: &str, names: &mut dyn Iterator<Item = &'name 
         .filter(|&(distance, other)| distance <= 1 + other.len() / 3)
         .min_by_key(|&(distance, _)| distance)
         .map(|(_, other)| other)
+}
+
+/// The place of a text, or of its beginning: a hostile word may be as long as the file.
+pub(super) fn label(at: usize, text: &str, quotes: usize) -> SourceSpan {
+    (at, if text.len() <= 120 { text.len() + quotes } else { text.floor_char_boundary(120) }).into()
 }
 
 /// A text short enough for a message, without control characters.
