@@ -10,7 +10,7 @@ const FILE: FileId = FileId(0);
 const NOWHERE: Span = Span { file: FILE, start: 0, end: 0 };
 
 /// Prints, and checks that printing what was printed changes nothing.
-pub fn formatted(text: &str) -> String {
+pub(crate) fn formatted(text: &str) -> String {
     let once = print(&parse(FILE, text).expect("the text is well spelt"));
     let again = print(&parse(FILE, &once).unwrap_or_else(|error| panic!("{error}:\n{once}")));
     assert_eq!(once, again);
@@ -39,7 +39,7 @@ fn comments_stay_with_their_lines_and_blank_lines_are_single() {
 
 #[test]
 fn long_declarations_and_orders_are_broken() {
-    let needs = vec!["broadcast F(last)"; 9].join(", ");
+    let needs = ["broadcast F(last)"; 9].join(", ");
     let order = vec!["(F.1 B.0)^2"; 20].join(" ");
     let text = format!("pass S at every rank needs {needs} makes logits\nschedule \"x\" {{ order {order} }}");
     insta::assert_snapshot!(formatted(&text));
@@ -71,8 +71,11 @@ fn expr() -> impl Strategy<Value = Expr> {
         let function = prop::sample::select(vec![Function::Min, Function::Max, Function::Abs]);
         prop_oneof![
             boxed().prop_map(|operand| node(ExprForm::Negate(operand))),
-            (operator(), boxed(), boxed())
-                .prop_map(|(op, left, right)| node(ExprForm::Binary { op, left, right })),
+            (operator(), boxed(), boxed()).prop_map(|(op, left, right)| node(ExprForm::Binary {
+                op,
+                left,
+                right
+            })),
             (function, prop::collection::vec(inner.clone(), 0..3))
                 .prop_map(|(function, args)| node(ExprForm::Call { function, args })),
             (boxed(), boxed(), boxed()).prop_map(|(condition, then, otherwise)| node(ExprForm::If {
@@ -101,11 +104,7 @@ fn pattern() -> impl Strategy<Value = Pattern> {
                 span: NOWHERE
             }),
             (expr(), list(), prop::option::of(list())).prop_map(|(condition, then, otherwise)| Pattern {
-                form: PatternForm::If {
-                    condition,
-                    then: Box::new(then),
-                    otherwise: otherwise.map(Box::new)
-                },
+                form: PatternForm::If { condition, then: Box::new(then), otherwise: otherwise.map(Box::new) },
                 span: NOWHERE
             }),
             (word(), expr(), expr(), list()).prop_map(|(variable, from, to, body)| Pattern {
@@ -135,8 +134,13 @@ fn schedule_item() -> impl Strategy<Value = ScheduleItem> {
 
 fn need() -> impl Strategy<Value = Need> {
     let form = prop::sample::select(vec![NeedForm::Direct, NeedForm::Broadcast, NeedForm::Reduce]);
-    (form, word(), prop::option::of(at()), prop::option::of(word()))
-        .prop_map(|(form, name, at, port)| Need { form, name, at, port, span: NOWHERE })
+    (form, word(), prop::option::of(at()), prop::option::of(word())).prop_map(|(form, name, at, port)| Need {
+        form,
+        name,
+        at,
+        port,
+        span: NOWHERE,
+    })
 }
 
 fn at() -> impl Strategy<Value = At> {
@@ -172,8 +176,13 @@ fn transform_item() -> impl Strategy<Value = TransformItem> {
         (word(), at).prop_map(|(name, at)| Site { name, at, span: NOWHERE })
     };
     let op = prop::sample::select(BarrierOp::WORDS.map(|(op, _)| op).to_vec());
-    let part = (op, word(), word(), prop::option::of(word()))
-        .prop_map(|(op, pass, port, by)| BarrierPart { op, pass, port, by, span: NOWHERE });
+    let part = (op, word(), word(), prop::option::of(word())).prop_map(|(op, pass, port, by)| BarrierPart {
+        op,
+        pass,
+        port,
+        by,
+        span: NOWHERE,
+    });
     let form = prop_oneof![
         pass().prop_map(TransformForm::Pass),
         (word(), prop::collection::vec(part, 1..3))
@@ -188,15 +197,20 @@ fn transform_item() -> impl Strategy<Value = TransformItem> {
 }
 
 fn item() -> impl Strategy<Value = Item> {
-    let params = prop::collection::vec((word(), expr()).prop_map(|(name, value)| Param { name, value }), 0..3);
+    let params =
+        prop::collection::vec((word(), expr()).prop_map(|(name, value)| Param { name, value }), 0..3);
     prop_oneof![
-        (word(), prop::collection::vec(expr(), 0..3))
-            .prop_map(|(name, shape)| Item::Class(ClassDecl { name, shape, span: NOWHERE })),
+        (word(), prop::collection::vec(expr(), 0..3)).prop_map(|(name, shape)| Item::Class(ClassDecl {
+            name,
+            shape,
+            span: NOWHERE
+        })),
         pass().prop_map(Item::Pass),
         (word(), prop::collection::vec(transform_item(), 0..6))
             .prop_map(|(name, items)| Item::Transform(Transform { name, items, span: NOWHERE })),
-        (word(), params, prop::collection::vec(schedule_item(), 0..6))
-            .prop_map(|(name, params, items)| Item::Schedule(Schedule { name, params, items, span: NOWHERE })),
+        (word(), params, prop::collection::vec(schedule_item(), 0..6)).prop_map(|(name, params, items)| {
+            Item::Schedule(Schedule { name, params, items, span: NOWHERE })
+        }),
     ]
 }
 
