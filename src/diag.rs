@@ -133,14 +133,12 @@ impl Diagnostic for Error {
 
 /// The candidate that a misspelt word most likely means.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let likeness = |candidate: &str| {
-        let folded = strsim::jaro_winkler(&word.to_lowercase(), &candidate.to_lowercase());
-        (folded * 1000.0) as u32
-    };
+    let word = word.to_lowercase();
+    let likeness = |candidate: &str| strsim::jaro_winkler(&word, &candidate.to_lowercase());
     candidates
         .into_iter()
         .map(|candidate| (likeness(candidate), candidate))
-        .filter(|(score, _)| *score >= 750)
-        .max_by_key(|(score, _)| *score)
+        .filter(|(likeness, _)| *likeness >= 0.75)
+        .max_by(|(left, _), (right, _)| left.total_cmp(right))
         .map(|(_, candidate)| candidate)
 }

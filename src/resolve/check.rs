@@ -1,8 +1,11 @@
 //! What a catalog must hold: needs without a cycle, state with one maker and one end, buffers with elements.
 
+use std::collections::{HashMap, VecDeque};
+
 use miette::LabeledSpan;
 use petgraph::algo::tarjan_scc;
 use petgraph::graph::{DiGraph, NodeIndex};
+use petgraph::visit::EdgeRef;
 
 use super::catalog::Drafts;
 use super::error::ResolveError;
@@ -71,13 +74,16 @@ fn elements(drafts: &Drafts, errors: &mut Vec<ResolveError>) {
     }
 }
 
+/// From what is waited for to the pass that waits; an edge has the waiting kind and the need's words.
+type Graph = DiGraph<(), (KindId, Option<Span>)>;
+
 /// Stages that stand for all: a cycle of needs shows itself among the first, the last and those between.
 const SAMPLE: usize = 8;
 
 /// Refuses passes of one microbatch that wait for each other.
 fn cycles(drafts: &Drafts, shape: &Shape, errors: &mut Vec<ResolveError>) {
     let stages = shape.stages.len().min(SAMPLE);
-    let mut graph: DiGraph<(), (KindId, Option<Span>)> = DiGraph::new();
+    let mut graph = Graph::new();
     let sites = |kind: &Kind| if kind.at == At::Stage { stages } else { 1 };
     let passes: Vec<Vec<NodeIndex>> =
         drafts.kinds.iter().map(|kind| (0..sites(kind)).map(|_| graph.add_node(())).collect()).collect();
@@ -104,8 +110,14 @@ fn cycles(drafts: &Drafts, shape: &Shape, errors: &mut Vec<ResolveError>) {
             }
         }
     }
+    let mut shown: Vec<Vec<(KindId, Span)>> = Vec::new();
     for component in tarjan_scc(&graph) {
-        errors.extend(cycle(&graph, &component, drafts));
+        let needs = cycle(&graph, &component);
+        // Many stages repeat one cycle.
+        if !needs.is_empty() && !shown.contains(&needs) {
+            errors.extend(cyclic(&needs, drafts));
+            shown.push(needs);
+        }
     }
 }
 
@@ -141,30 +153,50 @@ fn source(
     }
 }
 
-/// The error for a strongly connected component that is more than one pass without a need of itself.
-fn cycle(
-    graph: &DiGraph<(), (KindId, Option<Span>)>,
-    component: &[NodeIndex],
-    drafts: &Drafts,
-) -> Option<ResolveError> {
-    let inside = |node: NodeIndex| component.contains(&node);
-    let edges = component.iter().flat_map(|&node| graph.edges(node));
-    let edges: Vec<_> = edges.filter(|edge| inside(petgraph::visit::EdgeRef::target(edge))).collect();
-    if edges.is_empty() {
-        return None;
+/// The written needs along the shortest cycle through the first pass of a strongly connected component; none where
+/// the component is one pass that does not need itself.
+fn cycle(graph: &Graph, component: &[NodeIndex]) -> Vec<(KindId, Span)> {
+    let Some(&start) = component.iter().min() else { return Vec::new() };
+    let mut came: HashMap<NodeIndex, (NodeIndex, (KindId, Option<Span>))> = HashMap::new();
+    let mut queue = VecDeque::from([start]);
+    while let (Some(node), false) = (queue.pop_front(), came.contains_key(&start)) {
+        for edge in graph.edges(node) {
+            let target = edge.target();
+            if component.contains(&target) && !came.contains_key(&target) {
+                came.insert(target, (node, *edge.weight()));
+                queue.push_back(target);
+            }
+        }
     }
-    let mut needs: Vec<(KindId, Span)> =
-        edges.iter().filter_map(|edge| edge.weight().1.map(|span| (edge.weight().0, span))).collect();
-    needs.sort_unstable();
-    needs.dedup();
-    let mut kinds: Vec<&str> =
-        needs.iter().map(|(kind, _)| drafts.kinds[kind.index()].name.as_str()).collect();
-    kinds.dedup();
-    kinds.extend(kinds.first().copied());
+    let mut needs = Vec::new();
+    let mut at = start;
+    while let Some(&(before, (kind, span))) = came.get(&at) {
+        needs.extend(span.map(|span| (kind, span)));
+        at = before;
+        if at == start {
+            break;
+        }
+    }
+    // Told from the first kind on, whichever stage the cycle was found at.
+    if let Some(first) = (0..needs.len()).min_by_key(|&index| needs[index]) {
+        needs.rotate_left(first);
+    }
+    needs
+}
+
+/// The error for a cycle of needs.
+fn cyclic(needs: &[(KindId, Span)], drafts: &Drafts) -> Option<ResolveError> {
+    let name = |(kind, _): &(KindId, Span)| format!("`{}`", drafts.kinds[kind.index()].name);
+    let names: Vec<String> = needs.iter().chain(needs.first()).map(name).collect();
     // The user's file comes after the library's, so the largest id is where the cycle was closed.
     let file = needs.iter().map(|(_, span)| span.file).max()?;
-    let labels = needs.iter().filter(|(_, span)| span.file == file);
-    let labels =
-        labels.map(|(_, span)| LabeledSpan::new_with_span(Some("a need of the cycle".to_owned()), *span));
-    Some(ResolveError::CyclicNeeds { cycle: kinds.join(", "), file, needs: labels.collect() })
+    let mut spans: Vec<Span> = needs.iter().map(|(_, span)| *span).filter(|span| span.file == file).collect();
+    spans.sort_unstable();
+    spans.dedup();
+    let label = |span| LabeledSpan::new_with_span(Some("a need of the cycle".to_owned()), span);
+    Some(ResolveError::CyclicNeeds {
+        cycle: names.join(" needs "),
+        file,
+        needs: spans.into_iter().map(label).collect(),
+    })
 }

@@ -81,7 +81,8 @@ fn class(
     };
     let mut earlier: Vec<([i64; 3], Vec<u64>)> = Vec::new();
     for stage in Stage::all(stages as usize) {
-        let layers = model.layers_of(stage, stages).len() as i64;
+        let layers = model.layers_of(stage, stages);
+        let layers = i64::from(layers.end - layers.start);
         let site = [layers, i64::from(stage.0 == 0), i64::from(stage == shape.last())];
         let found = match earlier.iter().find(|(other, _)| *other == site) {
             Some((_, sides)) => sides.clone(),

@@ -120,20 +120,15 @@ fn wrong_type(found: Type, expected: Type, at: Span) -> ResolveError {
 pub(super) fn bind(expr: &Expr, scope: &Scope, errors: &mut Vec<ResolveError>) -> Option<(Code, Type)> {
     match &expr.form {
         ExprForm::Number(value) => Some((Code::Number(*value), Type::Number)),
-        ExprForm::Name(name) => match scope.slot(name) {
-            Some(slot) => Some((Code::Slot(slot), scope.names[slot].1)),
-            None => {
-                let names = scope.names.iter().map(|(name, _)| name.as_str());
-                let help = suggest(name, names);
-                errors.push(ResolveError::UnknownName {
-                    name: name.clone(),
-                    place: scope.place,
-                    help,
-                    at: expr.span,
-                });
-                None
+        ExprForm::Name(name) => {
+            if let Some(slot) = scope.slot(name) {
+                return Some((Code::Slot(slot), scope.names[slot].1));
             }
-        },
+            let help = suggest(name, scope.names.iter().map(|(name, _)| name.as_str()));
+            let (name, place) = (name.clone(), scope.place);
+            errors.push(ResolveError::UnknownName { name, place, help, at: expr.span });
+            None
+        }
         ExprForm::Negate(operand) => {
             let code = number(operand, scope, errors)?;
             Some((Code::Negate(Box::new(code), expr.span), Type::Number))

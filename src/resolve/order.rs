@@ -6,7 +6,7 @@ use super::error::{ResolveError, suggest};
 use super::expr::{self, Code, Scope, Type};
 use super::names::{self, Parts};
 use super::streams::{self, Keys};
-use crate::ir::{At, Chunk, KindId, Pattern, PatternKind, RankProgram, Repeat, Shape, Span, Stage};
+use crate::ir::{At, Chunk, KindId, Pattern, PatternKind, Rank, RankProgram, Repeat, Shape, Span, Stage};
 use crate::syntax::ast::{self, OrderForm, PatternForm, Times, Word};
 
 /// A pattern whose names are bound.
@@ -35,7 +35,7 @@ pub(super) fn ranks(
 ) -> Option<(Vec<RankProgram>, Span)> {
     let before = errors.len();
     head.push("chunks", i64::from(shape.chunks));
-    head.push("stages", shape.stages.len() as i64);
+    head.push("stages", i64::from(shape.last().0) + 1);
     let rank_slot = head.values.len();
     head.push("rank", 0);
     let mut scope = head.scope.at("on a rank");
@@ -52,12 +52,13 @@ pub(super) fn ranks(
     let names = scope.len();
     let pattern = bind(pattern, &mut scope, drafts, errors);
     let pattern = pattern.filter(|_| errors.len() == before)?;
-    let held = shape.chunks_by_rank();
-    let mut programs = Vec::with_capacity(held.len());
-    for (rank, held) in held.iter().enumerate() {
+    let stages = shape.chunks_by_rank();
+    let body = Body { lets, pattern, names, shape, drafts };
+    let mut programs = Vec::with_capacity(stages.len());
+    for (rank, held) in Rank::all(stages.len()).zip(&stages) {
         let mut values = head.values.clone();
-        values[rank_slot] = rank as i64;
-        match program(&lets, &mut streams, &pattern, (values, names), held, shape, drafts) {
+        values[rank_slot] = i64::from(rank.0);
+        match body.on(rank, values, &mut streams, held) {
             Ok(program) => programs.push(program),
             Err(error) => {
                 errors.push(error);
@@ -68,34 +69,44 @@ pub(super) fn ranks(
     Some((programs, order))
 }
 
-/// One rank's program; `values` end with the rank's number, to be followed by its `let`s up to `names`.
-fn program(
-    lets: &[Code],
-    streams: &mut [Keys],
-    pattern: &Bound,
-    (mut values, names): (Vec<i64>, usize),
-    held: &[Stage],
-    shape: &Shape,
-    drafts: &Drafts,
-) -> Result<RankProgram, ResolveError> {
-    let rank = values[values.len() - 1] as u32;
-    let place = format!(" on rank {rank}");
-    for code in lets {
-        let value = code.eval(&values).map_err(|fault| fault.on(place.clone()))?;
-        values.push(value);
+/// What the ranks' programs are made from.
+struct Body<'a> {
+    lets: Vec<Code>,
+    pattern: Bound,
+    /// How many names a rank has.
+    names: usize,
+    shape: &'a Shape,
+    drafts: &'a Drafts,
+}
+
+impl Body<'_> {
+    /// One rank's program; `values` end with the rank's number, to be followed by its `let`s.
+    fn on(
+        &self,
+        rank: Rank,
+        mut values: Vec<i64>,
+        streams: &mut [Keys],
+        held: &[Stage],
+    ) -> Result<RankProgram, ResolveError> {
+        let place = format!(" on rank {}", rank.0);
+        for code in &self.lets {
+            let value = code.eval(&values).map_err(|fault| fault.on(place.clone()))?;
+            values.push(value);
+        }
+        debug_assert_eq!(values.len(), self.names, "every name of a rank has a value");
+        let kinds = self.drafts.base_kinds();
+        let (chunks, microbatches) = (self.shape.chunks, self.shape.microbatches);
+        let mut sorted = vec![None; kinds.len()];
+        for keys in streams {
+            let stream = keys.sorted(&values, held, microbatches, &place)?;
+            sorted[keys.kind.index()] = Some(stream);
+        }
+        let sites = |at: At| if at == At::Stage { u64::from(chunks) } else { 1 };
+        let passes = kinds.iter().map(|kind| sites(kind.at)).sum::<u64>() * u64::from(microbatches);
+        let limit = 4 * passes + 4096;
+        let mut unfolding = Unfolding { values, place, rank: rank.0, chunks, passes, limit, left: limit };
+        Ok(RankProgram { streams: sorted, order: unfolding.unfold(&self.pattern)? })
     }
-    debug_assert_eq!(values.len(), names, "every name of a rank has a value");
-    let mut sorted = vec![None; drafts.base_kinds().len()];
-    for keys in streams {
-        let stream = keys.sorted(&values, held, shape.microbatches, &place)?;
-        sorted[keys.kind.index()] = Some(stream);
-    }
-    let sites = |at: At| if at == At::Stage { u64::from(shape.chunks) } else { 1 };
-    let passes =
-        drafts.base_kinds().iter().map(|kind| sites(kind.at)).sum::<u64>() * u64::from(shape.microbatches);
-    let limit = 4 * passes + 4096;
-    let mut unfolding = Unfolding { values, place, rank, chunks: shape.chunks, passes, limit, left: limit };
-    Ok(RankProgram { streams: sorted, order: unfolding.unfold(pattern)? })
 }
 
 /// A kind of the base schedule, and whether it runs at a stage.

@@ -65,7 +65,7 @@ pub(super) fn shape(
         Some((Placement::Of { stage, rank }, span)) => {
             let mut inner = head.clone();
             inner.push("chunks", i64::from(chunks));
-            inner.push("stages", stages as i64);
+            inner.push("stages", stages.cast_signed());
             super::names::refuse_known(&inner.scope, "variable", stage, errors);
             inner.push(&stage.text, 0);
             let placed = placed(rank, inner, stages as u32, request.ranks, errors)?;

@@ -69,10 +69,10 @@ impl Keys {
         let mut passes = Vec::with_capacity(held.len() * microbatches as usize);
         let mut keys = Vec::with_capacity(passes.capacity() * codes.len());
         for microbatch in 0..microbatches {
-            for (chunk, stage) in held.iter().enumerate() {
-                passes.push((Chunk::new(chunk), Microbatch(microbatch)));
+            for (chunk, stage) in Chunk::all(held.len()).zip(held) {
+                passes.push((chunk, Microbatch(microbatch)));
                 slots[self.first] = i64::from(microbatch);
-                slots[self.first + 1] = chunk as i64;
+                slots[self.first + 1] = i64::from(chunk.0);
                 slots[self.first + 2] = i64::from(stage.0);
                 for code in &codes {
                     keys.push(code.eval(&slots).map_err(|fault| fault.on(place.to_owned()))?);

@@ -82,7 +82,9 @@ fn apply(
                 let bound = add_edge(edge, declarations, drafts, errors);
                 let (own, others): (Vec<_>, Vec<_>) =
                     bound.into_iter().partition(|(kind, _)| kind.index() >= before.kinds);
-                own.into_iter().for_each(|(kind, need)| drafts.kinds[kind.index()].needs.push(need));
+                for (kind, need) in own {
+                    drafts.kinds[kind.index()].needs.push(need);
+                }
                 draft.edges.extend(others);
             }
             TransformForm::Limit(limit) => {
@@ -184,15 +186,15 @@ fn barrier_part(
             at: part.pass.span,
         });
     }
-    let port = port(pass, &part.port, declarations, drafts)?;
+    let collected = port(pass, &part.port, declarations, drafts)?;
     if earlier.iter().any(|(class, _)| *class == part.port.text) {
         return Err(twice("part", &part.port, None));
     }
-    let mut source = (pass, port);
+    let mut source = (pass, collected);
     if part.by.is_some()
         && let Some(step) = drafts.kind_named(&barrier.name.text)
     {
-        let here = Source::Pass { kind: pass, at: Relation::Here, port: Some(port) };
+        let here = Source::Pass { kind: pass, at: Relation::Here, port: Some(collected) };
         let earlier = earlier.iter().map(|(_, collective)| Source::Collective(*collective));
         let needs = std::iter::once(here).chain(earlier);
         drafts.kinds[step.index()].needs =

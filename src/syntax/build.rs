@@ -49,20 +49,20 @@ fn refused<'input>(error: SyntaxError) -> ParseError<u32, Token<'input>, Box<Syn
     ParseError::User { error: Box::new(error) }
 }
 
-pub(crate) fn at_stage<'input>(stage: Word) -> Built<'input, DeclaredSite> {
-    one_of(&stage, &[(DeclaredSite::Stage, "stage")], "a place where passes run, `stage` or `every rank`")
+pub(crate) fn at_stage<'input>(stage: &Word) -> Built<'input, DeclaredSite> {
+    one_of(stage, &[(DeclaredSite::Stage, "stage")], "a place where passes run, `stage` or `every rank`")
 }
 
-pub(crate) fn at_every_rank<'input>(rank: Word, lockstep: Option<Word>) -> Built<'input, DeclaredSite> {
-    one_of(&rank, &[((), "rank")], "`rank`, as in `at every rank`")?;
-    if let Some(word) = &lockstep {
+pub(crate) fn at_every_rank<'input>(rank: &Word, lockstep: Option<&Word>) -> Built<'input, DeclaredSite> {
+    one_of(rank, &[((), "rank")], "`rank`, as in `at every rank`")?;
+    if let Some(word) = lockstep {
         one_of(word, &[((), "lockstep")], "`lockstep`, as in `at every rank in lockstep`")?;
     }
     Ok(DeclaredSite::EveryRank { lockstep: lockstep.is_some() })
 }
 
-pub(crate) fn relation<'input>(word: Word) -> Built<'input, At> {
-    Ok(At { site: one_of(&word, &AtSite::WORDS, "a site of a pass")?, span: word.span })
+pub(crate) fn relation<'input>(word: &Word) -> Built<'input, At> {
+    Ok(At { site: one_of(word, &AtSite::WORDS, "a site of a pass")?, span: word.span })
 }
 
 pub(crate) fn site<'input>(name: Word, at: Option<At>, span: Span) -> Built<'input, Site> {
@@ -79,17 +79,17 @@ pub(crate) fn site<'input>(name: Word, at: Option<At>, span: Span) -> Built<'inp
     Ok(Site { name, at, span })
 }
 
-pub(crate) fn barrier_op<'input>(word: Word) -> Built<'input, BarrierOp> {
-    one_of(&word, &BarrierOp::WORDS, "a collective of a barrier")
+pub(crate) fn barrier_op<'input>(word: &Word) -> Built<'input, BarrierOp> {
+    one_of(word, &BarrierOp::WORDS, "a collective of a barrier")
 }
 
-pub(crate) fn placement<'input>(word: Word) -> Built<'input, Placement> {
-    let looped = one_of(&word, &[(true, "loop"), (false, "wave")], "a placement")?;
+pub(crate) fn placement<'input>(word: &Word) -> Built<'input, Placement> {
+    let looped = one_of(word, &[(true, "loop"), (false, "wave")], "a placement")?;
     Ok(if looped { Placement::Loop } else { Placement::Wave })
 }
 
-pub(crate) fn call<'input>(function: Word, args: Vec<Expr>) -> Built<'input, ExprForm> {
-    Ok(ExprForm::Call { function: one_of(&function, &Function::WORDS, "a function")?, args })
+pub(crate) fn call<'input>(function: &Word, args: Vec<Expr>) -> Built<'input, ExprForm> {
+    Ok(ExprForm::Call { function: one_of(function, &Function::WORDS, "a function")?, args })
 }
 
 pub(crate) fn binary<'input>(op: Operator, left: Expr, right: Expr, span: Span) -> Built<'input, Expr> {

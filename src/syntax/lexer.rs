@@ -169,7 +169,7 @@ pub(crate) fn tokens(file: FileId, text: &str) -> Result<(Vec<Located<'_>>, Triv
     for (token, range) in Token::lexer(text).spanned() {
         let (start, end) = (range.start as u32, range.end as u32);
         let at = Span { file, start, end };
-        let token = token.map_err(|fault| refuse(fault, &text[range], at))?;
+        let token = token.map_err(|fault| Box::new(refuse(fault, &text[range], at)))?;
         match token {
             Token::Comment(comment) => {
                 let line = text[..at.start as usize].rfind('\n').map_or(0, |newline| newline + 1);
@@ -190,13 +190,13 @@ pub(crate) fn tokens(file: FileId, text: &str) -> Result<(Vec<Located<'_>>, Triv
 }
 
 /// The error for text that is no token.
-fn refuse(fault: Fault, slice: &str, at: Span) -> Box<SyntaxError> {
-    Box::new(match fault {
+fn refuse(fault: Fault, slice: &str, at: Span) -> SyntaxError {
+    match fault {
         Fault::Unknown => SyntaxError::UnknownCharacter { found: slice.escape_debug().to_string(), at },
         Fault::TooLarge => SyntaxError::NumberTooLarge { at },
         Fault::Fraction => SyntaxError::NotAnInteger { found: slice.to_owned(), at },
         Fault::OpenText => SyntaxError::UnterminatedText { at },
-    })
+    }
 }
 
 /// The first byte of each line that holds nothing.

@@ -62,19 +62,15 @@ pub fn parse(file: FileId, text: &str) -> Result<ast::File, Box<SyntaxError>> {
     let (tokens, trivia) = lexer::tokens(file, text)?;
     let items = grammar::FileParser::new()
         .parse(file, tokens.into_iter().map(Ok::<_, Box<SyntaxError>>))
-        .map_err(|error| explain(file, text, error))?;
+        .map_err(|error| Box::new(explain(file, text, error)))?;
     Ok(ast::File { id: file, items, trivia })
 }
 
 /// The parser's complaint in the user's terms.
-fn explain(
-    file: FileId,
-    text: &str,
-    error: ParseError<u32, Token<'_>, Box<SyntaxError>>,
-) -> Box<SyntaxError> {
+fn explain(file: FileId, text: &str, error: ParseError<u32, Token<'_>, Box<SyntaxError>>) -> SyntaxError {
     let slice = |start: u32, end: u32| &text[start as usize..end as usize];
-    Box::new(match error {
-        ParseError::User { error } => return error,
+    match error {
+        ParseError::User { error } => *error,
         ParseError::UnrecognizedToken { token: (start, Token::Later, end), .. } => {
             SyntaxError::NotInThisVersion {
                 found: slice(start, end).to_owned(),
@@ -98,5 +94,5 @@ fn explain(
             found: slice(location, location).to_owned(),
             at: Span { file, start: location, end: location },
         },
-    })
+    }
 }

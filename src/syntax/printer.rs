@@ -41,7 +41,7 @@ struct Line<'file> {
     comment: Option<&'file str>,
 }
 
-impl<'file> Page<'file> {
+impl Page<'_> {
     /// Prints what stands before `start`: comments, and the blank line above what starts there.
     fn before(&mut self, start: u32) {
         let trivia = self.trivia;

@@ -1,5 +1,3 @@
-//! Tests of the whole, by topic.
-
 //! The tests of schedc: one binary, one file for each topic, data beside it.
 
 mod forms;

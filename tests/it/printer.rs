@@ -10,7 +10,7 @@ const FILE: FileId = FileId(0);
 const NOWHERE: Span = Span { file: FILE, start: 0, end: 0 };
 
 /// Prints, and checks that printing what was printed changes nothing.
-pub fn formatted(text: &str) -> String {
+pub(crate) fn formatted(text: &str) -> String {
     let once = print(&parse(FILE, text).expect("the text is well spelt"));
     let again = print(&parse(FILE, &once).unwrap_or_else(|error| panic!("{error}:\n{once}")));
     assert_eq!(once, again);
@@ -39,7 +39,7 @@ fn comments_stay_with_their_lines_and_blank_lines_are_single() {
 
 #[test]
 fn long_declarations_and_orders_are_broken() {
-    let needs = vec!["broadcast F(last)"; 9].join(", ");
+    let needs = ["broadcast F(last)"; 9].join(", ");
     let order = vec!["(F.1 B.0)^2"; 20].join(" ");
     let text = format!("pass S at every rank needs {needs} makes logits\nschedule \"x\" {{ order {order} }}");
     insta::assert_snapshot!(formatted(&text));

@@ -9,13 +9,13 @@ use schedc::syntax;
 
 /// The numbers of one compilation.
 #[derive(Clone, Debug)]
-pub struct Options {
-    pub ranks: u32,
-    pub microbatches: u32,
-    pub schedule: Option<String>,
-    pub with: Vec<String>,
-    pub set: Vec<(String, i64)>,
-    pub model: Dims,
+pub(crate) struct Options {
+    pub(crate) ranks: u32,
+    pub(crate) microbatches: u32,
+    pub(crate) schedule: Option<String>,
+    pub(crate) with: Vec<String>,
+    pub(crate) set: Vec<(String, i64)>,
+    pub(crate) model: Dims,
 }
 
 impl Default for Options {
@@ -27,7 +27,7 @@ impl Default for Options {
 
 impl Options {
     /// Reads `ranks=4 microbatches=8 with=vocab-2 set=v=3 layers=2 schedule=name`.
-    pub fn parse(words: &str) -> Self {
+    pub(crate) fn parse(words: &str) -> Self {
         let mut options = Self::default();
         for word in words.split_whitespace() {
             let (key, value) = word.split_once('=').expect("an option is key=value");
@@ -54,7 +54,7 @@ impl Options {
 }
 
 /// Text -> program, with errors that know their text.
-pub fn program(name: &str, text: &[u8], options: &Options) -> Result<Program, Vec<Error>> {
+pub(crate) fn program(name: &str, text: &[u8], options: &Options) -> Result<Program, Vec<Error>> {
     let mut sources = Sources::default();
     let library = Library::load(&mut sources);
     let file = sources.add(name, String::from_utf8_lossy(text).into_owned());
@@ -74,7 +74,7 @@ pub fn program(name: &str, text: &[u8], options: &Options) -> Result<Program, Ve
 }
 
 /// The report that a terminal of 110 columns without colours shows.
-pub fn rendered(error: &Error) -> String {
+pub(crate) fn rendered(error: &Error) -> String {
     let mut text = String::new();
     GraphicalReportHandler::new_themed(GraphicalTheme::unicode_nocolor())
         .with_width(110)
@@ -85,7 +85,7 @@ pub fn rendered(error: &Error) -> String {
 }
 
 /// The code of an error, without `schedc::`: `syntax::too_deep`.
-pub fn code(error: &Error) -> String {
+pub(crate) fn code(error: &Error) -> String {
     let code = error.code().expect("every diagnostic has a code").to_string();
     code.strip_prefix("schedc::").expect("codes begin with schedc").to_owned()
 }
