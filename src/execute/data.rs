@@ -9,6 +9,7 @@ use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 
+use super::backend::Batch;
 use super::error::ExecuteError;
 use super::tokenizer::Tokenizer;
 use crate::ir::{Dims, Microbatch};
@@ -74,6 +75,14 @@ pub struct Tokens {
     pub targets: Vec<u32>,
 }
 
+impl Tokens {
+    /// As backends read them.
+    #[must_use]
+    pub fn view(&self) -> Batch<'_> {
+        Batch { tokens: &self.inputs, targets: &self.targets }
+    }
+}
+
 impl Corpus {
     /// Cuts a text into tokens.
     ///
@@ -123,6 +132,12 @@ impl Corpus {
         digest.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
     }
 
+    /// The windows of one step, by microbatch.
+    #[must_use]
+    pub fn step(&self, dims: &Dims, seed: u64, step: u64, microbatches: u32) -> Vec<Tokens> {
+        Microbatch::all(microbatches as usize).map(|each| self.batch(dims, seed, step, each)).collect()
+    }
+
     /// The windows of one microbatch of one step.
     #[must_use]
     pub fn batch(&self, dims: &Dims, seed: u64, step: u64, microbatch: Microbatch) -> Tokens {
@@ -131,7 +146,8 @@ impl Corpus {
         let windows = (self.tokens.len() - sequence) as u64;
         for row in 0..dims.batch {
             let words = [step, u64::from(microbatch.0), u64::from(row)];
-            let start = (words.into_iter().fold(mix(seed), |state, word| mix(state ^ word)) % windows) as usize;
+            let start =
+                (words.into_iter().fold(mix(seed), |state, word| mix(state ^ word)) % windows) as usize;
             tokens.inputs.extend_from_slice(&self.tokens[start..start + sequence]);
             tokens.targets.extend_from_slice(&self.tokens[start + 1..=start + sequence]);
         }

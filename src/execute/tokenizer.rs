@@ -67,7 +67,8 @@ impl Tokenizer {
             #[cfg(feature = "bpe")]
             Self::Bpe(bpe) => {
                 let text = String::from_utf8_lossy(text);
-                let encoding = bpe.encode_fast(text.as_ref(), false).map_err(|error| failed(error.as_ref()))?;
+                let encoding =
+                    bpe.encode_fast(text.as_ref(), false).map_err(|error| failed(error.as_ref()))?;
                 Ok(encoding.get_ids().to_vec())
             }
         }
@@ -121,7 +122,8 @@ impl Tokenizer {
     /// The text is not a tokenizer, has more ids than the vocabulary, or the build lacks the feature `bpe`.
     #[cfg(feature = "bpe")]
     pub fn from_json(json: &str, vocab: u32) -> Result<Self, ExecuteError> {
-        let bpe: tokenizers::Tokenizer = json.parse().map_err(|error: tokenizers::Error| failed(error.as_ref()))?;
+        let bpe: tokenizers::Tokenizer =
+            json.parse().map_err(|error: tokenizers::Error| failed(error.as_ref()))?;
         let tokenizer = Self::Bpe(Box::new(bpe));
         let ids = tokenizer.ids();
         if ids > vocab { Err(ExecuteError::VocabTooSmall { vocab, ids }) } else { Ok(tokenizer) }

@@ -77,6 +77,16 @@ impl Mailbox {
         self.elements as u64 * 4
     }
 
+    /// Who writes to it.
+    pub(super) fn writer(&self) -> Rank {
+        self.from
+    }
+
+    /// Who reads from it.
+    pub(super) fn reader(&self) -> Rank {
+        self.to
+    }
+
     /// Sends, if the message before has been read.
     pub(super) fn try_send(&self, value: Value, data: &[f32], bells: &Doorbells) -> bool {
         let Ok(mut storage) = self.empty.1.try_recv() else {
