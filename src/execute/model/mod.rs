@@ -1,4 +1,20 @@
 //! The model: which parameters a rank holds, how they start, how the buffers of a pass are cut, how it is trained.
+//!
+//! A GPT: learned positions, pre-norm layers of causal attention and a GELU MLP (tanh form) of width `4 * hidden`, biases on
+//! every linear layer, a final norm and a head without bias. Weights lie as `[outputs, inputs]`: y = x Wᵀ + b.
+
+mod contract;
+mod error;
+mod held;
+mod layout;
+mod sizes;
+mod spec;
+
+pub use error::ModelError;
+pub use held::{Held, HeldStage};
+pub use layout::{LayerAct, LayerDelta, LogitsState, OutputAct};
+pub use sizes::Sizes;
+pub use spec::{Draw, Spec};
 
 /// How the model starts and how it is trained: Adam (Kingma & Ba 2015, arXiv:1412.6980) with decoupled weight decay
 /// (Loshchilov & Hutter 2019, arXiv:1711.05101).

@@ -1,0 +1,129 @@
+//! Loops compiled for the vector units that the machine has, and the functions that such loops call.
+//!
+//! What is called in a vectorised loop must be inlined into it, or it would be compiled for the oldest machine.
+#![allow(clippy::inline_always, reason = "a function that is not inlined loses the loop's instruction set")]
+
+/// Accumulators of a reduction: enough to hide the latency of an addition.
+const LANES: usize = 32;
+
+/// Runs a loop with the machine's vector instructions.
+#[inline(always)]
+pub(super) fn vectorised<R>(body: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(body)
+}
+
+/// e^x, within 2 units in the last place where the result is a normal number; at least 1.1e-38. NaN stays NaN.
+///
+/// Cody and Waite's reduction to |r| <= ln 2 / 2 and the polynomial of Cephes' `expf`.
+#[inline(always)]
+pub(super) fn exp(x: f32) -> f32 {
+    const LOWEST: f32 = -87.336_54;
+    const HIGHEST: f32 = 88.376_26;
+    // Adding it leaves the nearest integer in the low bits.
+    const ROUNDER: f32 = 12_582_912.0;
+    const LN2_HIGH: f32 = 0.693_359_4;
+    const LN2_LOW: f32 = -2.121_944_4e-4;
+    let x = if x < LOWEST { LOWEST } else { x };
+    let x = if x > HIGHEST { HIGHEST } else { x };
+    let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUNDER);
+    let power = shifted - ROUNDER;
+    let r = power.mul_add(-LN2_LOW, power.mul_add(-LN2_HIGH, x));
+    let mut polynomial = 1.987_569_1e-4_f32;
+    for coefficient in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
+        polynomial = polynomial.mul_add(r, coefficient);
+    }
+    let fraction = polynomial.mul_add(r * r, r) + 1.0;
+    let scale = f32::from_bits((shifted.to_bits() << 23).wrapping_add(1.0_f32.to_bits()));
+    fraction * scale
+}
+
+/// 1 / (1 + e^-x).
+#[inline(always)]
+pub(super) fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+/// The sum of a row.
+#[inline(always)]
+pub(super) fn sum(row: &[f32]) -> f32 {
+    let (blocks, rest) = row.as_chunks::<LANES>();
+    let mut lanes = [0.0; LANES];
+    for block in blocks {
+        for (lane, value) in lanes.iter_mut().zip(block) {
+            *lane += value;
+        }
+    }
+    fold(lanes, |a, b| a + b) + rest.iter().sum::<f32>()
+}
+
+/// The scalar product of two rows.
+#[inline(always)]
+pub(super) fn dot(left: &[f32], right: &[f32]) -> f32 {
+    let (left, left_rest) = left.as_chunks::<LANES>();
+    let (right, right_rest) = right.as_chunks::<LANES>();
+    let mut lanes = [0.0_f32; LANES];
+    for (left, right) in left.iter().zip(right) {
+        for lane in 0..LANES {
+            lanes[lane] = left[lane].mul_add(right[lane], lanes[lane]);
+        }
+    }
+    let rest: f32 = left_rest.iter().zip(right_rest).map(|(left, right)| left * right).sum();
+    fold(lanes, |a, b| a + b) + rest
+}
+
+/// The largest value of a row; negative infinity for an empty one.
+#[inline(always)]
+pub(super) fn max(row: &[f32]) -> f32 {
+    let larger = |a: f32, b: f32| if a < b { b } else { a };
+    let (blocks, rest) = row.as_chunks::<LANES>();
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    for block in blocks {
+        for (lane, &value) in lanes.iter_mut().zip(block) {
+            *lane = larger(*lane, value);
+        }
+    }
+    rest.iter().fold(fold(lanes, larger), |most, &value| larger(most, value))
+}
+
+/// Replaces a row by e^(row - shift) and returns its sum.
+#[inline(always)]
+pub(super) fn exponentiate(row: &mut [f32], shift: f32) -> f32 {
+    // Block by block, so that the sum finds its values in the nearest cache.
+    let mut total = 0.0;
+    for block in row.chunks_mut(1024) {
+        for value in block.iter_mut() {
+            *value = exp(*value - shift);
+        }
+        total += sum(block);
+    }
+    total
+}
+
+/// `row += other`.
+#[inline(always)]
+pub(super) fn add(row: &mut [f32], other: &[f32]) {
+    for (value, other) in row.iter_mut().zip(other) {
+        *value += other;
+    }
+}
+
+/// `row *= factor`.
+#[inline(always)]
+pub(super) fn scale(row: &mut [f32], factor: f32) {
+    for value in row {
+        *value *= factor;
+    }
+}
+
+/// Folds the lanes, halves onto halves.
+#[inline(always)]
+fn fold(mut lanes: [f32; LANES], combine: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut width = LANES;
+    while width > 1 {
+        width /= 2;
+        for lane in 0..width {
+            lanes[lane] = combine(lanes[lane], lanes[lane + width]);
+        }
+    }
+    lanes[0]
+}
