@@ -19,7 +19,7 @@ impl Arena {
     pub(super) fn new(rank: Rank, peak: Bytes) -> Result<Self, ExecuteError> {
         let refused = || ExecuteError::OutOfMemory { rank, bytes: peak };
         let elements = usize::try_from(peak.0 / 4).map_err(|_| refused())?;
-        if peak.0 % 4 != 0 {
+        if !peak.0.is_multiple_of(4) {
             return Err(refused());
         }
         let mut storage = Vec::new();

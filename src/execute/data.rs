@@ -129,7 +129,8 @@ impl Corpus {
         for token in &self.tokens {
             digest.update(token.to_le_bytes());
         }
-        digest.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+        let start = digest.finalize().iter().take(8).fold(0, |start, &byte| start << 8 | u64::from(byte));
+        format!("{start:016x}")
     }
 
     /// The windows of one step, by microbatch.
@@ -155,7 +156,7 @@ impl Corpus {
     }
 }
 
-/// One step of SplitMix64: Steele et al. 2014, "Fast splittable pseudorandom number generators".
+/// One step of `SplitMix64`: Steele et al. 2014, "Fast splittable pseudorandom number generators".
 fn mix(state: u64) -> u64 {
     let state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let state = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -156,7 +156,7 @@ impl<B: Backend + 'static> Engine<B> {
         while self.machines.iter().any(Option::is_none) {
             if let Ok(outcome) = self.outcomes.recv_timeout(pause) {
                 if let Some((rank, reason)) = self.take_back(outcome) {
-                    let report = self.end();
+                    let report = Box::new(self.end());
                     return Err(ExecuteError::RankFailed { rank, step, reason, report });
                 }
                 since = Instant::now();
@@ -166,7 +166,7 @@ impl<B: Backend + 'static> Engine<B> {
             if now != seen {
                 (seen, since) = (now, Instant::now());
             } else if since.elapsed() >= self.stall {
-                let report = self.end();
+                let report = Box::new(self.end());
                 return Err(ExecuteError::Stalled { seconds: self.stall.as_secs_f64(), report });
             }
         }
@@ -183,10 +183,10 @@ impl<B: Backend + 'static> Engine<B> {
     }
 
     /// Notes what every rank is doing, tells all to end, and waits a moment for them.
-    fn end(&mut self) -> Box<Report> {
+    fn end(&mut self) -> Report {
         let (plan, scripts) = (&self.plan, &self.scripts);
         let scene = Scene { plan, scripts, network: &self.shared.network, status: &self.shared.status };
-        let report = Box::new(scene.report());
+        let report = scene.report();
         self.shared.raise_abort();
         let deadline = Instant::now() + GRACE;
         while self.machines.iter().any(Option::is_none) {

@@ -370,7 +370,7 @@ impl Resolver<'_> {
         };
         let end = offset.0.checked_add(described.bytes().0).filter(|&end| end <= plan.peak.bytes.0);
         let end = end.ok_or_else(|| self.malformed(id, "its buffer lies outside the arena"))?;
-        if offset.0 % 4 != 0 {
+        if !offset.0.is_multiple_of(4) {
             return Err(self.malformed(id, "its buffer is not aligned"));
         }
         Ok(if offset.0 == end { 0..0 } else { (offset.0 / 4) as usize..(end / 4) as usize })
