@@ -22,7 +22,7 @@ macro_rules! embed {
     };
 }
 
-embed!["prelude", "vocab", "1f1b", "interleaved", "zb-h1"];
+embed!["prelude", "vocab", "gpipe", "1f1b", "eager-1f1b", "interleaved", "looped-bfs", "zb-h1", "zb-h2"];
 
 /// Every text that spans of this compilation point into.
 #[derive(Clone, Debug, Default)]

@@ -61,7 +61,7 @@ pub enum Queue {
 /// One kind of pass.
 ///
 /// A pass reads the value of every need that carries one, and every buffer of the classes that it frees or that a pass
-/// it needs `Here` made and that is still live. Then it writes one buffer for each port of `gives` that anyone reads, and
+/// it needs `Here` without a value made and that is still live. Then it writes one buffer for each port of `gives` that anyone reads, and
 /// one for each class of `makes`. A class that is made at a site is freed at the same site and microbatch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]

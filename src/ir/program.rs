@@ -2,6 +2,7 @@
 
 use super::{
     Catalog, Chunk, ClassId, Collective, CollectiveId, Dims, Kind, KindId, Microbatch, Need, Shape, Span,
+    Where,
 };
 
 /// A schedule for one number of ranks and microbatches.
@@ -105,12 +106,13 @@ pub enum Limit {
         /// Where it was written.
         span: Span,
     },
-    /// `pass` of microbatch j waits (if inserted) for `of` of microbatch j - most; `of` presses when `pass` is that far ahead.
+    /// At most `most` more passes of one kind have started than of another. A new pass that would run further ahead is held back;
+    /// a new pass that is run ahead of is pressed when the other is that far ahead.
     Ahead {
-        /// The kind that runs ahead, at its `pass_at` site.
-        pass: KindId,
-        /// The kind that it runs ahead of.
-        of: KindId,
+        /// The kind that runs ahead; for a kind at a stage, which stage counts.
+        pass: (KindId, Where),
+        /// The kind that it runs ahead of; for a kind at a stage, which stage counts.
+        of: (KindId, Where),
         /// How many microbatches.
         most: u32,
         /// Where it was written.

@@ -1,0 +1,228 @@
+//! The instance graph: every pass of every site and microbatch, and what waits for what.
+//!
+//! Nothing of it is stored per instance: the kinds' needs (a handful of edges) and index arithmetic give every edge. Passes have
+//! dense positions, so that what a step knows of them lies in flat arrays.
+
+mod deadlock;
+mod error;
+mod progress;
+
+pub use deadlock::find_deadlock;
+pub use error::{Deadlock, Waiting};
+pub use progress::{Event, Progress};
+
+use crate::ir::{
+    At, Catalog, CollectiveId, KindId, Microbatch, Need, Pass, Rank, Relation, Shape, Site, Source, Stage,
+    Where,
+};
+
+/// Index arithmetic over the passes of a catalog on a shape.
+#[derive(Debug)]
+pub struct Graph<'a> {
+    /// The pipeline.
+    pub shape: &'a Shape,
+    /// What the passes are.
+    pub catalog: &'a Catalog,
+    starts: Vec<usize>,
+    dependents: Vec<Vec<Dependent>>,
+    feeds: Vec<Vec<CollectiveId>>,
+    readers: Vec<Vec<(KindId, Where)>>,
+}
+
+/// A kind that needs another directly.
+#[derive(Clone, Copy, Debug)]
+struct Dependent {
+    kind: KindId,
+    on: Where,
+    at: Relation,
+}
+
+impl<'a> Graph<'a> {
+    /// Looks at the catalog once; linear in its size.
+    #[must_use]
+    pub fn new(shape: &'a Shape, catalog: &'a Catalog) -> Self {
+        let mut graph = Self {
+            shape,
+            catalog,
+            starts: vec![0],
+            dependents: vec![Vec::new(); catalog.kinds.len()],
+            feeds: vec![Vec::new(); catalog.kinds.len()],
+            readers: vec![Vec::new(); catalog.collectives.len()],
+        };
+        for (index, kind) in catalog.kinds.iter().enumerate() {
+            let id = KindId::new(index);
+            graph.starts.push(graph.starts[index] + graph.sites(id) * shape.microbatches as usize);
+            for need in &kind.needs {
+                match need.from {
+                    Source::Pass { kind: needed, at, .. } => {
+                        graph.dependents[needed.index()].push(Dependent { kind: id, on: need.on, at });
+                    }
+                    Source::Collective(collective) => graph.readers[collective.index()].push((id, need.on)),
+                }
+            }
+        }
+        for (index, collective) in catalog.collectives.iter().enumerate() {
+            graph.feeds[collective.kind.index()].push(CollectiveId::new(index));
+        }
+        graph
+    }
+
+    /// How many passes there are in all.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.starts[self.catalog.kinds.len()]
+    }
+
+    /// Whether there is no pass at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many sites a kind has: stages or ranks.
+    #[must_use]
+    pub fn sites(&self, kind: KindId) -> usize {
+        match self.catalog.kind(kind).at {
+            At::Stage => self.shape.stages.len(),
+            At::EveryRank => self.shape.ranks as usize,
+        }
+    }
+
+    /// The sites of a kind.
+    pub fn sites_of(&self, kind: KindId) -> impl Iterator<Item = Site> + use<> {
+        let at = self.catalog.kind(kind).at;
+        (0..self.sites(kind)).map(move |index| match at {
+            At::Stage => Site::Stage(Stage::new(index)),
+            At::EveryRank => Site::Rank(Rank::new(index)),
+        })
+    }
+
+    /// The dense position of a pass, `0..len()`.
+    #[must_use]
+    pub fn index(&self, pass: Pass) -> usize {
+        self.starts[pass.kind.index()] + self.slot(pass.site, pass.microbatch)
+    }
+
+    /// The position of a site and microbatch among those of one kind.
+    #[must_use]
+    pub fn slot(&self, site: Site, microbatch: Microbatch) -> usize {
+        site_index(site) * self.shape.microbatches as usize + microbatch.index()
+    }
+
+    /// The rank that runs a pass.
+    #[must_use]
+    pub fn rank_of(&self, site: Site) -> Rank {
+        match site {
+            Site::Stage(stage) => self.shape.rank_of(stage),
+            Site::Rank(rank) => rank,
+        }
+    }
+
+    /// Whether a need written `on` some sites applies at this one.
+    #[must_use]
+    pub fn matches(&self, on: Where, site: Site) -> bool {
+        match on {
+            Where::All => true,
+            Where::First => site == Site::Stage(Stage(0)),
+            Where::Last => site == Site::Stage(self.shape.last()),
+        }
+    }
+
+    /// The site that a need of a pass at `site` points to; `None` where it does not apply.
+    #[must_use]
+    pub fn needed_site(&self, need: &Need, site: Site) -> Option<Site> {
+        if !self.matches(need.on, site) {
+            return None;
+        }
+        let Source::Pass { at, .. } = need.from else { return None };
+        match (at, site) {
+            (Relation::Here, _) => Some(site),
+            (Relation::First, _) => Some(Site::Stage(Stage(0))),
+            (Relation::Last, _) => Some(Site::Stage(self.shape.last())),
+            (Relation::Prev, Site::Stage(stage)) => {
+                stage.0.checked_sub(1).map(|prev| Site::Stage(Stage(prev)))
+            }
+            (Relation::Next, Site::Stage(stage)) if stage < self.shape.last() => {
+                Some(Site::Stage(Stage(stage.0 + 1)))
+            }
+            _ => None,
+        }
+    }
+
+    /// How many needs of a kind apply at a site.
+    #[must_use]
+    pub fn needs_at(&self, kind: KindId, site: Site) -> usize {
+        let needs = &self.catalog.kind(kind).needs;
+        needs
+            .iter()
+            .filter(|need| match need.from {
+                Source::Pass { .. } => self.needed_site(need, site).is_some(),
+                Source::Collective(_) => self.matches(need.on, site),
+            })
+            .count()
+    }
+
+    /// Calls `visit` for every pass that needs this one directly.
+    pub fn for_dependents(&self, pass: Pass, mut visit: impl FnMut(Pass)) {
+        for dependent in &self.dependents[pass.kind.index()] {
+            let mut at = |site: Site| {
+                if self.matches(dependent.on, site) {
+                    visit(Pass { kind: dependent.kind, site, microbatch: pass.microbatch });
+                }
+            };
+            match (dependent.at, pass.site) {
+                (Relation::Here, site) => at(site),
+                (Relation::Prev, Site::Stage(stage)) if stage < self.shape.last() => {
+                    at(Site::Stage(Stage(stage.0 + 1)));
+                }
+                (Relation::Next, Site::Stage(stage)) if stage.0 > 0 => at(Site::Stage(Stage(stage.0 - 1))),
+                (Relation::First, Site::Stage(Stage(0))) => self.sites_of(dependent.kind).for_each(at),
+                (Relation::Last, site) if site == Site::Stage(self.shape.last()) => {
+                    self.sites_of(dependent.kind).for_each(at);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Calls `visit` for every pass that reads the result of a collective.
+    pub fn for_readers(&self, collective: CollectiveId, microbatch: Microbatch, mut visit: impl FnMut(Pass)) {
+        for &(kind, on) in &self.readers[collective.index()] {
+            match on {
+                Where::All => self.sites_of(kind).for_each(|site| visit(Pass { kind, site, microbatch })),
+                Where::First => visit(Pass { kind, site: Site::Stage(Stage(0)), microbatch }),
+                Where::Last => visit(Pass { kind, site: Site::Stage(self.shape.last()), microbatch }),
+            }
+        }
+    }
+
+    /// The collectives that a pass contributes to.
+    pub fn feeds(&self, pass: Pass) -> impl Iterator<Item = CollectiveId> + '_ {
+        let all = self.feeds[pass.kind.index()].iter().copied();
+        all.filter(move |&id| self.matches(self.catalog.collective(id).source, pass.site))
+    }
+
+    /// How many passes contribute to a collective.
+    #[must_use]
+    pub fn contributors(&self, collective: CollectiveId) -> usize {
+        match self.catalog.collective(collective).source {
+            Where::All => self.sites(self.catalog.collective(collective).kind),
+            Where::First | Where::Last => 1,
+        }
+    }
+
+    /// The pass as errors name it: `F s0 m3`.
+    #[must_use]
+    pub fn name(&self, pass: Pass) -> String {
+        format!("{} {} {}", self.catalog.kind(pass.kind).name, pass.site, pass.microbatch)
+    }
+}
+
+/// The position of a site among the stages, or among the ranks.
+#[must_use]
+pub fn site_index(site: Site) -> usize {
+    match site {
+        Site::Stage(stage) => stage.index(),
+        Site::Rank(rank) => rank.index(),
+    }
+}

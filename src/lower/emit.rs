@@ -1,0 +1,351 @@
+//! What ends, first to last -> each rank's instructions.
+
+use super::error::LowerError;
+use super::rank::RankList;
+use super::uses::{Uses, direct};
+use crate::graph::{Graph, site_index};
+use crate::ir::{
+    At, BufferId, ClassId, CollectiveId, CollectiveOp, GroupId, InstrId, KindId, Lane, LaneId, Microbatch,
+    Op, Pass, Payload, Port, Queue, Rank, RankPlan, Relation, Schedule, Site, Source, Stage, Value, Where,
+};
+
+const COMPUTE: LaneId = LaneId(0);
+
+/// Writes every rank's list, event by event.
+pub(super) struct Emitter<'a> {
+    graph: &'a Graph<'a>,
+    uses: Uses,
+    ranks: Vec<RankList>,
+    /// Where each value lies on the rank that computed it; by kind, slot and port.
+    produced: Table,
+    /// Where each received value lies; by kind, slot and need of the reader.
+    received: Table,
+    /// Where each collective's result lies; by collective, rank and microbatch.
+    collected: Vec<Option<BufferId>>,
+    /// Where state lies; by class, slot (stages, then ranks).
+    state: Table,
+    /// The instruction of each pass, where an order-only need crosses lanes.
+    issued: Option<Vec<Option<InstrId>>>,
+}
+
+/// Buffers by a row of some kind, a slot (site and microbatch) and a column.
+struct Table {
+    starts: Vec<usize>,
+    widths: Vec<usize>,
+    cells: Vec<Option<BufferId>>,
+}
+
+impl Table {
+    /// `rows`: for each, its number of slots and of columns.
+    fn new(rows: impl Iterator<Item = (usize, usize)>) -> Self {
+        let (mut starts, mut widths, mut end) = (Vec::new(), Vec::new(), 0);
+        for (slots, width) in rows {
+            starts.push(end);
+            widths.push(width);
+            end += slots * width;
+        }
+        Self { starts, widths, cells: vec![None; end] }
+    }
+
+    fn cell(&mut self, row: usize, slot: usize, column: usize) -> &mut Option<BufferId> {
+        &mut self.cells[self.starts[row] + slot * self.widths[row] + column]
+    }
+}
+
+impl<'a> Emitter<'a> {
+    /// Tables for every value, linear in the number of passes.
+    ///
+    /// # Errors
+    /// The catalog can't be lowered.
+    pub(super) fn new(graph: &'a Graph<'a>, schedule: &Schedule) -> Result<Self, LowerError> {
+        check(schedule)?;
+        let catalog = graph.catalog;
+        let m = graph.shape.microbatches as usize;
+        let kinds = || KindId::all(catalog.kinds.len()).map(|id| (graph.sites(id) * m, catalog.kind(id)));
+        let p = graph.shape.ranks as usize;
+        let sites = graph.shape.stages.len() + p;
+        let per_rank = schedule.orders.iter().map(|order| order.len() * 3).max().unwrap_or(0);
+        let crosses = kinds().any(|(_, kind)| {
+            kind.needs.iter().any(|need| match need.from {
+                Source::Pass { kind: needed, port: None, .. } => {
+                    (catalog.kind(needed).queue == Queue::Group) != (kind.queue == Queue::Group)
+                }
+                _ => false,
+            })
+        });
+        Ok(Self {
+            graph,
+            uses: Uses::new(graph),
+            ranks: (0..p).map(|_| RankList::new(catalog.classes.len(), per_rank)).collect(),
+            produced: Table::new(kinds().map(|(slots, kind)| (slots, kind.gives.len()))),
+            received: Table::new(kinds().map(|(slots, kind)| (slots, kind.needs.len()))),
+            collected: vec![None; catalog.collectives.len() * p * m],
+            state: Table::new(catalog.classes.iter().map(|_| (sites * m, 1))),
+            issued: crosses.then(|| vec![None; graph.len()]),
+        })
+    }
+
+    /// A pass has ended: its instruction, and the messages that carry what it gives.
+    pub(super) fn pass(&mut self, pass: Pass) {
+        let kind = self.graph.catalog.kind(pass.kind);
+        let rank = self.graph.rank_of(pass.site);
+        let lane = match kind.queue {
+            Queue::Group if self.graph.shape.ranks > 1 => {
+                self.ranks[rank.index()].lane(Lane::Group(GroupId(0)))
+            }
+            _ => COMPUTE,
+        };
+        for (position, need) in kind.needs.iter().enumerate() {
+            self.need(pass, rank, position, need, lane);
+        }
+        self.state(pass, rank);
+        let slot = self.graph.slot(pass.site, pass.microbatch);
+        for (port, &class) in kind.gives.iter().enumerate() {
+            let readers = self.uses.of(pass.kind, pass.site, Port::new(port)).readers;
+            if readers > 0 {
+                let shape = shape(self.graph, class, pass.site);
+                let id = self.ranks[rank.index()].write(class, shape, readers);
+                *self.produced.cell(pass.kind.index(), slot, port) = Some(id);
+            }
+        }
+        for &class in &kind.makes {
+            let id = self.ranks[rank.index()].write(class, shape(self.graph, class, pass.site), 0);
+            let at = self.state_slot(pass);
+            *self.state.cell(class.index(), at, 0) = Some(id);
+        }
+        if lane == COMPUTE {
+            self.ranks[rank.index()].buffers.wake();
+        }
+        let instr = self.ranks[rank.index()].issue(Op::Pass(pass), lane, false);
+        if let Some(issued) = &mut self.issued {
+            issued[self.graph.index(pass)] = Some(instr);
+        }
+        (0..kind.gives.len()).for_each(|port| self.messages(pass, rank, Port::new(port)));
+    }
+
+    /// Reads what a need brings.
+    fn need(&mut self, pass: Pass, rank: Rank, position: usize, need: &crate::ir::Need, lane: LaneId) {
+        let microbatch = pass.microbatch;
+        let id = match need.from {
+            Source::Pass { kind, port, .. } => {
+                let Some(site) = self.graph.needed_site(need, pass.site) else { return };
+                let Some(port) = port else {
+                    let needed = Pass { kind, site, microbatch };
+                    if let Some(instr) =
+                        self.issued.as_ref().and_then(|issued| issued[self.graph.index(needed)])
+                    {
+                        let list = &mut self.ranks[rank.index()];
+                        list.wait_instr(lane, instr);
+                    }
+                    return;
+                };
+                if self.graph.rank_of(site) == rank {
+                    *self.produced.cell(kind.index(), self.graph.slot(site, microbatch), port.index())
+                } else {
+                    *self.received.cell(pass.kind.index(), self.graph.slot(pass.site, microbatch), position)
+                }
+            }
+            Source::Collective(_) if !self.graph.matches(need.on, pass.site) => return,
+            Source::Collective(id) => self.result(id, rank, microbatch),
+        };
+        self.ranks[rank.index()].read(id.expect("what a pass needs has ended before it"));
+    }
+
+    /// The result of a collective on a rank.
+    fn result(&mut self, id: CollectiveId, rank: Rank, microbatch: Microbatch) -> Option<BufferId> {
+        match direct(self.graph, id, rank) {
+            Some(site) => {
+                let collective = self.graph.catalog.collective(id);
+                let slot = self.graph.slot(site, microbatch);
+                *self.produced.cell(collective.kind.index(), slot, collective.port.index())
+            }
+            None => self.collected[self.collected_at(id, rank, microbatch)],
+        }
+    }
+
+    fn collected_at(&self, id: CollectiveId, rank: Rank, microbatch: Microbatch) -> usize {
+        let shape = self.graph.shape;
+        (id.index() * shape.ranks as usize + rank.index()) * shape.microbatches as usize + microbatch.index()
+    }
+
+    /// The slot of a site's state: stages first, then ranks.
+    fn state_slot(&self, pass: Pass) -> usize {
+        let before = match pass.site {
+            Site::Stage(_) => 0,
+            Site::Rank(_) => self.graph.shape.stages.len(),
+        };
+        (before + site_index(pass.site)) * self.graph.shape.microbatches as usize + pass.microbatch.index()
+    }
+
+    /// Reads and frees the state of a pass's site.
+    fn state(&mut self, pass: Pass, rank: Rank) {
+        let kind = self.graph.catalog.kind(pass.kind);
+        let slot = self.state_slot(pass);
+        for &class in &kind.frees {
+            if let Some(id) = self.state.cell(class.index(), slot, 0).take() {
+                self.ranks[rank.index()].read_state(id);
+                self.ranks[rank.index()].free_state(id);
+            }
+        }
+        for need in &kind.needs {
+            if let Source::Pass { kind: needed, at: Relation::Here, port: None } = need.from {
+                for &class in &self.graph.catalog.kind(needed).makes {
+                    if let Some(id) = *self.state.cell(class.index(), slot, 0) {
+                        self.ranks[rank.index()].read_state(id);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sends a value to every rank that reads it.
+    fn messages(&mut self, pass: Pass, rank: Rank, port: Port) {
+        let peers = &self.uses.of(pass.kind, pass.site, port).peers;
+        let slot = self.graph.slot(pass.site, pass.microbatch);
+        let shape = shape(self.graph, self.graph.catalog.kind(pass.kind).gives[port.index()], pass.site);
+        let class = self.graph.catalog.kind(pass.kind).gives[port.index()];
+        let value = Value { pass, port };
+        for (peer, readers) in peers {
+            let list = &mut self.ranks[rank.index()];
+            list.read(
+                self.produced
+                    .cell(pass.kind.index(), slot, port.index())
+                    .expect("a value with readers is written"),
+            );
+            let lane = list.lane(Lane::Send(*peer));
+            list.issue(Op::Send { to: *peer, value }, lane, true);
+            let list = &mut self.ranks[peer.index()];
+            let id = list.write(class, shape, readers.len() as u32);
+            let lane = list.lane(Lane::Recv(rank));
+            list.issue(Op::Recv { from: rank, value }, lane, false);
+            for reader in readers {
+                let slot = self.graph.slot(reader.site, pass.microbatch);
+                *self.received.cell(reader.kind.index(), slot, reader.need) = Some(id);
+            }
+        }
+    }
+
+    /// A collective has all its contributions: an instruction on every rank, unless there is only one.
+    pub(super) fn collective(&mut self, id: CollectiveId, microbatch: Microbatch) {
+        let p = self.graph.shape.ranks;
+        if p == 1 {
+            return;
+        }
+        let collective = self.graph.catalog.collective(id);
+        let root = root_of(self.graph, id);
+        let source = source_site(self.graph, collective.source);
+        let class = self.graph.catalog.kind(collective.kind).gives[collective.port.index()];
+        let part = shape(self.graph, class, source.unwrap_or(Site::Rank(Rank(0))));
+        let elements = part.iter().product();
+        let result = result_shape(collective.op, part, p);
+        let payload = Payload::Value { collective: id, microbatch };
+        let op = Op::Collective { payload, op: collective.op, group: GroupId(0), root, elements };
+        for rank in Rank::all(p as usize) {
+            if source.is_none() || root == Some(rank) && collective.op == CollectiveOp::Broadcast {
+                let slot = self.graph.slot(source.unwrap_or(Site::Rank(rank)), microbatch);
+                let id = *self.produced.cell(collective.kind.index(), slot, collective.port.index());
+                self.ranks[rank.index()].read(id.expect("a contribution is written before it is collected"));
+            }
+            let writes = match collective.op {
+                CollectiveOp::Broadcast => root != Some(rank),
+                CollectiveOp::Reduce => root == Some(rank),
+                CollectiveOp::AllReduce | CollectiveOp::AllGather | CollectiveOp::ReduceScatter => true,
+            };
+            if writes {
+                let readers = self.uses.collected(id, rank);
+                let written = self.ranks[rank.index()].write(class, &result, readers);
+                let at = self.collected_at(id, rank, microbatch);
+                self.collected[at] = Some(written);
+                if readers == 0 {
+                    self.ranks[rank.index()].free_state(written);
+                }
+            }
+            let list = &mut self.ranks[rank.index()];
+            let lane = if collective.lockstep { COMPUTE } else { list.lane(Lane::Group(GroupId(0))) };
+            list.issue(op, lane, true);
+        }
+    }
+
+    /// Every rank's list, closed by the optimizer step.
+    pub(super) fn finish(mut self, schedule: &Schedule) -> Vec<RankPlan> {
+        if let Some((first, last)) = super::tied_ends(schedule) {
+            let class = self.graph.catalog.kinds.iter().find_map(|kind| kind.gives.first().copied());
+            let class = class.expect("a pipeline of several ranks gives values on");
+            let shape = vec![u64::from(schedule.model.vocab), u64::from(schedule.model.hidden)];
+            for rank in [first, last] {
+                let list = &mut self.ranks[rank.index()];
+                let id = list.buffers.tied_gradient(class, shape.clone());
+                let lane = list.lane(Lane::Group(GroupId(1)));
+                list.wait_for_all(lane);
+                list.update(id);
+                let (payload, op) = (Payload::TiedGradient, CollectiveOp::AllReduce);
+                let elements = shape.iter().product();
+                let op = Op::Collective { payload, op, group: GroupId(1), root: None, elements };
+                list.issue(op, lane, false);
+            }
+        }
+        for list in &mut self.ranks {
+            list.wait_for_all(COMPUTE);
+            list.issue(Op::Step, COMPUTE, false);
+        }
+        self.ranks.into_iter().map(RankList::finish).collect()
+    }
+}
+
+fn check(schedule: &Schedule) -> Result<(), LowerError> {
+    let catalog = &schedule.catalog;
+    let (input, output) = (catalog.shards_input(), catalog.shards_output());
+    if schedule.model.tied && input != output {
+        let by = |kind: &&crate::ir::Kind| {
+            kind.computes.is_some_and(|word| word.shards_input() || word.shards_output())
+        };
+        let at = catalog.kinds.iter().find(by).and_then(|kind| kind.span);
+        return Err(LowerError::HalfSharded { sharded: if input { "input" } else { "output" }, at });
+    }
+    for class in ClassId::all(catalog.classes.len()) {
+        for at in [At::Stage, At::EveryRank] {
+            let mut makers = catalog.kinds.iter().filter(|kind| kind.at == at && kind.makes.contains(&class));
+            if let (Some(first), Some(second)) = (makers.next(), makers.next()) {
+                let (first, at) = (first.name.clone(), second.span);
+                let class = catalog.class(class).name.clone();
+                return Err(LowerError::ClassMadeTwice { class, first, second: second.name.clone(), at });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The shape of a class for passes at a site.
+fn shape<'a>(graph: &Graph<'a>, class: ClassId, site: Site) -> &'a [u64] {
+    match site {
+        Site::Stage(stage) => &graph.catalog.class(class).at_stage[stage.index()],
+        Site::Rank(_) => &graph.catalog.class(class).at_rank,
+    }
+}
+
+fn result_shape(op: CollectiveOp, part: &[u64], ranks: u32) -> Vec<u64> {
+    match op {
+        CollectiveOp::AllGather => [&[u64::from(ranks)], part].concat(),
+        CollectiveOp::ReduceScatter => vec![part.iter().product::<u64>().div_ceil(u64::from(ranks))],
+        CollectiveOp::Broadcast | CollectiveOp::Reduce | CollectiveOp::AllReduce => part.to_vec(),
+    }
+}
+
+fn source_site(graph: &Graph<'_>, source: Where) -> Option<Site> {
+    match source {
+        Where::All => None,
+        Where::First => Some(Site::Stage(Stage(0))),
+        Where::Last => Some(Site::Stage(graph.shape.last())),
+    }
+}
+
+/// Who gives (broadcast) or gets (reduce).
+pub(super) fn root_of(graph: &Graph<'_>, id: CollectiveId) -> Option<Rank> {
+    let collective = graph.catalog.collective(id);
+    let end = match collective.op {
+        CollectiveOp::Broadcast => collective.source,
+        CollectiveOp::Reduce => collective.reader,
+        CollectiveOp::AllReduce | CollectiveOp::AllGather | CollectiveOp::ReduceScatter => return None,
+    };
+    source_site(graph, end).map(|site| graph.rank_of(site))
+}

@@ -1,0 +1,61 @@
+//! Schedule -> Plan: messages, collectives, lanes, waits, buffers.
+//!
+//! In: every rank's order of passes. The orders are timed together ([`timeline`]); the moments at which passes end give one line in
+//! which every pass, message and collective has its place. Out: each rank's list is that rank's share of the line. So the lists can't
+//! deadlock, even if every message had to be handed over in person: the first event of the line that has not happened is the next
+//! one for everybody who takes part in it.
+
+mod buffers;
+mod emit;
+mod error;
+mod rank;
+mod timeline;
+mod uses;
+
+pub use error::LowerError;
+
+use crate::cost::Costs;
+use crate::graph::Graph;
+use crate::ir::{Group, Header, Plan, Rank, Schedule};
+
+/// Adds everything that the ranks need to run their orders together.
+///
+/// Requires: every pass of the catalog is in its rank's order exactly once, but for the steps of barriers, which are in none.
+/// Ensures: the plan breaks no rule of the verifier under any channel semantics.
+///
+/// # Errors
+/// The orders deadlock, or a plan would be too large for its ids.
+pub fn lower(schedule: &Schedule, costs: &Costs) -> Result<Plan, LowerError> {
+    let graph = Graph::new(&schedule.shape, &schedule.catalog);
+    let mut emitter = emit::Emitter::new(&graph, schedule)?;
+    timeline::walk(&graph, schedule, costs, &mut emitter)?;
+    let ranks = emitter.finish(schedule);
+    Ok(Plan { header: header(schedule), ranks })
+}
+
+fn header(schedule: &Schedule) -> Header {
+    Header {
+        name: schedule.name.clone(),
+        transforms: schedule.transforms.clone(),
+        microbatches: schedule.shape.microbatches,
+        stages: schedule.shape.stages.clone(),
+        model: schedule.model,
+        catalog: schedule.catalog.clone(),
+        groups: groups(schedule),
+    }
+}
+
+/// `g0` is all ranks, where a collective needs them; the ends of the pipeline follow, where they share a tied embedding.
+fn groups(schedule: &Schedule) -> Vec<Group> {
+    let p = schedule.shape.ranks as usize;
+    let all = (p > 1).then(|| Group(Rank::all(p).collect()));
+    let ends = tied_ends(schedule).map(|(first, last)| Group(vec![first.min(last), first.max(last)]));
+    all.into_iter().chain(ends).collect()
+}
+
+/// The ranks of the first and the last stage, where each has a copy of a tied embedding.
+fn tied_ends(schedule: &Schedule) -> Option<(Rank, Rank)> {
+    let (first, last) = (schedule.shape.stages[0], schedule.shape.rank_of(schedule.shape.last()));
+    let sharded = schedule.catalog.shards_input() || schedule.catalog.shards_output();
+    (schedule.model.tied && !sharded && first != last).then_some((first, last))
+}

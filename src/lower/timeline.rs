@@ -1,0 +1,138 @@
+//! Every rank's order -> one line of passes and collectives, in the order in which they end.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use super::emit::Emitter;
+use crate::cost::Costs;
+use crate::graph::{Deadlock, Event, Graph, Progress, find_deadlock};
+use crate::ir::{Pass, Placed, Queue, Rank, Schedule, Ticks};
+
+/// Runs all orders under a cost model and hands the emitter what ends, first to last.
+///
+/// # Errors
+/// The orders deadlock.
+pub(super) fn walk(
+    graph: &Graph<'_>,
+    schedule: &Schedule,
+    costs: &Costs,
+    emitter: &mut Emitter<'_>,
+) -> Result<(), Deadlock> {
+    let p = schedule.shape.ranks as usize;
+    let mut clock = Clock {
+        graph,
+        schedule,
+        costs,
+        progress: Progress::new(graph),
+        moments: BinaryHeap::new(),
+        next: vec![0; p],
+        busy: vec![false; p],
+        lockstep: None,
+    };
+    for rank in Rank::all(p) {
+        clock.dispatch(rank, Ticks(0));
+    }
+    let mut events = Vec::new();
+    while let Some(Reverse((now, moment))) = clock.moments.pop() {
+        match moment {
+            Moment::Ends(pass) => clock.end(pass, now, emitter, &mut events),
+            Moment::Ready(pass) => clock.ready(pass, now),
+        }
+    }
+    let heads: Vec<Option<Placed>> =
+        schedule.orders.iter().zip(&clock.next).map(|(order, &next)| order.get(next).copied()).collect();
+    if heads.iter().any(Option::is_some) {
+        return Err(find_deadlock(graph, &clock.progress, &heads, &schedule.origins));
+    }
+    Ok(())
+}
+
+/// The order of the variants breaks ties: what ends is noted before what becomes ready by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Moment {
+    Ends(Pass),
+    Ready(Pass),
+}
+
+struct Clock<'a> {
+    graph: &'a Graph<'a>,
+    schedule: &'a Schedule,
+    costs: &'a Costs,
+    progress: Progress,
+    moments: BinaryHeap<Reverse<(Ticks, Moment)>>,
+    next: Vec<usize>,
+    busy: Vec<bool>,
+    /// The current lock-step pass (of any site) and how many ranks have come to it.
+    lockstep: Option<(Pass, usize)>,
+}
+
+impl Clock<'_> {
+    fn end(&mut self, pass: Pass, now: Ticks, emitter: &mut Emitter<'_>, events: &mut Vec<Event>) {
+        emitter.pass(pass);
+        self.progress.complete(self.graph, self.costs, pass, now, events);
+        for event in events.iter() {
+            if let Event::Collected { collective, microbatch, .. } = *event {
+                emitter.collective(collective, microbatch);
+            }
+        }
+        for event in events.drain(..) {
+            if let Event::Ready { pass, at } = event {
+                if at > now {
+                    self.moments.push(Reverse((at, Moment::Ready(pass))))
+                } else {
+                    self.ready(pass, now)
+                }
+            }
+        }
+        if self.graph.catalog.kind(pass.kind).queue != Queue::Group {
+            let rank = self.graph.rank_of(pass.site);
+            self.busy[rank.index()] = false;
+            self.dispatch(rank, now);
+        }
+    }
+
+    fn ready(&mut self, pass: Pass, now: Ticks) {
+        if self.graph.catalog.kind(pass.kind).queue == Queue::Group {
+            self.moments.push(Reverse((now + self.costs.pass(pass.kind), Moment::Ends(pass))));
+        } else {
+            self.dispatch(self.graph.rank_of(pass.site), now);
+        }
+    }
+
+    /// Starts the next pass of an idle rank if it may run now.
+    fn dispatch(&mut self, rank: Rank, now: Ticks) {
+        let at = rank.index();
+        let head = self.schedule.orders[at].get(self.next[at]).copied();
+        let Some(Placed { pass, .. }) = head.filter(|_| !self.busy[at]) else { return };
+        if !self.progress.is_ready(self.graph, pass, now) {
+            return;
+        }
+        self.busy[at] = true;
+        self.next[at] += 1;
+        if self.graph.catalog.kind(pass.kind).queue == Queue::Lockstep {
+            self.arrive(pass, now);
+        } else {
+            self.start(pass, now);
+        }
+    }
+
+    /// A lock-step pass starts on all ranks when the last of them has come to it. A rank that comes to another one is stuck.
+    fn arrive(&mut self, pass: Pass, now: Ticks) {
+        let rank = self.graph.rank_of(pass.site);
+        let (current, arrived) = self.lockstep.unwrap_or((pass, 0));
+        if (current.kind, current.microbatch) != (pass.kind, pass.microbatch) {
+            self.next[rank.index()] -= 1;
+            return;
+        }
+        self.lockstep = Some((current, arrived + 1));
+        if arrived + 1 == self.schedule.orders.len() {
+            self.lockstep = None;
+            let sites = self.graph.sites_of(pass.kind);
+            sites.for_each(|site| self.start(Pass { site, ..pass }, now));
+        }
+    }
+
+    fn start(&mut self, pass: Pass, now: Ticks) {
+        self.moments.push(Reverse((now + self.costs.pass(pass.kind), Moment::Ends(pass))));
+    }
+}

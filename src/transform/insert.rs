@@ -1,0 +1,293 @@
+//! Every rank's base order and a transform's passes -> one order: an event-driven list schedule.
+//!
+//! Time runs over all ranks at once. A rank that has nothing to do takes, in this order: a pass that all ranks do in lock step and
+//! that is its turn; a new pass that gives room under a limit that is reached; a new pass that the base schedule waits for; the next
+//! pass of the base order; any other new pass. So vocabulary passes that backward waits for go first, and the rest fills the bubbles.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+
+use super::limits::Limits;
+use super::sides::Sides;
+use super::{TransformError, lockstep::Gang};
+use crate::cost::Costs;
+use crate::graph::{Event, Graph, Progress, find_deadlock, site_index};
+use crate::ir::{KindId, Pass, Placed, Queue, Rank, Schedule, Source, Span, Ticks, Transform, Where};
+
+/// Places the kinds from `base` on. The catalog already has them; `schedule.orders` has the base order.
+pub(super) fn insert(
+    schedule: &mut Schedule,
+    transform: &Transform,
+    base: usize,
+    sides: &Sides,
+    costs: &Costs,
+) -> Result<Vec<Vec<Placed>>, TransformError> {
+    let origins = new_origins(schedule, transform, base);
+    let graph = Graph::new(&schedule.shape, &schedule.catalog);
+    let mut list = List::new(&graph, schedule, transform, base, sides, costs, origins);
+    list.run();
+    list.finish(&schedule.origins)
+}
+
+/// Gives each new kind an origin: its declaration.
+fn new_origins(schedule: &mut Schedule, transform: &Transform, base: usize) -> Vec<u32> {
+    let spans: Vec<Span> =
+        schedule.catalog.kinds[base..].iter().map(|kind| kind.span.unwrap_or(transform.span)).collect();
+    let first = schedule.origins.len() as u32;
+    schedule.origins.extend(&spans);
+    (first..).take(spans.len()).collect()
+}
+
+/// Something that happens at a moment. The order of the variants breaks ties.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Moment {
+    /// A pass ends on its rank.
+    Ends(Pass),
+    /// A pass has all that it needs.
+    Ready(Pass),
+}
+
+struct List<'a> {
+    graph: &'a Graph<'a>,
+    base_orders: &'a [Vec<Placed>],
+    base: usize,
+    sides: &'a Sides,
+    costs: &'a Costs,
+    origins: Vec<u32>,
+    progress: Progress,
+    limits: Limits<'a>,
+    gang: Gang,
+    moments: BinaryHeap<Reverse<(Ticks, Moment)>>,
+    /// New passes that are ready, by kind (from `base`) and rank.
+    waiting: Vec<VecDeque<Pass>>,
+    next: Vec<usize>,
+    busy: Vec<bool>,
+    /// Ranks to look at again at this moment.
+    woken: Vec<bool>,
+    orders: Vec<Vec<Placed>>,
+    events: Vec<Event>,
+}
+
+impl<'a> List<'a> {
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "one constructor, called once, with everything that placement depends on"
+    )]
+    fn new(
+        graph: &'a Graph<'a>,
+        schedule: &'a Schedule,
+        transform: &'a Transform,
+        base: usize,
+        sides: &'a Sides,
+        costs: &'a Costs,
+        origins: Vec<u32>,
+    ) -> Self {
+        let p = schedule.shape.ranks as usize;
+        let inserted = graph.catalog.kinds.len() - base;
+        let mut list = Self {
+            graph,
+            base_orders: &schedule.orders,
+            base,
+            sides,
+            costs,
+            origins,
+            progress: Progress::new(graph),
+            limits: Limits::new(&transform.limits, p),
+            gang: Gang::new(graph, base),
+            moments: BinaryHeap::new(),
+            waiting: vec![VecDeque::new(); inserted * p],
+            next: vec![0; p],
+            busy: vec![false; p],
+            woken: vec![true; p],
+            orders: schedule.orders.iter().map(|order| Vec::with_capacity(order.len() * 2)).collect(),
+            events: Vec::new(),
+        };
+        list.release_what_needs_nothing();
+        list
+    }
+
+    /// New passes without needs are ready from the start, in the order in which the base schedule asks for them.
+    fn release_what_needs_nothing(&mut self) {
+        for kind in KindId::all(self.graph.catalog.kinds.len()).skip(self.base) {
+            let microbatches = self.demand(kind);
+            for site in self.graph.sites_of(kind).filter(|&site| self.graph.needs_at(kind, site) == 0) {
+                for &microbatch in &microbatches {
+                    self.ready(Pass { kind, site, microbatch }, Ticks(0));
+                }
+            }
+        }
+    }
+
+    /// The microbatches in the order in which an end stage takes what a new kind gives; ascending where none does.
+    fn demand(&self, kind: KindId) -> Vec<crate::ir::Microbatch> {
+        let reads = |need: &crate::ir::Need| match need.from {
+            Source::Collective(id) => self.graph.catalog.collective(id).kind == kind,
+            Source::Pass { kind: needed, .. } => needed == kind,
+        };
+        let reader =
+            self.graph.catalog.kinds[..self.base].iter().enumerate().find_map(|(reader, declared)| {
+                let need = declared.needs.iter().find(|need| need.on != Where::All && reads(need))?;
+                Some((KindId::new(reader), need.on))
+            });
+        let Some((reader, on)) = reader else {
+            return crate::ir::Microbatch::all(self.graph.shape.microbatches as usize).collect();
+        };
+        let takes = |pass: &Pass| pass.kind == reader && self.graph.matches(on, pass.site);
+        let passes = self.base_orders.iter().flatten().map(|placed| placed.pass);
+        passes.filter(takes).map(|pass| pass.microbatch).collect()
+    }
+
+    fn run(&mut self) {
+        let mut now = Ticks(0);
+        loop {
+            while self.dispatch_woken(now) {}
+            let Some(&Reverse((next, _))) = self.moments.peek() else { return };
+            now = next;
+            while let Some(&Reverse((at, moment))) = self.moments.peek()
+                && at == now
+            {
+                self.moments.pop();
+                match moment {
+                    Moment::Ends(pass) => self.end(pass, now),
+                    Moment::Ready(pass) => self.ready(pass, now),
+                }
+            }
+        }
+    }
+
+    /// Looks once at every rank that something changed for. Returns whether there was one: what it started may concern others.
+    fn dispatch_woken(&mut self, now: Ticks) -> bool {
+        self.gang.admit(self.graph, &mut self.limits, &mut self.woken);
+        let mut any = false;
+        for rank in Rank::all(self.busy.len()) {
+            if std::mem::take(&mut self.woken[rank.index()]) && !self.busy[rank.index()] {
+                self.dispatch(rank, now);
+                any = true;
+            }
+        }
+        any
+    }
+
+    fn end(&mut self, pass: Pass, now: Ticks) {
+        let rank = self.graph.rank_of(pass.site);
+        if self.graph.catalog.kind(pass.kind).queue != Queue::Group {
+            self.busy[rank.index()] = false;
+            self.woken[rank.index()] = true;
+        }
+        let mut events = std::mem::take(&mut self.events);
+        self.progress.complete(self.graph, self.costs, pass, now, &mut events);
+        for event in events.drain(..) {
+            if let Event::Ready { pass, at } = event {
+                if at > now {
+                    self.moments.push(Reverse((at, Moment::Ready(pass))))
+                } else {
+                    self.ready(pass, now)
+                }
+            }
+        }
+        self.events = events;
+    }
+
+    fn ready(&mut self, pass: Pass, now: Ticks) {
+        let rank = self.graph.rank_of(pass.site);
+        self.woken[rank.index()] = true;
+        match self.graph.catalog.kind(pass.kind).queue {
+            Queue::Group => {
+                self.moments.push(Reverse((now + self.costs.pass(pass.kind), Moment::Ends(pass))))
+            }
+            Queue::Lockstep if pass.kind.index() >= self.base => self.gang.ready(pass),
+            _ if pass.kind.index() >= self.base => {
+                let at = self.queue(pass.kind, rank);
+                self.waiting[at].push_back(pass);
+            }
+            _ => {}
+        }
+    }
+
+    fn queue(&self, kind: KindId, rank: Rank) -> usize {
+        (kind.index() - self.base) * self.busy.len() + rank.index()
+    }
+
+    /// Gives an idle rank its next pass, if any may run now.
+    fn dispatch(&mut self, rank: Rank, now: Ticks) {
+        if self.gang.is_called(rank) {
+            self.busy[rank.index()] = true;
+            if let Some(passes) = self.gang.arrive(self.graph, rank) {
+                passes.into_iter().for_each(|pass| self.start(pass, now, true));
+            }
+            return;
+        }
+        if let Some(pass) = self.choose(rank, now) {
+            self.start(pass, now, false);
+        }
+    }
+
+    fn choose(&mut self, rank: Rank, now: Ticks) -> Option<Pass> {
+        let pressing = |list: &Self, kind| list.limits.presses(list.graph, kind, rank);
+        let urgent = |list: &Self, kind| list.sides.is_urgent(kind);
+        if let Some(pass) = self.take_new(rank, pressing).or_else(|| self.take_new(rank, urgent)) {
+            return Some(pass);
+        }
+        let head = self.base_orders[rank.index()].get(self.next[rank.index()]);
+        if let Some(head) = head.filter(|head| self.progress.is_ready(self.graph, head.pass, now)) {
+            return Some(head.pass);
+        }
+        self.take_new(rank, |_, _| true)
+    }
+
+    /// The first new pass of a rank, by declaration, that a test and the limits let through.
+    fn take_new(&mut self, rank: Rank, test: impl Fn(&Self, KindId) -> bool) -> Option<Pass> {
+        for kind in KindId::all(self.graph.catalog.kinds.len()).skip(self.base) {
+            let at = self.queue(kind, rank);
+            if !self.waiting[at].is_empty()
+                && test(self, kind)
+                && self.limits.holding(self.graph, kind, rank).is_none()
+            {
+                return self.waiting[at].pop_front();
+            }
+        }
+        None
+    }
+
+    fn start(&mut self, pass: Pass, now: Ticks, counted: bool) {
+        let rank = self.graph.rank_of(pass.site).index();
+        if !counted && self.limits.start(self.graph, pass) {
+            self.woken.fill(true);
+        }
+        let origin = match pass.kind.index().checked_sub(self.base) {
+            Some(new) => self.origins[new],
+            None => {
+                self.next[rank] += 1;
+                self.base_orders[rank][self.next[rank] - 1].origin
+            }
+        };
+        self.orders[rank].push(Placed { pass, origin });
+        self.busy[rank] = true;
+        self.moments.push(Reverse((now + self.costs.pass(pass.kind), Moment::Ends(pass))));
+    }
+
+    /// All orders, or why they are not complete.
+    fn finish(self, origins: &[Span]) -> Result<Vec<Vec<Placed>>, TransformError> {
+        let placed: usize = self.orders.iter().map(Vec::len).sum();
+        let group = |kind: KindId| self.graph.catalog.kind(kind).queue == Queue::Group;
+        let kinds = KindId::all(self.graph.catalog.kinds.len()).filter(|&kind| !group(kind));
+        let m = self.graph.shape.microbatches as usize;
+        if placed == kinds.map(|kind| self.graph.sites(kind) * m).sum::<usize>() {
+            return Ok(self.orders);
+        }
+        for (at, queue) in self.waiting.iter().enumerate() {
+            let rank = Rank::new(at % self.busy.len());
+            let Some(&pass) = queue.front() else { continue };
+            if let Some(at) = self.limits.holding(self.graph, pass.kind, rank) {
+                return Err(TransformError::LimitTooTight { pass: self.graph.name(pass), rank, at });
+            }
+        }
+        if let Some((pass, at)) = self.gang.held(self.graph, &self.limits) {
+            let rank = Rank::new(site_index(pass.site));
+            return Err(TransformError::LimitTooTight { pass: self.graph.name(pass), rank, at });
+        }
+        let heads: Vec<_> =
+            self.base_orders.iter().zip(&self.next).map(|(order, &next)| order.get(next).copied()).collect();
+        Err(find_deadlock(self.graph, &self.progress, &heads, origins).into())
+    }
+}

@@ -1,0 +1,85 @@
+//! A transform's limits while its passes are being placed.
+
+use crate::graph::Graph;
+use crate::ir::{KindId, Limit, Pass, Rank, Site, Span, Where};
+
+/// How far each rank is with everything that a limit counts.
+#[derive(Debug)]
+pub(super) struct Limits<'a> {
+    limits: &'a [Limit],
+    ranks: usize,
+    /// By limit and rank: passes started that make the class, or that run ahead.
+    ahead: Vec<u32>,
+    /// By limit and rank: passes started that free the class, or that are run ahead of.
+    behind: Vec<u32>,
+}
+
+impl<'a> Limits<'a> {
+    pub(super) fn new(limits: &'a [Limit], ranks: usize) -> Self {
+        Self { limits, ranks, ahead: vec![0; limits.len() * ranks], behind: vec![0; limits.len() * ranks] }
+    }
+
+    /// The limit that holds a new pass of this kind back on a rank.
+    pub(super) fn holding(&self, graph: &Graph<'_>, kind: KindId, rank: Rank) -> Option<Span> {
+        self.limits.iter().enumerate().find_map(|(index, limit)| match *limit {
+            Limit::Class { class, most, span } => (graph.catalog.kind(kind).makes.contains(&class)
+                && self.is_full(index, rank, most))
+            .then_some(span),
+            Limit::Ahead { pass, most, span, .. } => {
+                (pass.0 == kind && self.is_full(index, rank, most)).then_some(span)
+            }
+        })
+    }
+
+    /// Whether a pass of this kind on a rank would give room under a limit that is reached there.
+    pub(super) fn presses(&self, graph: &Graph<'_>, kind: KindId, rank: Rank) -> bool {
+        self.limits.iter().enumerate().any(|(index, limit)| match *limit {
+            Limit::Class { class, most, .. } => {
+                graph.catalog.kind(kind).frees.contains(&class) && self.is_full(index, rank, most)
+            }
+            Limit::Ahead { of, most, .. } => of.0 == kind && self.is_full(index, rank, most),
+        })
+    }
+
+    /// Notes that a pass has started. Returns whether that may let other ranks than its own go on.
+    pub(super) fn start(&mut self, graph: &Graph<'_>, pass: Pass) -> bool {
+        let kind = graph.catalog.kind(pass.kind);
+        let here = graph.rank_of(pass.site).index();
+        let mut elsewhere = false;
+        for (index, limit) in self.limits.iter().enumerate() {
+            let row = index * self.ranks..(index + 1) * self.ranks;
+            match *limit {
+                Limit::Class { class, .. } => {
+                    self.ahead[row.start + here] += u32::from(kind.makes.contains(&class));
+                    self.behind[row.start + here] += u32::from(kind.frees.contains(&class));
+                }
+                Limit::Ahead { pass: first, of, .. } => {
+                    elsewhere |= count(&mut self.ahead[row.clone()], graph, pass, first);
+                    elsewhere |= count(&mut self.behind[row], graph, pass, of);
+                }
+            }
+        }
+        elsewhere
+    }
+
+    fn is_full(&self, index: usize, rank: Rank, most: u32) -> bool {
+        let at = index * self.ranks + rank.index();
+        self.ahead[at] >= most.saturating_add(self.behind[at])
+    }
+}
+
+/// A pass at every rank counts on its rank, one at the named stage on all ranks, which follow that stage together.
+fn count(row: &mut [u32], graph: &Graph<'_>, pass: Pass, counted: (KindId, Where)) -> bool {
+    match pass.site {
+        _ if pass.kind != counted.0 => false,
+        Site::Rank(rank) => {
+            row[rank.index()] += 1;
+            false
+        }
+        site if graph.matches(counted.1, site) => {
+            row.iter_mut().for_each(|count| *count += 1);
+            true
+        }
+        Site::Stage(_) => false,
+    }
+}

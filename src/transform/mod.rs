@@ -1,0 +1,49 @@
+//! Schedule -> Schedule: a transform's passes and edges in every rank's order.
+//!
+//! The base order is kept; its backward side is moved back to make room for the transform's barriers ([`deepen`]); the new passes
+//! are placed where an event-driven list schedule has them run ([`insert`]). Nothing here knows what a pass computes.
+
+mod deepen;
+mod error;
+mod insert;
+mod limits;
+mod lockstep;
+mod sides;
+
+pub use error::TransformError;
+
+use crate::cost::Costs;
+use crate::ir::{Catalog, KindId, Schedule, Transform};
+
+/// Adds a transform's passes and edges to every rank's order.
+///
+/// Requires: every pass that the transform's edges name is placed; `costs` knows the kinds of `transform`.
+/// Ensures: passes already placed keep their order, but for the backward side moved back by `deepen` microbatches.
+///
+/// # Errors
+/// The order and the edges together deadlock, or a limit keeps a pass out for ever.
+pub fn apply(
+    mut schedule: Schedule,
+    transform: &Transform,
+    costs: &Costs,
+) -> Result<Schedule, TransformError> {
+    let base = schedule.catalog.kinds.len();
+    extend(&mut schedule.catalog, transform);
+    let sides = sides::Sides::of(&schedule.catalog, base);
+    let per_microbatch = schedule.shape.chunks as usize;
+    for order in &mut schedule.orders {
+        *order = deepen::deepen(order, &sides, transform.deepen as usize * per_microbatch);
+    }
+    schedule.orders = insert::insert(&mut schedule, transform, base, &sides, costs)?;
+    schedule.transforms.push(transform.name.clone());
+    Ok(schedule)
+}
+
+/// The catalog with a transform's kinds, collectives and edges.
+pub fn extend(catalog: &mut Catalog, transform: &Transform) {
+    catalog.kinds.extend(transform.kinds.iter().cloned());
+    catalog.collectives.extend(transform.collectives.iter().cloned());
+    for (kind, need) in &transform.edges {
+        catalog.kinds[KindId::index(*kind)].needs.push(need.clone());
+    }
+}
