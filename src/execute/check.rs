@@ -57,7 +57,8 @@ impl CheckReport {
     /// Whether the loss and every gradient have the reference's bits.
     #[must_use]
     pub fn bits_equal(&self) -> bool {
-        self.loss.to_bits() == self.reference_loss.to_bits() && self.tensors.iter().all(|tensor| tensor.bits_equal)
+        self.loss.to_bits() == self.reference_loss.to_bits()
+            && self.tensors.iter().all(|tensor| tensor.bits_equal)
     }
 
     /// Says whether the plan passes.

@@ -186,9 +186,12 @@ impl Checkpoint {
         let label = label(&path, &read(&path)?)?;
         match label.run.difference(run) {
             None => Ok(()),
-            Some((what, kept, now)) => {
-                Err(ExecuteError::CheckpointDiffers { path: self.path.display().to_string(), what, kept, now })
-            }
+            Some((what, kept, now)) => Err(ExecuteError::CheckpointDiffers {
+                path: self.path.display().to_string(),
+                what,
+                kept,
+                now,
+            }),
         }
     }
 
@@ -248,9 +251,7 @@ fn write_rank(path: &Path, backend: &mut impl Backend, label: &Label) -> io::Res
         if let Some(rows) = shape.first_mut() {
             *rows = (tensor.rows.end - tensor.rows.start) as usize;
         }
-        for (part, data) in
-            [("value", tensor.value), ("first", tensor.first), ("second", tensor.second)]
-        {
+        for (part, data) in [("value", tensor.value), ("first", tensor.first), ("second", tensor.second)] {
             tensors.push((format!("{part}.{}", tensor.name), Stored::f32(shape.clone(), data)));
         }
     }
@@ -261,7 +262,8 @@ fn restore_rank(path: &Path, bytes: &[u8], backend: &mut impl Backend) -> Result
     let file = SafeTensors::deserialize(bytes).map_err(|error| damaged(path, &error.to_string()))?;
     let names: Vec<String> = backend.tensors().iter().map(|tensor| tensor.name.to_owned()).collect();
     for name in names {
-        let missing = || damaged(path, &format!("it lacks the parameter `{name}`, or has it in another size"));
+        let missing =
+            || damaged(path, &format!("it lacks the parameter `{name}`, or has it in another size"));
         let part = |part: &str| numbers(&file, &format!("{part}.{name}")).ok_or_else(missing);
         let (value, first, second) = (part("value")?, part("first")?, part("second")?);
         if !backend.load(&name, State { value: &value, first: &first, second: &second }) {

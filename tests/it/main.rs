@@ -1,1 +1,4 @@
-//! tests
+//! The tests of schedc, one binary.
+
+mod execute;
+mod plans;
