@@ -29,3 +29,26 @@ pub(super) fn backward(dy: &mut [f32], x: &[f32]) {
         }
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{backward, forward};
+
+    #[test]
+    fn gelu_and_its_slope_agree_with_the_tanh_form() {
+        let points: Vec<f32> = (-3000..3000_i16).map(|i| f32::from(i) / 250.0).collect();
+        let (mut value, mut slope) = (vec![0.0; points.len()], vec![1.0; points.len()]);
+        forward(&points, &mut value);
+        backward(&mut slope, &points);
+        let root = (2.0 / std::f64::consts::PI).sqrt();
+        for (i, &x) in points.iter().enumerate() {
+            let x = f64::from(x);
+            let t = (root * (x + 0.044_715 * x.powi(3))).tanh();
+            let exact = 0.5 * x * (1.0 + t);
+            let exact_slope =
+                0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * root * (1.0 + 3.0 * 0.044_715 * x * x);
+            assert!((f64::from(value[i]) - exact).abs() <= 4e-7 * x.abs().max(1.0), "gelu({x})");
+            assert!((f64::from(slope[i]) - exact_slope).abs() <= 2e-6, "gelu'({x})");
+        }
+    }
+}

@@ -7,7 +7,7 @@ use super::product::{Into, Matrix, MatrixMut, product};
 use super::vector::{add, vectorised};
 
 /// A linear layer.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Linear {
     /// `[outputs, inputs]`.
     pub(super) weight: Param,

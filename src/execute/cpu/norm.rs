@@ -9,7 +9,7 @@ use super::vector::{dot, sum, vectorised};
 const EPS: f32 = 1e-5;
 
 /// A layer norm.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Norm {
     /// `[hidden]`.
     pub(super) weight: Param,

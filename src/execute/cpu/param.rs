@@ -6,7 +6,7 @@ use crate::execute::model::{Spec, Train};
 use super::vector::vectorised;
 
 /// A parameter, or this rank's rows of it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Param {
     spec: Spec,
     /// Values, row by row.

@@ -6,7 +6,7 @@ use super::param::Param;
 use super::vector::{add, vectorised};
 
 /// The input's and the output's embedding, as far as they lie here.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Tables {
     /// Rows of the input embedding, and of the output embedding where one parameter serves both.
     input: Option<Param>,
