@@ -69,11 +69,11 @@ fn operations() -> u64 {
 fn run(product: &Product, left: &[f32], right: &[f32], to: &mut [f32]) {
     let Product { m, n, k, .. } = *product;
     assert!(m * k <= left.len() && k * n <= right.len() && m * n <= to.len(), "the factors are long enough");
+    // Distances between columns and between rows.
     let strides = |transposed: bool, rows: usize, columns: usize| {
-        if transposed { (rows as isize, 1) } else { (1, columns as isize) }
+        if transposed { [rows.cast_signed(), 1] } else { [1, columns.cast_signed()] }
     };
-    let ((left_cs, left_rs), (right_cs, right_rs)) =
-        (strides(product.left, m, k), strides(product.right, k, n));
+    let (by_left, by_right) = (strides(product.left, m, k), strides(product.right, k, n));
     for _ in 0..product.times {
         #[allow(unsafe_code, reason = "gemm takes pointers")]
         // SAFETY: dense matrices of m * k, k * n and m * n elements lie within the slices, as asserted above.
@@ -84,14 +84,14 @@ fn run(product: &Product, left: &[f32], right: &[f32], to: &mut [f32]) {
                 k,
                 to.as_mut_ptr(),
                 1,
-                n as isize,
+                n.cast_signed(),
                 product.add,
                 left.as_ptr(),
-                left_cs,
-                left_rs,
+                by_left[0],
+                by_left[1],
                 right.as_ptr(),
-                right_cs,
-                right_rs,
+                by_right[0],
+                by_right[1],
                 1.0,
                 1e-3,
                 false,
@@ -113,7 +113,7 @@ fn bench(criterion: &mut Criterion) {
         bencher.iter(|| all.iter().for_each(|product| run(product, &left, &right, black_box(&mut to))));
     });
     let n = (DIMS.batch * DIMS.sequence) as usize;
-    let ids: Vec<u32> = (0..n as u32 + 1).map(|t| t.wrapping_mul(2_654_435_761) % DIMS.vocab).collect();
+    let ids: Vec<u32> = (0..=n as u32).map(|t| t.wrapping_mul(2_654_435_761) % DIMS.vocab).collect();
     let batch = Batch { tokens: &ids[..n], targets: &ids[1..] };
     let batches = vec![batch; MICROBATCHES as usize];
     let order: Vec<Microbatch> = (0..MICROBATCHES).map(Microbatch).collect();

@@ -10,7 +10,7 @@ const CUBIC: f32 = 0.044_715;
 
 /// `y = gelu(x)`.
 pub(super) fn forward(x: &[f32], y: &mut [f32]) {
-    vectorised(|| {
+    vectorised!(|| {
         for (y, &x) in y.iter_mut().zip(x) {
             let twice = TWICE_ROOT * x * (CUBIC * x).mul_add(x, 1.0);
             *y = x * sigmoid(twice);
@@ -20,7 +20,7 @@ pub(super) fn forward(x: &[f32], y: &mut [f32]) {
 
 /// `dy *= gelu'(x)`.
 pub(super) fn backward(dy: &mut [f32], x: &[f32]) {
-    vectorised(|| {
+    vectorised!(|| {
         for (dy, &x) in dy.iter_mut().zip(x) {
             let square = x * x;
             let gate = sigmoid(TWICE_ROOT * x * CUBIC.mul_add(square, 1.0));

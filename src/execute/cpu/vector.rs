@@ -6,11 +6,17 @@
 /// Accumulators of a reduction: enough to hide the latency of an addition.
 const LANES: usize = 32;
 
-/// Runs a loop with the machine's vector instructions.
-#[inline(always)]
-pub(super) fn vectorised<R>(body: impl FnOnce() -> R) -> R {
-    pulp::Arch::new().dispatch(body)
+/// Runs a closure with the machine's vector instructions: `vectorised!(|| ...)`. A macro, because the closure must be inlined into
+/// the function that has those instructions.
+macro_rules! vectorised {
+    (|| $body:expr) => {
+        pulp::Arch::new().dispatch(
+            #[inline(always)]
+            || $body,
+        )
+    };
 }
+pub(super) use vectorised;
 
 /// e^x, within 2 units in the last place where the result is a normal number; at least 1.1e-38. NaN stays NaN.
 ///
@@ -107,6 +113,14 @@ pub(super) fn add(row: &mut [f32], other: &[f32]) {
     }
 }
 
+/// `row += factor * other`.
+#[inline(always)]
+pub(super) fn add_scaled(row: &mut [f32], factor: f32, other: &[f32]) {
+    for (value, other) in row.iter_mut().zip(other) {
+        *value = factor.mul_add(*other, *value);
+    }
+}
+
 /// `row *= factor`.
 #[inline(always)]
 pub(super) fn scale(row: &mut [f32], factor: f32) {
@@ -130,7 +144,7 @@ fn fold(mut lanes: [f32; LANES], combine: impl Fn(f32, f32) -> f32) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use super::{dot, exp, exponentiate, max, sigmoid, sum, vectorised};
+    use super::{dot, exp, exponentiate, max, sigmoid, sum};
 
     /// Distance in units of the last place of the exact value.
     fn ulps(found: f32, exact: f64) -> f64 {
@@ -141,7 +155,7 @@ mod tests {
     #[test]
     fn exp_is_within_two_units_of_the_last_place() {
         let points: Vec<f32> = (-87_000..88_000).map(|i| i as f32 / 1000.0 + 1.3e-4).collect();
-        let found: Vec<f32> = vectorised(|| points.iter().map(|&x| exp(x)).collect());
+        let found: Vec<f32> = vectorised!(|| points.iter().map(|&x| exp(x)).collect());
         for (&x, &found) in points.iter().zip(&found) {
             let off = ulps(found, f64::from(x).exp());
             assert!(off <= 2.0, "exp({x}) = {found} is {off} units off");
