@@ -1,5 +1,6 @@
 //! The tests of schedc, one binary.
 
 mod execute;
+mod model;
 mod plans;
 mod train;

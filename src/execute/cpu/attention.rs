@@ -38,7 +38,7 @@ pub(super) fn forward(sizes: &Sizes, qkv: &[f32], probabilities: &mut [f32], att
         let square = &mut probabilities[head.square];
         let factor = 1.0 / (width as f32).sqrt();
         product(MatrixMut::new(square, s, s), Into::Replace, factor, queries, keys.t());
-        vectorised(|| {
+        vectorised!(|| {
             for (token, row) in square.chunks_exact_mut(s).enumerate() {
                 let (past, future) = row.split_at_mut(token + 1);
                 let total = exponentiate(past, max(past));
@@ -73,7 +73,7 @@ pub(super) fn backward(
         };
         give(2, Matrix::new(square, s, s).t(), output);
         product(MatrixMut::new(scores, s, s), Into::Replace, 1.0, output, values.t());
-        vectorised(|| {
+        vectorised!(|| {
             let rows = scores.chunks_exact_mut(s).zip(square.chunks_exact(s));
             for (token, (scores, probabilities)) in rows.enumerate() {
                 let (past, future) = scores.split_at_mut(token + 1);

@@ -1,5 +1,7 @@
 //! The passes of one rank on the CPU.
 
+use std::fmt;
+
 use crate::execute::backend::{Backend, Batch, State, Tensor, Views};
 use crate::execute::model::{Held, LogitsState, ModelError, Train};
 use crate::ir::{Compute, Header, Pass, Rank, Site};
@@ -11,13 +13,22 @@ use super::stage::{Backward, StageRun, share};
 use super::workspace::Workspace;
 
 /// One rank's parameters and workspace.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct CpuBackend {
     held: Held,
     train: Train,
     parameters: Parameters,
     workspace: Workspace,
     steps: u64,
+}
+
+impl fmt::Debug for CpuBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CpuBackend")
+            .field("held", &self.held)
+            .field("steps", &self.steps)
+            .finish_non_exhaustive()
+    }
 }
 
 impl CpuBackend {

@@ -25,7 +25,7 @@ pub(super) fn scatter(table: &mut Param, tokens: &[u32], width: usize, dx: &[f32
         if rows.contains(&token) {
             let start = (token - rows.start) * width;
             let row = &mut table.gradient[start..start + width];
-            vectorised(|| add(row, dx));
+            vectorised!(|| add(row, dx));
         }
     }
 }
@@ -33,11 +33,11 @@ pub(super) fn scatter(table: &mut Param, tokens: &[u32], width: usize, dx: &[f32
 /// Adds each position's embedding.
 pub(super) fn add_positions(positions: &Param, x: &mut [f32]) {
     let table = &positions.value;
-    vectorised(|| x.chunks_exact_mut(table.len()).for_each(|sequence| add(sequence, table)));
+    vectorised!(|| x.chunks_exact_mut(table.len()).for_each(|sequence| add(sequence, table)));
 }
 
 /// Accumulates the positions' gradient.
 pub(super) fn positions_grad(positions: &mut Param, dx: &[f32]) {
     let gradient = &mut positions.gradient;
-    vectorised(|| dx.chunks_exact(gradient.len()).for_each(|sequence| add(gradient, sequence)));
+    vectorised!(|| dx.chunks_exact(gradient.len()).for_each(|sequence| add(gradient, sequence)));
 }

@@ -11,7 +11,7 @@ use super::param::Param;
 use super::workspace::Workspace;
 
 /// A pre-norm layer: x += attention(norm1 x); x += mlp(norm2 x).
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Layer {
     norm1: Norm,
     qkv: Linear,

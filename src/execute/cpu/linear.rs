@@ -7,7 +7,7 @@ use super::product::{Into, Matrix, MatrixMut, product};
 use super::vector::{add, vectorised};
 
 /// A linear layer.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Linear {
     /// `[outputs, inputs]`.
     pub(super) weight: Param,
@@ -32,7 +32,7 @@ impl Linear {
 
     /// `y += x Wᵀ + b`.
     pub(super) fn forward_onto(&self, x: &[f32], y: &mut [f32]) {
-        vectorised(|| y.chunks_exact_mut(self.outputs).for_each(|row| add(row, &self.bias.value)));
+        vectorised!(|| y.chunks_exact_mut(self.outputs).for_each(|row| add(row, &self.bias.value)));
         self.multiply(x, y);
     }
 
@@ -59,6 +59,6 @@ impl Linear {
         let (x, matrix) = (Matrix::new(x, n, self.inputs), Matrix::new(dy, n, self.outputs));
         product(gradient, Into::Add, 1.0, matrix.t(), x);
         let bias = &mut self.bias.gradient;
-        vectorised(|| dy.chunks_exact(self.outputs).for_each(|row| add(bias, row)));
+        vectorised!(|| dy.chunks_exact(self.outputs).for_each(|row| add(bias, row)));
     }
 }

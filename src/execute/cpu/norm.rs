@@ -9,7 +9,7 @@ use super::vector::{dot, sum, vectorised};
 const EPS: f32 = 1e-5;
 
 /// A layer norm.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Norm {
     /// `[hidden]`.
     pub(super) weight: Param,
@@ -28,7 +28,7 @@ impl Norm {
         let (weight, bias) = (&self.weight.value[..], &self.bias.value[..]);
         let width = weight.len();
         let (means, inverses) = stats.split_at_mut(stats.len() / 2);
-        vectorised(|| {
+        vectorised!(|| {
             let rows = x.chunks_exact(width).zip(y.chunks_exact_mut(width));
             for ((x, y), (mean, inverse)) in rows.zip(means.iter_mut().zip(inverses)) {
                 *mean = sum(x) / width as f32;
@@ -49,7 +49,7 @@ impl Norm {
         let width = weight.value.len();
         let (means, inverses) = stats.split_at(stats.len() / 2);
         let (weight, dw, db) = (&weight.value[..], &mut weight.gradient[..], &mut bias.gradient[..]);
-        vectorised(|| {
+        vectorised!(|| {
             let rows = dy.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(dx.chunks_exact_mut(width));
             for (((dy, x), dx), (&mean, &inverse)) in rows.zip(means.iter().zip(inverses)) {
                 for column in 0..width {

@@ -21,7 +21,7 @@ pub(super) fn forward(
     for (row, &target) in logits.chunks_exact_mut(vocab).zip(targets) {
         let target = target as usize;
         let logit = row[target];
-        let (most, total) = vectorised(|| {
+        let (most, total) = vectorised!(|| {
             let most = max(row);
             let total = exponentiate(row, most);
             scale(row, share / total);

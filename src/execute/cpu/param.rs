@@ -6,7 +6,7 @@ use crate::execute::model::{Spec, Train};
 use super::vector::vectorised;
 
 /// A parameter, or this rank's rows of it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Param {
     spec: Spec,
     /// Values, row by row.
@@ -69,7 +69,7 @@ impl Param {
     pub(super) fn step(&mut self, adam: &Adam) {
         let Adam { beta1, beta2, rate, root, eps, keep } = *adam;
         let Self { value, gradient, first, second, .. } = self;
-        vectorised(|| {
+        vectorised!(|| {
             let moments = first.iter_mut().zip(second.iter_mut());
             for ((value, gradient), (first, second)) in value.iter_mut().zip(gradient.iter_mut()).zip(moments)
             {

@@ -9,7 +9,7 @@ use super::param::{Adam, Param};
 use super::tables::Tables;
 
 /// The parameters that lie on one rank.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Parameters {
     /// Embedding tables.
     pub(super) tables: Tables,

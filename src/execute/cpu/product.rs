@@ -77,22 +77,20 @@ pub(super) fn product(
     left: Matrix<'_>,
     right: Matrix<'_>,
 ) {
-    let (m, n, k) = (destination.rows, destination.columns, left.columns);
+    let MatrixMut { data, rows: m, columns: n, row_stride } = destination;
+    let k = left.columns;
     assert!(left.rows == m && right.rows == k && right.columns == n, "the sides of a product meet");
     if m == 0 || n == 0 {
         return;
     }
     if k == 0 {
         if into == Into::Replace {
-            destination.data.chunks_mut(destination.row_stride).for_each(|row| row[..n].fill(0.0));
+            data.chunks_mut(row_stride).for_each(|row| row[..n].fill(0.0));
         }
         return;
     }
     assert!(left.fits() && right.fits(), "a product reads within its matrices");
-    assert!(
-        destination.row_stride >= n && (m - 1) * destination.row_stride + n <= destination.data.len(),
-        "a product writes within its matrix"
-    );
+    assert!(row_stride >= n && (m - 1) * row_stride + n <= data.len(), "a product writes within its matrix");
     let stride = |side: usize| isize::try_from(side).expect("strides lie within a slice");
     #[allow(unsafe_code, reason = "gemm takes pointers")]
     // SAFETY: the assertions above keep every element that gemm touches, (rows - 1) * row_stride + (columns - 1) * column_stride
@@ -103,9 +101,9 @@ pub(super) fn product(
             m,
             n,
             k,
-            destination.data.as_mut_ptr(),
+            data.as_mut_ptr(),
             1,
-            stride(destination.row_stride),
+            stride(row_stride),
             into == Into::Add,
             left.data.as_ptr(),
             stride(left.column_stride),

@@ -8,7 +8,7 @@ use crate::execute::model::{LogitsState, Sizes};
 
 use super::product::{Into, Matrix, MatrixMut, product};
 use super::tables::OutputTable;
-use super::vector::{exp, exponentiate, max, scale, vectorised};
+use super::vector::{add_scaled, exp, exponentiate, max, scale, vectorised};
 
 /// The position of a target among the rows of a shard, where it is owned.
 fn owned(table: &OutputTable<'_>, target: u32) -> Option<usize> {
@@ -33,7 +33,7 @@ pub(super) fn softmax(
     for (token, &target) in targets.iter().enumerate() {
         let row = &mut kept.exponentials[token * rows..(token + 1) * rows];
         stats[2 * n + token] = owned(table, target).map_or(f32::NEG_INFINITY, |column| row[column]);
-        (stats[token], stats[n + token]) = vectorised(|| {
+        (stats[token], stats[n + token]) = vectorised!(|| {
             let most = max(row);
             (most, exponentiate(row, most))
         });
@@ -53,7 +53,7 @@ pub(super) fn unscaled_grad(
     let exponentials = Matrix::new(exponentials, n, rows);
     product(MatrixMut::new(dx, n, width), Into::Replace, 1.0, exponentials, weight);
     if rows > 0 {
-        vectorised(|| {
+        vectorised!(|| {
             for (dx, sum) in dx.chunks_exact_mut(width).zip(sums) {
                 scale(dx, 1.0 / sum);
             }
@@ -101,10 +101,10 @@ pub(super) fn rescale(
     dx.copy_from_slice(unscaled);
     for (token, dx) in dx.chunks_exact_mut(width).enumerate() {
         let Combined { factor, sum, .. } = combine(stats, n, token, rank);
-        vectorised(|| scale(dx, factor * sum * share));
+        vectorised!(|| scale(dx, factor * sum * share));
         if let Some(row) = owned(table, targets[token]) {
             let row = &table.value[row * width..(row + 1) * width];
-            vectorised(|| dx.iter_mut().zip(row).for_each(|(dx, w)| *dx = w.mul_add(-share, *dx)));
+            vectorised!(|| add_scaled(dx, -share, row));
         }
     }
 }
@@ -124,7 +124,7 @@ pub(super) fn logits_grad(
         let combined = combine(stats, n, token, rank);
         loss += f64::from(combined.loss);
         let row = &mut exponentials[token * rows..(token + 1) * rows];
-        vectorised(|| scale(row, combined.factor * share));
+        vectorised!(|| scale(row, combined.factor * share));
         if let Some(column) = owned(table, target) {
             row[column] -= share;
         }

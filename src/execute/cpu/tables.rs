@@ -6,7 +6,7 @@ use super::param::Param;
 use super::vector::{add, vectorised};
 
 /// The input's and the output's embedding, as far as they lie here.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Tables {
     /// Rows of the input embedding, and of the output embedding where one parameter serves both.
     input: Option<Param>,
@@ -62,7 +62,7 @@ impl Tables {
     /// Adds the two gradients of a tied embedding that both accumulate here.
     pub(super) fn settle(&mut self) {
         if let Some(table) = self.input.as_mut().filter(|_| !self.output_gradient.is_empty()) {
-            vectorised(|| add(&mut table.gradient, &self.output_gradient));
+            vectorised!(|| add(&mut table.gradient, &self.output_gradient));
             self.output_gradient.fill(0.0);
         }
     }

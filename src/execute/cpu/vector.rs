@@ -6,11 +6,17 @@
 /// Accumulators of a reduction: enough to hide the latency of an addition.
 const LANES: usize = 32;
 
-/// Runs a loop with the machine's vector instructions.
-#[inline(always)]
-pub(super) fn vectorised<R>(body: impl FnOnce() -> R) -> R {
-    pulp::Arch::new().dispatch(body)
+/// Runs a closure with the machine's vector instructions: `vectorised!(|| ...)`. A macro, because the closure must be inlined into
+/// the function that has those instructions.
+macro_rules! vectorised {
+    (|| $body:expr) => {
+        pulp::Arch::new().dispatch(
+            #[inline(always)]
+            || $body,
+        )
+    };
 }
+pub(super) use vectorised;
 
 /// e^x, within 2 units in the last place where the result is a normal number; at least 1.1e-38. NaN stays NaN.
 ///
@@ -107,6 +113,14 @@ pub(super) fn add(row: &mut [f32], other: &[f32]) {
     }
 }
 
+/// `row += factor * other`.
+#[inline(always)]
+pub(super) fn add_scaled(row: &mut [f32], factor: f32, other: &[f32]) {
+    for (value, other) in row.iter_mut().zip(other) {
+        *value = factor.mul_add(*other, *value);
+    }
+}
+
 /// `row *= factor`.
 #[inline(always)]
 pub(super) fn scale(row: &mut [f32], factor: f32) {
@@ -126,4 +140,56 @@ fn fold(mut lanes: [f32; LANES], combine: impl Fn(f32, f32) -> f32) -> f32 {
         }
     }
     lanes[0]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{dot, exp, exponentiate, max, sigmoid, sum};
+
+    /// Distance in units of the last place of the exact value.
+    fn ulps(found: f32, exact: f64) -> f64 {
+        let unit = f64::from(f32::from_bits((exact as f32).to_bits() + 1)) - f64::from(exact as f32);
+        (f64::from(found) - exact).abs() / unit
+    }
+
+    #[test]
+    fn exp_is_within_two_units_of_the_last_place() {
+        let points: Vec<f32> = (-87_000..88_000).map(|i| i as f32 / 1000.0 + 1.3e-4).collect();
+        let found: Vec<f32> = vectorised!(|| points.iter().map(|&x| exp(x)).collect());
+        for (&x, &found) in points.iter().zip(&found) {
+            let off = ulps(found, f64::from(x).exp());
+            assert!(off <= 2.0, "exp({x}) = {found} is {off} units off");
+        }
+    }
+
+    #[test]
+    fn exp_saturates_and_keeps_nan() {
+        assert!(exp(f32::NAN).is_nan());
+        assert!(exp(f32::NEG_INFINITY) < 1.2e-38);
+        assert!(exp(1e9) > 2.3e38 && exp(1e9).is_finite());
+    }
+
+    #[test]
+    fn sigmoid_is_within_three_units_of_the_last_place() {
+        for i in -8000..8000_i16 {
+            let x = f32::from(i) / 400.0;
+            let off = ulps(sigmoid(x), 1.0 / (1.0 + f64::from(-x).exp()));
+            assert!(off <= 3.0, "sigmoid({x}) is {off} units off");
+        }
+    }
+
+    #[test]
+    fn reductions_of_any_length_agree_with_plain_loops() {
+        for length in [0, 1, 31, 32, 33, 100, 2050] {
+            let row: Vec<f32> = (0..length).map(|i| ((i * 37 % 101) as f32) / 50.0 - 1.0).collect();
+            let exact: f64 = row.iter().map(|&x| f64::from(x)).sum();
+            assert!((f64::from(sum(&row)) - exact).abs() < 1e-3);
+            let exact: f64 = row.iter().map(|&x| f64::from(x).powi(2)).sum();
+            assert!((f64::from(dot(&row, &row)) - exact).abs() < 1e-3);
+            let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            assert!(max(&row).total_cmp(&most).is_eq());
+            let exact: f64 = row.iter().map(|&x| f64::from(x - most).exp()).sum();
+            assert!((f64::from(exponentiate(&mut row.clone(), most)) - exact).abs() < 1e-3);
+        }
+    }
 }

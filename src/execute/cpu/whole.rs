@@ -11,7 +11,7 @@ use super::stage::share;
 use super::workspace::Workspace;
 
 /// Every parameter, one microbatch's activations, and a workspace.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(in crate::execute) struct Whole {
     held: Held,
     train: Train,

@@ -3,7 +3,7 @@
 use crate::execute::model::{Held, LayerDelta};
 
 /// Scratch of one pass, and the losses of a step.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Workspace {
     /// The residual stream, `[tokens, hidden]`.
     pub(super) stream: Vec<f32>,
