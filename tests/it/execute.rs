@@ -15,7 +15,7 @@ use schedc::execute::watchdog::{Drill, Limits, Report};
 use schedc::execute::{ExecuteError, Verified};
 use schedc::ir::{Bytes, Compute, Dims, Pass};
 
-use crate::plans::{one_f_one_b, tiny};
+use crate::plans::{Vocabulary, one_f_one_b, spread, tiny};
 
 /// Counts the allocations of threads named like ranks.
 struct Counting;
@@ -120,6 +120,28 @@ fn one_f_one_b_repeats_the_model_without_a_schedule_bit_for_bit() {
             (format!("p={ranks} m={microbatches} tied={tied}"), plan)
         })
     }));
+}
+
+#[test]
+fn spread_vocabularies_agree_with_the_model_without_a_schedule() {
+    let shapes = [(1, 1), (1, 2), (2, 1), (2, 3), (4, 2), (4, 8)];
+    let ways = [Vocabulary::One, Vocabulary::Two, Vocabulary::Interlaced];
+    matrix(shapes.into_iter().flat_map(|(ranks, microbatches)| {
+        ways.into_iter().flat_map(move |way| {
+            [false, true].map(|tied| {
+                let plan = spread(ranks, microbatches, tiny(ranks, tied), way);
+                (format!("p={ranks} m={microbatches} tied={tied} {way:?}"), plan)
+            })
+        })
+    }));
+}
+
+#[test]
+fn a_vocabulary_that_the_ranks_do_not_divide_is_spread_all_the_same() {
+    let model = Dims { vocab: 257, ..tiny(3, false) };
+    matrix([("p=3".to_owned(), spread(3, 4, model, Vocabulary::Two))]);
+    let model = Dims { vocab: 257, ..tiny(32, true) };
+    matrix([("p=32".to_owned(), spread(32, 4, model, Vocabulary::One))]);
 }
 
 #[test]
