@@ -12,65 +12,49 @@ use schedc::execute::tokenizer::TokenizerKind;
 use schedc::execute::train::{Ending, Listener, Opening, Settings, Taken, train};
 use schedc::execute::watchdog::{Drill, Limits};
 use schedc::ir::{Bytes, Dims, Header, Plan};
-use schedc::verify::Verified;
 
-/// What `schedc run` takes beside the schedule and its shape.
+use super::{Failure, job, model};
+
+/// What `schedc run` takes.
 #[derive(Clone, Debug, clap::Args)]
-pub struct RunArgs {
-    /// Transformer layers [default: one for each stage]
-    #[arg(long, value_name = "N", help_heading = "Model")]
-    pub layers: Option<u32>,
-    /// Width of the residual stream [default: 64]
-    #[arg(long, value_name = "N", help_heading = "Model")]
-    pub hidden: Option<u32>,
-    /// Attention heads; a divisor of the width [default: 4]
-    #[arg(long, value_name = "N", help_heading = "Model")]
-    pub heads: Option<u32>,
-    /// Tokens in a sequence [default: 64]
-    #[arg(long, value_name = "N", help_heading = "Model")]
-    pub seq: Option<u32>,
-    /// Sequences in a microbatch [default: 1]
-    #[arg(long, value_name = "N", help_heading = "Model")]
-    pub batch: Option<u32>,
-    /// Entries of the vocabulary, at least the tokenizer's ids [default: 256]
-    #[arg(long, value_name = "N", help_heading = "Model")]
-    pub vocab: Option<u32>,
-    /// Use one matrix for the input and the output embedding
-    #[arg(long, help_heading = "Model")]
-    pub tied: bool,
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    job: job::JobArgs,
+    #[command(flatten)]
+    model: model::ModelArgs,
     /// Steps in all, those before a resumed checkpoint included
     #[arg(long, value_name = "N", default_value_t = 20, help_heading = "Training")]
-    pub steps: u64,
+    steps: u64,
     /// Learning rate of Adam
     #[arg(long, value_name = "RATE", default_value_t = 1e-3, value_parser = positive, help_heading = "Training")]
-    pub lr: f32,
+    lr: f32,
     /// Seed of the weights and the batches
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Training")]
-    pub seed: u64,
+    seed: u64,
     /// Text to train on [default: the project's own documents]
     #[arg(long, value_name = "FILE", help_heading = "Training")]
-    pub data: Option<PathBuf>,
+    data: Option<PathBuf>,
     /// How the text is cut into tokens
     #[arg(long, value_enum, value_name = "KIND", default_value_t = TokenizerKind::Bytes, help_heading = "Training")]
-    pub tokenizer: TokenizerKind,
+    tokenizer: TokenizerKind,
     /// First hold one step against the same model on one rank without a schedule
     #[arg(long, help_heading = "Training")]
-    pub check: bool,
+    check: bool,
     /// Directory of checkpoints; the run resumes from the newest complete one
     #[arg(long, value_name = "DIR", help_heading = "Training")]
-    pub checkpoint: Option<PathBuf>,
+    checkpoint: Option<PathBuf>,
     /// Steps from one checkpoint to the next
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..), help_heading = "Training")]
-    pub checkpoint_every: u64,
+    checkpoint_every: u64,
     /// Write the first step's weights, tokens, loss and gradients as safetensors
     #[arg(long, value_name = "FILE", help_heading = "Training")]
-    pub dump: Option<PathBuf>,
+    dump: Option<PathBuf>,
     /// End the run when no rank makes progress for so many seconds
     #[arg(long, value_name = "SECS", default_value_t = 60.0, value_parser = positive, help_heading = "Drills")]
-    pub stall_timeout: f32,
+    stall_timeout: f32,
     /// Act out a failure: rank, instruction, and `stall` or `panic`, such as r1@20=stall
     #[arg(long, value_name = "DRILL", help_heading = "Drills")]
-    pub inject: Option<Drill>,
+    inject: Option<Drill>,
 }
 
 fn positive(text: &str) -> Result<f32, String> {
@@ -83,36 +67,6 @@ fn positive(text: &str) -> Result<f32, String> {
 }
 
 impl RunArgs {
-    /// The model, for a schedule with so many stages.
-    #[must_use]
-    pub fn dims(&self, stages: u32) -> Dims {
-        Dims {
-            layers: self.layers.unwrap_or(stages),
-            hidden: self.hidden.unwrap_or(64),
-            heads: self.heads.unwrap_or(4),
-            sequence: self.seq.unwrap_or(64),
-            batch: self.batch.unwrap_or(1),
-            vocab: self.vocab.unwrap_or(256),
-            tied: self.tied,
-        }
-    }
-
-    /// The first flag that asks for another model than a plan was compiled for.
-    fn contradiction(&self, dims: &Dims) -> Option<(&'static str, u32, u32)> {
-        let flags = [
-            ("--layers", self.layers, dims.layers),
-            ("--hidden", self.hidden, dims.hidden),
-            ("--heads", self.heads, dims.heads),
-            ("--seq", self.seq, dims.sequence),
-            ("--batch", self.batch, dims.batch),
-            ("--vocab", self.vocab, dims.vocab),
-            ("--tied", self.tied.then_some(1), u32::from(dims.tied)),
-        ];
-        flags.into_iter().find_map(|(flag, asked, has)| {
-            asked.filter(|&asked| asked != has).map(|asked| (flag, asked, has))
-        })
-    }
-
     fn settings(&self, plan_hash: String) -> Settings {
         Settings {
             steps: self.steps,
@@ -129,17 +83,13 @@ impl RunArgs {
     }
 }
 
-/// Trains by a plan; `hash` is the plan's.
-///
-/// # Errors
-/// Whatever ends the run; the table of what the ranks were doing is printed before.
-pub fn run(args: &RunArgs, plan: &Verified, hash: String) -> Result<(), ExecuteError> {
-    if let Some((flag, asked, has)) = args.contradiction(&plan.header.model) {
-        return Err(ExecuteError::OtherModel { flag, asked, has });
-    }
+/// Compiles or reads the plan, and trains by it. Where ranks fail or stall, the table of what they were doing comes first.
+pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
+    let plan = args.job.plan(&args.model)?;
+    let hash = schedc::emit::plan_hash(&plan).to_string();
     let mut screen = Screen::new(args.steps);
-    screen.lines(&summary(plan, &hash));
-    let result = train(plan, &args.settings(hash), &mut screen);
+    screen.lines(&summary(&plan, &hash));
+    let result = train(&plan, &args.settings(hash), &mut screen);
     screen.bar.finish_and_clear();
     match result {
         Ok(ending) => {
@@ -150,7 +100,7 @@ pub fn run(args: &RunArgs, plan: &Verified, hash: String) -> Result<(), ExecuteE
             if let ExecuteError::Stalled { report, .. } | ExecuteError::RankFailed { report, .. } = &error {
                 let _ = write!(io::stderr(), "{report}");
             }
-            Err(error)
+            Err(Failure::one(error))
         }
     }
 }

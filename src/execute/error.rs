@@ -75,20 +75,6 @@ pub enum ExecuteError {
         /// What the plan states.
         bytes: Bytes,
     },
-    /// A flag that does not fit the plan.
-    #[error("`{flag}` asks for {asked}, but the plan was compiled for {has}")]
-    #[diagnostic(
-        code(schedc::execute::other_model),
-        help("leave `{flag}` out, or compile the plan again for the model that you want")
-    )]
-    OtherModel {
-        /// The flag.
-        flag: &'static str,
-        /// What it asks for.
-        asked: u32,
-        /// What the plan has.
-        has: u32,
-    },
     /// More memory than the machine has.
     #[error("the run needs at least {needed} and the machine has {available} at hand")]
     #[diagnostic(
