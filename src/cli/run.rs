@@ -196,13 +196,18 @@ fn opened(opening: &Opening) -> String {
         Some((path, step)) => format!("\nresumed   {} after {step} steps", path.display()),
         None => String::new(),
     };
+    let unused = if opening.vocab > *ids {
+        format!("; the {} entries beyond them never occur", opening.vocab - ids)
+    } else {
+        String::new()
+    };
     let done = match &opening.resumed {
         Some((_, step)) if *step >= opening.steps => "; nothing is left to do",
         _ => "",
     };
     format!(
         "memory    buffers {} (as the plan states) · parameters, gradients, Adam {} · workspace {}\n\
-         train     {parameters} parameters · {data}: {tokens} tokens ({tokenizer}, {ids} ids) · \
+         train     {parameters} parameters · {data}: {tokens} tokens ({tokenizer}, {ids} ids{unused}) · \
          unigram entropy {entropy:.4} nats{resumed}{done}",
         size(opening.arenas),
         size(opening.parameter_bytes),

@@ -140,6 +140,8 @@ impl Corpus {
     }
 
     /// The windows of one microbatch of one step.
+    ///
+    /// Requires: `dims.sequence` is that of the constructor.
     #[must_use]
     pub fn batch(&self, dims: &Dims, seed: u64, step: u64, microbatch: Microbatch) -> Tokens {
         let mut tokens = Tokens::default();

@@ -96,6 +96,17 @@ pub enum ExecuteError {
         /// Why.
         source: io::Error,
     },
+    /// A drill for an instruction that does not exist.
+    #[error("the drill is for instruction {instr} of rank {rank}, which the plan does not have")]
+    #[diagnostic(code(schedc::execute::drill), help("name a rank below {ranks} and an instruction of it"))]
+    Drill {
+        /// The rank.
+        rank: Rank,
+        /// The instruction.
+        instr: InstrId,
+        /// Ranks of the plan.
+        ranks: usize,
+    },
     /// No rank made progress.
     #[error("no rank made progress for {seconds} s, so the run was ended")]
     #[diagnostic(

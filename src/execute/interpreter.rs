@@ -20,7 +20,7 @@ use super::error::ExecuteError;
 pub use super::machine::Finish;
 use super::machine::{Machine, RankError, Shared, Work};
 use super::prepare::{Action, Operand, Script, prepare};
-use super::watchdog::{Limits, Report, Scene, Status};
+use super::watchdog::{Drill, Limits, Report, Scene, Status};
 use crate::ir::{Bytes, Plan, Rank};
 
 /// How long ranks may take to end after the run was given up.
@@ -65,6 +65,11 @@ impl<B: Backend + 'static> Engine<B> {
         limits: &Limits,
     ) -> Result<Self, ExecuteError> {
         let plan = Arc::new((**plan).clone());
+        if let Some(Drill { rank, instr, .. }) = limits.drill
+            && plan.ranks.get(rank.index()).is_none_or(|rank| instr.index() >= rank.instrs.len())
+        {
+            return Err(ExecuteError::Drill { rank, instr, ranks: plan.ranks.len() });
+        }
         let (scripts, network) = prepare(&plan)?;
         let scripts: Vec<Arc<Script>> = scripts.into_iter().map(Arc::new).collect();
         let ranks = Rank::all(plan.ranks.len());

@@ -59,6 +59,8 @@ pub struct Opening {
     pub tokens: usize,
     /// The tokenizer's name and its ids.
     pub tokenizer: (&'static str, u32),
+    /// Entries of the vocabulary; those beyond the tokenizer's ids never occur.
+    pub vocab: u32,
     /// The unigram entropy of the text, in nats.
     pub entropy: f64,
     /// The checkpoint that the run resumes from, and its step.
@@ -152,6 +154,7 @@ pub fn train(
         data: corpus.name.clone(),
         tokens: corpus.len(),
         tokenizer: (tokenizer.name(), tokenizer.ids()),
+        vocab: dims.vocab,
         entropy,
         resumed: resumed.map(|checkpoint| (checkpoint.path().to_owned(), checkpoint.step)),
         steps: settings.steps,

@@ -226,6 +226,16 @@ fn a_foreign_class_is_refused_by_name() {
 }
 
 #[test]
+fn a_drill_for_an_instruction_that_the_plan_lacks_is_refused() {
+    let plan = one_f_one_b(2, 2, tiny(2, false));
+    for drill in ["r2@0=stall", "r0@1000=panic"] {
+        let limits = Limits { drill: Some(drill.parse().unwrap()), ..Limits::default() };
+        let error = Engine::new(&plan, |_| Ok(IDLE), &limits).unwrap_err();
+        assert!(matches!(error, ExecuteError::Drill { .. }), "{error}");
+    }
+}
+
+#[test]
 fn a_drill_is_written_as_rank_instruction_and_failure() {
     assert!("r1@20=stall".parse::<Drill>().is_ok());
     for wrong in ["", "r1", "1@2=stall", "r1@2", "r1@2=", "r1@2=sleep", "r-1@2=panic", "r1@99999999999=stall"]
