@@ -4,6 +4,7 @@ pub mod cost;
 pub mod diag;
 pub mod driver;
 pub mod emit;
+pub mod execute;
 pub mod graph;
 pub mod import;
 pub mod ir;

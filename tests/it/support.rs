@@ -3,7 +3,7 @@
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
 use schedc::diag::Error;
 use schedc::ir::{Dims, Program};
-use schedc::resolve::{Request, resolve};
+use schedc::resolve::{Model, Request, resolve};
 use schedc::source::{Library, Sources};
 use schedc::syntax;
 
@@ -68,7 +68,7 @@ pub(crate) fn program(name: &str, text: &[u8], options: &Options) -> Result<Prog
         set: &options.set,
         ranks: options.ranks,
         microbatches: options.microbatches,
-        model: options.model,
+        model: Model { layers: Some(options.model.layers), dims: options.model },
     };
     resolve(&request).map_err(|errors| errors.into_iter().map(|error| Error::new(error, &sources)).collect())
 }

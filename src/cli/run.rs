@@ -1,0 +1,242 @@
+//! `schedc run`: trains a model by a verified plan and says how it goes.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use schedc::execute::ExecuteError;
+use schedc::execute::check::CheckReport;
+use schedc::execute::model::Train;
+use schedc::execute::tokenizer::TokenizerKind;
+use schedc::execute::train::{Ending, Listener, Opening, Settings, Taken, train};
+use schedc::execute::watchdog::{Drill, Limits};
+use schedc::ir::{Bytes, Dims, Header, Plan};
+
+use super::{Failure, job, model};
+
+/// What `schedc run` takes.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    job: job::JobArgs,
+    #[command(flatten)]
+    model: model::ModelArgs,
+    /// Steps in all, those before a resumed checkpoint included
+    #[arg(long, value_name = "N", default_value_t = 20, help_heading = "Training")]
+    steps: u64,
+    /// Learning rate of Adam
+    #[arg(long, value_name = "RATE", default_value_t = 1e-3, value_parser = positive, help_heading = "Training")]
+    lr: f32,
+    /// Seed of the weights and the batches
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Training")]
+    seed: u64,
+    /// Text to train on [default: the project's own documents]
+    #[arg(long, value_name = "FILE", help_heading = "Training")]
+    data: Option<PathBuf>,
+    /// How the text is cut into tokens
+    #[arg(long, value_enum, value_name = "KIND", default_value_t = TokenizerKind::Bytes, help_heading = "Training")]
+    tokenizer: TokenizerKind,
+    /// First hold one step against the same model on one rank without a schedule
+    #[arg(long, help_heading = "Training")]
+    check: bool,
+    /// Directory of checkpoints; the run resumes from the newest complete one
+    #[arg(long, value_name = "DIR", help_heading = "Training")]
+    checkpoint: Option<PathBuf>,
+    /// Steps from one checkpoint to the next
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..), help_heading = "Training")]
+    checkpoint_every: u64,
+    /// Write the first step's weights, tokens, loss and gradients as safetensors
+    #[arg(long, value_name = "FILE", help_heading = "Training")]
+    dump: Option<PathBuf>,
+    /// End the run when no rank makes progress for so many seconds
+    #[arg(long, value_name = "SECS", default_value_t = 60.0, value_parser = positive, help_heading = "Drills")]
+    stall_timeout: f32,
+    /// Act out a failure: rank, instruction, and `stall` or `panic`, such as r1@20=stall
+    #[arg(long, value_name = "DRILL", help_heading = "Drills")]
+    inject: Option<Drill>,
+}
+
+fn positive(text: &str) -> Result<f32, String> {
+    let number: f32 = text.parse().map_err(|_| "write a number".to_owned())?;
+    if number.is_finite() && number > 0.0 && number <= 1e9 {
+        Ok(number)
+    } else {
+        Err("write a number larger than 0".to_owned())
+    }
+}
+
+impl RunArgs {
+    fn settings(&self, plan_hash: String) -> Settings {
+        Settings {
+            steps: self.steps,
+            train: Train { seed: self.seed, lr: self.lr, ..Train::default() },
+            data: self.data.clone(),
+            tokenizer: self.tokenizer,
+            check: self.check,
+            checkpoint: self.checkpoint.clone(),
+            checkpoint_every: self.checkpoint_every,
+            dump: self.dump.clone(),
+            limits: Limits { stall: Duration::from_secs_f32(self.stall_timeout), drill: self.inject },
+            plan_hash: Some(plan_hash),
+        }
+    }
+}
+
+/// Compiles or reads the plan, and trains by it. Where ranks fail or stall, the table of what they were doing comes first.
+pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
+    let plan = args.job.plan(&args.model)?;
+    let hash = schedc::emit::plan_hash(&plan).to_string();
+    let mut screen = Screen::new(args.steps);
+    screen.lines(&summary(&plan, &hash));
+    let result = train(&plan, &args.settings(hash), &mut screen);
+    screen.bar.finish_and_clear();
+    match result {
+        Ok(ending) => {
+            screen.lines(&ended(&ending));
+            Ok(())
+        }
+        Err(error) => {
+            if let ExecuteError::Stalled { report, .. } | ExecuteError::RankFailed { report, .. } = &error {
+                let _ = write!(io::stderr(), "{report}");
+            }
+            Err(Failure::one(error))
+        }
+    }
+}
+
+/// Where a run is shown: a bar on a terminal, lines elsewhere.
+struct Screen {
+    bar: ProgressBar,
+    plain: bool,
+}
+
+impl Screen {
+    fn new(steps: u64) -> Self {
+        let plain = !io::stderr().is_terminal();
+        let bar = if plain { ProgressBar::hidden() } else { ProgressBar::new(steps) };
+        if let Ok(style) = ProgressStyle::with_template("{bar:32} {pos}/{len}  {msg}  {eta} left") {
+            bar.set_style(style);
+        }
+        Self { bar, plain }
+    }
+
+    /// Prints lines above the bar. A reader that has gone away is no reason to stop training.
+    fn lines(&self, text: &str) {
+        self.bar.suspend(|| {
+            let _ = writeln!(io::stdout(), "{text}");
+        });
+    }
+}
+
+impl Listener for Screen {
+    fn checked(&mut self, report: &CheckReport) {
+        self.lines(&format!("check     {}", report.to_string().replace('\n', "\n          ")));
+    }
+
+    fn opened(&mut self, opening: &Opening) {
+        self.lines(&opened(opening));
+        if let Some((_, step)) = &opening.resumed {
+            self.bar.set_position(*step);
+        }
+    }
+
+    fn taken(&mut self, taken: &Taken) {
+        let Taken { step, loss, tokens_per_second, gflops } = *taken;
+        let rates = format!("{tokens_per_second:.0} tokens/s  {gflops:.1} GFLOP/s");
+        if self.plain {
+            self.lines(&format!("step {step:>5}  loss {loss:.4}  {rates}"));
+        } else {
+            self.bar.set_message(format!("loss {loss:.4}  {rates}"));
+            self.bar.set_position(step);
+        }
+    }
+
+    fn saved(&mut self, path: &Path) {
+        self.lines(&format!("saved     {}", path.display()));
+    }
+
+    fn dumped(&mut self, path: &Path) {
+        self.lines(&format!("dumped    {}", path.display()));
+    }
+}
+
+/// What the plan is.
+fn summary(plan: &Plan, hash: &str) -> String {
+    let Header { name, transforms, microbatches, stages, model, .. } = &plan.header;
+    let transforms: String = transforms.iter().map(|name| format!(" + {name}")).collect();
+    let (ranks, stages) = (plan.ranks.len(), stages.len());
+    let short = hash.get(..12).unwrap_or(hash);
+    let Dims { layers, hidden, heads, sequence, batch, vocab, tied } = model;
+    let tied = if *tied { "tied" } else { "untied" };
+    format!(
+        "plan      {name}{transforms} · {ranks} ranks, {stages} stages, {microbatches} microbatches · {short}\n\
+         peak      {}\n\
+         model     {layers} layers, hidden {hidden}, {heads} heads, {batch} x {sequence} tokens, \
+         vocabulary {vocab} ({tied})",
+        peaks(plan)
+    )
+}
+
+/// The peak of each rank, or of the extremes where there are many.
+fn peaks(plan: &Plan) -> String {
+    let peaks: Vec<Bytes> = plan.ranks.iter().map(|rank| rank.peak.bytes).collect();
+    if peaks.len() > 8 {
+        let (least, most) = (peaks.iter().min(), peaks.iter().max());
+        let [least, most] = [least, most].map(|bytes| size(bytes.copied().unwrap_or_default()));
+        return format!("{least} to {most} on {} ranks", peaks.len());
+    }
+    let each = peaks.iter().enumerate().map(|(rank, &bytes)| format!("r{rank} {}", size(bytes)));
+    each.collect::<Vec<_>>().join(" · ")
+}
+
+fn opened(opening: &Opening) -> String {
+    let Opening { parameters, tokens, data, entropy, tokenizer: (tokenizer, ids), .. } = opening;
+    let resumed = match &opening.resumed {
+        Some((path, step)) => format!("\nresumed   {} after {step} steps", path.display()),
+        None => String::new(),
+    };
+    let unused = if opening.vocab > *ids {
+        format!("; the {} entries beyond them never occur", opening.vocab - ids)
+    } else {
+        String::new()
+    };
+    let done = match &opening.resumed {
+        Some((_, step)) if *step >= opening.steps => "; nothing is left to do",
+        _ => "",
+    };
+    format!(
+        "memory    buffers {} (as the plan states) · parameters, gradients, Adam {} · workspace {}\n\
+         train     {parameters} parameters · {data}: {tokens} tokens ({tokenizer}, {ids} ids{unused}) · \
+         unigram entropy {entropy:.4} nats{resumed}{done}",
+        size(opening.arenas),
+        size(opening.parameter_bytes),
+        size(opening.workspace),
+    )
+}
+
+fn ended(ending: &Ending) -> String {
+    let Ending { steps, entropy, tokens_per_second, gflops, .. } = ending;
+    let Some((first, last)) = ending.losses else {
+        return "done      no step was taken".to_owned();
+    };
+    format!(
+        "done      {steps} steps · loss {first:.4} -> {last:.4} nats, unigram entropy {entropy:.4} nats\n\
+         speed     {tokens_per_second:.0} tokens/s · {gflops:.1} GFLOP/s, at 6 (12 L h² + V h) + 12 L s h operations a token"
+    )
+}
+
+/// Bytes as people read them; exact below one KiB.
+#[allow(clippy::cast_precision_loss, reason = "one decimal is shown")]
+fn size(bytes: Bytes) -> String {
+    let units = ["KiB", "MiB", "GiB", "TiB"];
+    let mut amount = bytes.0 as f64;
+    let mut name = "B";
+    for unit in units {
+        if amount < 1024.0 {
+            break;
+        }
+        (amount, name) = (amount / 1024.0, unit);
+    }
+    if name == "B" { format!("{amount} B") } else { format!("{amount:.1} {name}") }
+}

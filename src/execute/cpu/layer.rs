@@ -1,0 +1,123 @@
+//! One transformer layer: forward, input gradient, weight gradient.
+
+use crate::execute::model::{LayerAct, LayerDelta, Sizes, Spec};
+use crate::ir::Dims;
+
+use super::attention;
+use super::gelu;
+use super::linear::Linear;
+use super::norm::Norm;
+use super::param::Param;
+use super::workspace::Workspace;
+
+/// A pre-norm layer: x += attention(norm1 x); x += mlp(norm2 x).
+#[derive(Clone)]
+pub(super) struct Layer {
+    norm1: Norm,
+    qkv: Linear,
+    out: Linear,
+    norm2: Norm,
+    up: Linear,
+    down: Linear,
+}
+
+impl Layer {
+    /// Draws layer `index` of the model.
+    pub(super) fn new(dims: &Dims, index: u32, seed: u64) -> Self {
+        let h = u64::from(dims.hidden);
+        let name = |part: &str| format!("layers.{index}.{part}");
+        let linear = |part: &str, outputs: u64, inputs: u64, residual: bool| {
+            Linear::new(Spec::linear(dims, &name(part), outputs, inputs, residual), seed)
+        };
+        Self {
+            norm1: Norm::new(Spec::norm(dims, &name("norm1")), seed),
+            qkv: linear("attention.qkv", 3 * h, h, false),
+            out: linear("attention.out", h, h, true),
+            norm2: Norm::new(Spec::norm(dims, &name("norm2")), seed),
+            up: linear("mlp.up", 4 * h, h, false),
+            down: linear("mlp.down", h, 4 * h, true),
+        }
+    }
+
+    /// Its parameters, in the order of the forward pass.
+    pub(super) fn params(&self) -> [&Param; 12] {
+        let Self { norm1, qkv, out, norm2, up, down } = self;
+        [
+            &norm1.weight,
+            &norm1.bias,
+            &qkv.weight,
+            &qkv.bias,
+            &out.weight,
+            &out.bias,
+            &norm2.weight,
+            &norm2.bias,
+            &up.weight,
+            &up.bias,
+            &down.weight,
+            &down.bias,
+        ]
+    }
+
+    /// Its parameters, in the order of the forward pass.
+    pub(super) fn params_mut(&mut self) -> [&mut Param; 12] {
+        let Self { norm1, qkv, out, norm2, up, down } = self;
+        [
+            &mut norm1.weight,
+            &mut norm1.bias,
+            &mut qkv.weight,
+            &mut qkv.bias,
+            &mut out.weight,
+            &mut out.bias,
+            &mut norm2.weight,
+            &mut norm2.bias,
+            &mut up.weight,
+            &mut up.bias,
+            &mut down.weight,
+            &mut down.bias,
+        ]
+    }
+
+    /// Takes the residual stream through the layer.
+    pub(super) fn forward(&self, sizes: &Sizes, act: &mut LayerAct<'_>, stream: &mut [f32]) {
+        act.input.copy_from_slice(stream);
+        self.norm1.forward(act.input, act.norm1, act.stats1);
+        self.qkv.forward(act.norm1, act.qkv);
+        attention::forward(sizes, act.qkv, act.probabilities, act.attended);
+        self.out.forward_onto(act.attended, stream);
+        act.middle.copy_from_slice(stream);
+        self.norm2.forward(act.middle, act.norm2, act.stats2);
+        self.up.forward(act.norm2, act.up);
+        gelu::forward(act.up, act.gelu);
+        self.down.forward_onto(act.gelu, stream);
+    }
+
+    /// Takes the residual stream's gradient, `workspace.gradient`, back through the layer, keeps what the weight gradients need in
+    /// `delta`, and accumulates the norms' own gradients.
+    pub(super) fn input_grad(
+        &mut self,
+        sizes: &Sizes,
+        act: &LayerAct<'_>,
+        delta: &mut LayerDelta<'_>,
+        workspace: &mut Workspace,
+    ) {
+        let Workspace { gradient, branch, scores, .. } = workspace;
+        delta.output.copy_from_slice(gradient);
+        self.down.input_grad(delta.output, delta.up);
+        gelu::backward(delta.up, act.up);
+        self.up.input_grad(delta.up, branch);
+        self.norm2.backward(branch, act.middle, act.stats2, gradient);
+        delta.middle.copy_from_slice(gradient);
+        self.out.input_grad(delta.middle, branch);
+        attention::backward(sizes, act.qkv, act.probabilities, branch, delta.qkv, scores);
+        self.qkv.input_grad(delta.qkv, branch);
+        self.norm1.backward(branch, act.input, act.stats1, gradient);
+    }
+
+    /// Accumulates the gradients of the four linear layers.
+    pub(super) fn weight_grad(&mut self, act: &LayerAct<'_>, delta: &LayerDelta<'_>) {
+        self.down.weight_grad(act.gelu, delta.output);
+        self.up.weight_grad(act.norm2, delta.up);
+        self.out.weight_grad(act.attended, delta.middle);
+        self.qkv.weight_grad(act.norm1, delta.qkv);
+    }
+}

@@ -1,0 +1,29 @@
+//! The CPU backend: f32, one thread a rank, matrix products by `gemm`, everything else vectorised loops.
+//!
+//! Kernels first ([`product`], [`vector`], the layers' own loops), then the layers that use them, then what a rank holds, then
+//! its passes. The reference model calls the same layers, so that a schedule without sharding agrees with it bit for bit.
+#![allow(
+    clippy::cast_precision_loss,
+    reason = "lengths become divisors; a model's lengths are exact in f32 or near enough"
+)]
+
+mod attention;
+mod backend;
+mod gelu;
+mod input;
+mod layer;
+mod linear;
+mod norm;
+mod output;
+mod param;
+mod parameters;
+mod product;
+mod shard;
+mod stage;
+mod tables;
+mod vector;
+mod whole;
+mod workspace;
+
+pub use backend::CpuBackend;
+pub(super) use whole::Whole;

@@ -1,0 +1,113 @@
+//! A parameter with its gradient and the optimizer's moments; Adam.
+
+use crate::execute::backend::{State, Tensor};
+use crate::execute::model::{Spec, Train};
+
+use super::vector::vectorised;
+
+/// A parameter, or this rank's rows of it.
+#[derive(Clone)]
+pub(super) struct Param {
+    spec: Spec,
+    /// Values, row by row.
+    pub(super) value: Vec<f32>,
+    /// Gradient of the step's mean loss, so far.
+    pub(super) gradient: Vec<f32>,
+    first: Vec<f32>,
+    second: Vec<f32>,
+}
+
+impl Param {
+    /// Draws a parameter.
+    pub(super) fn new(spec: Spec, seed: u64) -> Self {
+        let value = spec.values(seed);
+        let zeros = vec![0.0; value.len()];
+        Self { spec, value, gradient: zeros.clone(), first: zeros.clone(), second: zeros }
+    }
+
+    /// The name.
+    pub(super) fn name(&self) -> &str {
+        &self.spec.name
+    }
+
+    /// The rows that lie here.
+    pub(super) fn rows(&self) -> std::ops::Range<usize> {
+        self.spec.rows.start as usize..self.spec.rows.end as usize
+    }
+
+    /// The view that leaves the backend.
+    pub(super) fn tensor(&self) -> Tensor<'_> {
+        Tensor {
+            name: &self.spec.name,
+            shape: &self.spec.shape,
+            rows: self.spec.rows.clone(),
+            value: &self.value,
+            gradient: &self.gradient,
+            first: &self.first,
+            second: &self.second,
+        }
+    }
+
+    /// Takes over values and moments; false where a length differs.
+    pub(super) fn load(&mut self, state: State<'_>) -> bool {
+        let fits = |slice: &[f32]| slice.len() == self.value.len();
+        if !(fits(state.value) && fits(state.first) && fits(state.second)) {
+            return false;
+        }
+        self.value.copy_from_slice(state.value);
+        self.first.copy_from_slice(state.first);
+        self.second.copy_from_slice(state.second);
+        true
+    }
+
+    /// Bytes of values, gradient and moments.
+    pub(super) fn bytes(&self) -> u64 {
+        16 * self.value.len() as u64
+    }
+
+    /// One step of Adam; zeroes the gradient.
+    pub(super) fn step(&mut self, adam: &Adam) {
+        let Adam { beta1, beta2, rate, root, eps, keep } = *adam;
+        let Self { value, gradient, first, second, .. } = self;
+        vectorised!(|| {
+            let moments = first.iter_mut().zip(second.iter_mut());
+            for ((value, gradient), (first, second)) in value.iter_mut().zip(gradient.iter_mut()).zip(moments)
+            {
+                let g = std::mem::take(gradient);
+                *first = beta1.mul_add(*first, (1.0 - beta1) * g);
+                *second = beta2.mul_add(*second, (1.0 - beta2) * g * g);
+                *value = keep.mul_add(*value, -(rate * *first / second.sqrt().mul_add(root, eps)));
+            }
+        });
+    }
+}
+
+/// What one step of Adam multiplies with.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Adam {
+    beta1: f32,
+    beta2: f32,
+    /// The learning rate over the first moment's bias.
+    rate: f32,
+    /// One over the root of the second moment's bias.
+    root: f32,
+    eps: f32,
+    /// What weight decay leaves of a value.
+    keep: f32,
+}
+
+impl Adam {
+    /// The factors of step `t`, counted from 1.
+    pub(super) fn at(train: &Train, t: u64) -> Self {
+        let t = i32::try_from(t).unwrap_or(i32::MAX);
+        let bias = |beta: f32| 1.0 - f64::from(beta).powi(t);
+        Self {
+            beta1: train.beta1,
+            beta2: train.beta2,
+            rate: (f64::from(train.lr) / bias(train.beta1)) as f32,
+            root: (1.0 / bias(train.beta2).sqrt()) as f32,
+            eps: train.eps,
+            keep: 1.0 - train.lr * train.weight_decay,
+        }
+    }
+}

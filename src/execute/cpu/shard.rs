@@ -1,0 +1,153 @@
+//! The output layer sharded over all ranks (Yeung et al. 2024, arXiv:2411.05288, algorithms 1 and 2): S, T and what lies between.
+//!
+//! Each rank owns some rows of the output embedding, maybe none. Its statistics of a token are the largest logit m, the sum s of
+//! e^(logit - m), and the target's logit z, negative infinity where another rank owns the target. A shard without rows has
+//! m = z = -inf and s = 0, which no combination notices.
+
+use crate::execute::model::{LogitsState, Sizes};
+
+use super::product::{Into, Matrix, MatrixMut, product};
+use super::tables::OutputTable;
+use super::vector::{add_scaled, exp, exponentiate, max, scale, vectorised};
+
+/// The position of a target among the rows of a shard, where it is owned.
+fn owned(table: &OutputTable<'_>, target: u32) -> Option<usize> {
+    let target = target as usize;
+    table.rows.contains(&target).then(|| target - table.rows.start)
+}
+
+/// Pass S: exponentials of the shard's logits, and its statistics `[3, tokens]`.
+pub(super) fn softmax(
+    sizes: &Sizes,
+    table: &OutputTable<'_>,
+    x: &[f32],
+    targets: &[u32],
+    kept: &mut LogitsState<'_>,
+    stats: &mut [f32],
+) {
+    let (n, width, rows) = (sizes.tokens, sizes.hidden, table.rows.len());
+    kept.input.copy_from_slice(x);
+    let weight = Matrix::new(table.value, rows, width);
+    let logits = MatrixMut::new(kept.exponentials, n, rows);
+    product(logits, Into::Replace, 1.0, Matrix::new(x, n, width), weight.t());
+    for (token, &target) in targets.iter().enumerate() {
+        let row = &mut kept.exponentials[token * rows..(token + 1) * rows];
+        stats[2 * n + token] = owned(table, target).map_or(f32::NEG_INFINITY, |column| row[column]);
+        (stats[token], stats[n + token]) = vectorised!(|| {
+            let most = max(row);
+            (most, exponentiate(row, most))
+        });
+    }
+}
+
+/// Algorithm 2's share of S: the shard's softmax times its rows, `[tokens, hidden]`.
+pub(super) fn unscaled_grad(
+    sizes: &Sizes,
+    table: &OutputTable<'_>,
+    exponentials: &[f32],
+    sums: &[f32],
+    dx: &mut [f32],
+) {
+    let (n, width, rows) = (sizes.tokens, sizes.hidden, table.rows.len());
+    let weight = Matrix::new(table.value, rows, width);
+    let exponentials = Matrix::new(exponentials, n, rows);
+    product(MatrixMut::new(dx, n, width), Into::Replace, 1.0, exponentials, weight);
+    if rows > 0 {
+        vectorised!(|| {
+            for (dx, sum) in dx.chunks_exact_mut(width).zip(sums) {
+                scale(dx, 1.0 / sum);
+            }
+        });
+    }
+}
+
+/// What the gathered statistics `[ranks, 3, tokens]` say of one token.
+struct Combined {
+    /// The token's loss.
+    loss: f32,
+    /// `e^(m_r - m) / s`: what turns this rank's exponentials into probabilities.
+    factor: f32,
+    /// This rank's own sum of exponentials.
+    sum: f32,
+}
+
+/// Combines one token's statistics as rank `rank` needs them.
+fn combine(stats: &[f32], n: usize, token: usize, rank: usize) -> Combined {
+    let of = |which: usize| stats.chunks_exact(3 * n).map(move |shard| shard[which * n + token]);
+    let larger = |most: f32, value: f32| if most < value { value } else { most };
+    let most = of(0).fold(f32::NEG_INFINITY, larger);
+    let total: f32 = of(0).zip(of(1)).map(|(shard_most, sum)| sum * exp(shard_most - most)).sum();
+    let logit = of(2).fold(f32::NEG_INFINITY, larger);
+    let own = &stats[rank * 3 * n..];
+    Combined {
+        loss: total.ln() + (most - logit),
+        factor: exp(own[token] - most) / total,
+        sum: own[n + token],
+    }
+}
+
+/// Algorithm 2, between the gather and the sum: this shard's gradient by the output layer's input.
+pub(super) fn rescale(
+    table: &OutputTable<'_>,
+    rank: usize,
+    stats: &[f32],
+    targets: &[u32],
+    share: f32,
+    unscaled: &[f32],
+    dx: &mut [f32],
+) {
+    let n = targets.len();
+    let width = dx.len() / n;
+    dx.copy_from_slice(unscaled);
+    for (token, dx) in dx.chunks_exact_mut(width).enumerate() {
+        let Combined { factor, sum, .. } = combine(stats, n, token, rank);
+        vectorised!(|| scale(dx, factor * sum * share));
+        if let Some(row) = owned(table, targets[token]) {
+            let row = &table.value[row * width..(row + 1) * width];
+            vectorised!(|| add_scaled(dx, -share, row));
+        }
+    }
+}
+
+/// Turns a shard's exponentials into its gradient by the logits, `(softmax - target) * share`, in place; returns the mean loss.
+pub(super) fn logits_grad(
+    table: &OutputTable<'_>,
+    rank: usize,
+    stats: &[f32],
+    targets: &[u32],
+    share: f32,
+    exponentials: &mut [f32],
+) -> f64 {
+    let (n, rows) = (targets.len(), table.rows.len());
+    let mut loss = 0.0;
+    for (token, &target) in targets.iter().enumerate() {
+        let combined = combine(stats, n, token, rank);
+        loss += f64::from(combined.loss);
+        let row = &mut exponentials[token * rows..(token + 1) * rows];
+        vectorised!(|| scale(row, combined.factor * share));
+        if let Some(column) = owned(table, target) {
+            row[column] -= share;
+        }
+    }
+    loss / n as f64
+}
+
+/// Accumulates the shard's gradient.
+pub(super) fn weight_grad(table: &mut OutputTable<'_>, x: &[f32], d_logits: &[f32]) {
+    let rows = table.rows.len();
+    let n = d_logits.len().checked_div(rows).unwrap_or(0);
+    if n == 0 {
+        return;
+    }
+    let width = x.len() / n;
+    let d_logits = Matrix::new(d_logits, n, rows);
+    let gradient = MatrixMut::new(table.gradient, rows, width);
+    product(gradient, Into::Add, 1.0, d_logits.t(), Matrix::new(x, n, width));
+}
+
+/// Algorithm 1's share of T: the shard's gradient by the output layer's input.
+pub(super) fn input_grad(sizes: &Sizes, table: &OutputTable<'_>, d_logits: &[f32], dx: &mut [f32]) {
+    let (n, width, rows) = (sizes.tokens, sizes.hidden, table.rows.len());
+    let weight = Matrix::new(table.value, rows, width);
+    product(MatrixMut::new(dx, n, width), Into::Replace, 1.0, Matrix::new(d_logits, n, rows), weight);
+}

@@ -1,0 +1,51 @@
+//! What passes use beside the plan's buffers, allocated once.
+
+use crate::execute::model::{Held, LayerDelta};
+
+/// Scratch of one pass, and the losses of a step.
+#[derive(Clone)]
+pub(super) struct Workspace {
+    /// The residual stream, `[tokens, hidden]`.
+    pub(super) stream: Vec<f32>,
+    /// Its gradient, `[tokens, hidden]`.
+    pub(super) gradient: Vec<f32>,
+    /// The gradient of a branch that leaves it, `[tokens, hidden]`.
+    pub(super) branch: Vec<f32>,
+    /// Attention scores of one head, `[sequence, sequence]`.
+    pub(super) scores: Vec<f32>,
+    /// One layer's `delta`, where both gradients are computed at once.
+    pub(super) delta: Vec<f32>,
+    /// The mean loss of each microbatch of the step, once it is known.
+    pub(super) losses: Vec<Option<f64>>,
+}
+
+impl Workspace {
+    /// Allocates what the passes of a rank need.
+    pub(super) fn new(held: &Held) -> Self {
+        let sizes = &held.sizes;
+        let wide = vec![0.0; sizes.tokens * sizes.hidden];
+        let delta = if held.fused_backward { LayerDelta::elements(sizes) } else { 0 };
+        Self {
+            stream: wide.clone(),
+            gradient: wide.clone(),
+            branch: wide,
+            scores: vec![0.0; sizes.sequence * sizes.sequence],
+            delta: vec![0.0; delta],
+            losses: vec![None; held.microbatches as usize],
+        }
+    }
+
+    /// Its size.
+    pub(super) fn bytes(&self) -> u64 {
+        let floats = [&self.stream, &self.gradient, &self.branch, &self.scores, &self.delta];
+        let floats: usize = floats.iter().map(|part| size_of_val(&part[..])).sum();
+        (floats + size_of_val(&self.losses[..])) as u64
+    }
+
+    /// The mean of the losses that are known, summed in the order of microbatches whatever the order of passes was.
+    pub(super) fn mean_loss(&self) -> Option<f64> {
+        let known = self.losses.iter().flatten().count();
+        let total: f64 = self.losses.iter().flatten().sum();
+        (known > 0).then(|| total / known as f64)
+    }
+}

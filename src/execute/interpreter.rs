@@ -1,0 +1,262 @@
+//! Verified plan -> trained steps: a thread for each rank, which lives as long as the [`Engine`].
+//!
+//! Between steps the engine holds every rank's state; for a step it hands each to its thread and waits for them to come back. While
+//! it waits it watches: if no rank makes progress for a stated time, or one fails, all are told to end, and the error says what each
+//! was doing. A thread that does not come back within a second after that is left behind, so that the caller never hangs.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::arena::Arena;
+use super::backend::Backend;
+use super::data::Tokens;
+use super::error::ExecuteError;
+pub use super::machine::Finish;
+use super::machine::{Machine, RankError, Shared, Work};
+use super::prepare::{Action, Operand, Script, prepare};
+use super::watchdog::{Drill, Limits, Report, Scene, Status};
+use crate::verify::Verified;
+use crate::ir::{Bytes, Plan, Rank};
+
+/// How long ranks may take to end after the run was given up.
+const GRACE: Duration = Duration::from_millis(900);
+
+/// A plan in execution.
+#[derive(Debug)]
+pub struct Engine<B> {
+    plan: Arc<Plan>,
+    scripts: Vec<Arc<Script>>,
+    shared: Arc<Shared>,
+    machines: Vec<Option<Box<Machine<B>>>>,
+    orders: Vec<Sender<Order<B>>>,
+    outcomes: Receiver<Outcome<B>>,
+    threads: Vec<JoinHandle<()>>,
+    stall: Duration,
+    turn: u64,
+    ended: bool,
+}
+
+/// A rank's state on the way to its thread.
+struct Order<B> {
+    machine: Box<Machine<B>>,
+    work: Arc<Work>,
+}
+
+/// A rank's state on the way back.
+struct Outcome<B> {
+    rank: Rank,
+    machine: Box<Machine<B>>,
+    result: Result<(), RankError>,
+}
+
+impl<B: Backend + 'static> Engine<B> {
+    /// Prepares a plan, allocates each rank's arena and starts its thread. `make` gives each rank its backend.
+    ///
+    /// # Errors
+    /// The plan has a pass or a buffer that the model cannot run, or memory or a thread is refused.
+    pub fn new(
+        plan: &Verified,
+        make: impl FnMut(Rank) -> Result<B, ExecuteError>,
+        limits: &Limits,
+    ) -> Result<Self, ExecuteError> {
+        let plan = Arc::new((**plan).clone());
+        if let Some(Drill { rank, instr, .. }) = limits.drill
+            && plan.ranks.get(rank.index()).is_none_or(|rank| instr.index() >= rank.instrs.len())
+        {
+            return Err(ExecuteError::Drill { rank, instr, ranks: plan.ranks.len() });
+        }
+        let (scripts, network) = prepare(&plan)?;
+        let scripts: Vec<Arc<Script>> = scripts.into_iter().map(Arc::new).collect();
+        let ranks = Rank::all(plan.ranks.len());
+        let status = scripts.iter().map(|script| Status::new(script.lanes.len())).collect();
+        let shared = Arc::new(Shared { network, status, abort: AtomicBool::new(false), drill: limits.drill });
+        let mut machines = Vec::new();
+        let mut make = make;
+        for rank in ranks {
+            let arena = Arena::new(rank, plan.ranks[rank.index()].peak.bytes)?;
+            let script = Arc::clone(&scripts[rank.index()]);
+            let mut backend = make(rank)?;
+            check_tied(rank, &script, backend.tied_gradient().len(), &plan)?;
+            machines.push(Some(Box::new(Machine::new(rank, backend, arena, script))));
+        }
+        let (sender, outcomes) = bounded(machines.len());
+        let (mut orders, mut threads) = (Vec::new(), Vec::new());
+        for rank in Rank::all(machines.len()) {
+            let (order, inbox) = bounded(1);
+            let (shared, sender) = (Arc::clone(&shared), sender.clone());
+            let thread = thread::Builder::new().name(rank.to_string());
+            let thread = thread.spawn(move || serve(rank, &inbox, &sender, &shared));
+            threads.push(thread.map_err(|source| ExecuteError::Thread { rank, source })?);
+            orders.push(order);
+        }
+        let stall = limits.stall;
+        Ok(Self { plan, scripts, shared, machines, orders, outcomes, threads, stall, turn: 0, ended: false })
+    }
+
+    /// Runs one step; `batches` by microbatch. Gives the mean loss in nats a token, where a rank has it.
+    ///
+    /// # Errors
+    /// A rank failed, or none made progress for the time that the limits state. The engine takes no further step then.
+    pub fn step(
+        &mut self,
+        step: u64,
+        batches: Vec<Tokens>,
+        finish: Finish,
+    ) -> Result<Option<f64>, ExecuteError> {
+        if self.ended {
+            return Err(ExecuteError::Ended);
+        }
+        let work = Arc::new(Work { step, turn: self.turn, batches, finish });
+        self.turn += 1;
+        for (slot, order) in self.machines.iter_mut().zip(&self.orders) {
+            let Some(machine) = slot.take() else { continue };
+            let _ = order.send(Order { machine, work: Arc::clone(&work) });
+        }
+        let result = self.watch(step);
+        self.ended = result.is_err();
+        result?;
+        Ok(self.machines.iter().flatten().find_map(|machine| machine.loss))
+    }
+
+    /// The backends, by rank.
+    pub fn backends(&mut self) -> impl Iterator<Item = &mut B> {
+        self.machines.iter_mut().flatten().map(|machine| &mut machine.backend)
+    }
+
+    /// What was allocated for the plan's buffers, by rank: the plan's peak, to the byte.
+    #[must_use]
+    pub fn arena_bytes(&self) -> Vec<Bytes> {
+        self.machines.iter().flatten().map(|machine| machine.arena().bytes()).collect()
+    }
+
+    /// What was allocated for parameters, gradients and moments, over all ranks.
+    #[must_use]
+    pub fn parameter_bytes(&self) -> Bytes {
+        Bytes(self.machines.iter().flatten().map(|machine| machine.backend.parameter_bytes()).sum())
+    }
+
+    /// What was allocated beside the arenas and the parameters: the backends' workspaces and the channels, over all ranks.
+    #[must_use]
+    pub fn workspace_bytes(&self) -> Bytes {
+        let backends: u64 =
+            self.machines.iter().flatten().map(|machine| machine.backend.workspace_bytes()).sum();
+        Bytes(backends + self.shared.network.bytes())
+    }
+
+    /// The plan.
+    #[must_use]
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Waits for every rank to come back, and ends the run if one fails or none makes progress.
+    fn watch(&mut self, step: u64) -> Result<(), ExecuteError> {
+        let pause = (self.stall / 8).clamp(Duration::from_millis(1), Duration::from_millis(50));
+        let (mut seen, mut since) = (self.progress(), Instant::now());
+        while self.machines.iter().any(Option::is_none) {
+            if let Ok(outcome) = self.outcomes.recv_timeout(pause) {
+                if let Some((rank, reason)) = self.take_back(outcome) {
+                    let report = Box::new(self.end());
+                    return Err(ExecuteError::RankFailed { rank, step, reason, report });
+                }
+                since = Instant::now();
+                continue;
+            }
+            let now = self.progress();
+            if now != seen {
+                (seen, since) = (now, Instant::now());
+            } else if since.elapsed() >= self.stall {
+                let report = Box::new(self.end());
+                return Err(ExecuteError::Stalled { seconds: self.stall.as_secs_f64(), report });
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a rank's state back; says which rank failed, if one did by itself.
+    fn take_back(&mut self, outcome: Outcome<B>) -> Option<(Rank, String)> {
+        self.machines[outcome.rank.index()] = Some(outcome.machine);
+        match outcome.result {
+            Err(RankError::Failed(reason)) => Some((outcome.rank, reason)),
+            Err(RankError::Aborted) | Ok(()) => None,
+        }
+    }
+
+    /// Notes what every rank is doing, tells all to end, and waits a moment for them.
+    fn end(&mut self) -> Report {
+        let (plan, scripts) = (&self.plan, &self.scripts);
+        let scene = Scene { plan, scripts, network: &self.shared.network, status: &self.shared.status };
+        let report = scene.report();
+        self.shared.raise_abort();
+        let deadline = Instant::now() + GRACE;
+        while self.machines.iter().any(Option::is_none) {
+            let Ok(outcome) = self.outcomes.recv_deadline(deadline) else { break };
+            self.take_back(outcome);
+        }
+        report
+    }
+
+    fn progress(&self) -> u64 {
+        self.shared.status.iter().map(|status| status.progress.load(Ordering::Relaxed)).sum()
+    }
+}
+
+impl<B> Drop for Engine<B> {
+    /// Lets the threads end; one that is stuck in a pass is left behind.
+    fn drop(&mut self) {
+        self.orders.clear();
+        for (thread, machine) in self.threads.drain(..).zip(&self.machines) {
+            if machine.is_some() {
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+/// A rank's thread: takes its state, runs a step, gives it back.
+fn serve<B: Backend>(
+    rank: Rank,
+    orders: &Receiver<Order<B>>,
+    outcomes: &Sender<Outcome<B>>,
+    shared: &Shared,
+) {
+    // The first wait on a channel allocates; it belongs before the first step.
+    shared.network.bells.wait(rank, Duration::from_millis(1));
+    for Order { mut machine, work } in orders {
+        let result = catch_unwind(AssertUnwindSafe(|| machine.step(&work, shared)));
+        let result = result.unwrap_or_else(|payload| {
+            let text = payload.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("no message");
+            Err(RankError::Failed(format!("its thread panicked: {text}")))
+        });
+        drop(work);
+        if outcomes.send(Outcome { rank, machine, result }).is_err() {
+            return;
+        }
+    }
+}
+
+/// The plan's tied gradient must be as large as the backend's.
+fn check_tied(rank: Rank, script: &Script, elements: usize, plan: &Plan) -> Result<(), ExecuteError> {
+    let entries = script.lanes.iter().flatten();
+    for entry in entries {
+        if let Action::Collective(part) = &entry.action {
+            let tied = [&part.gives, &part.gets].into_iter().flatten();
+            let tied = tied.into_iter().any(|operand| matches!(operand, Operand::TiedGradient));
+            if tied && part.tag.elements != elements as u64 {
+                let table = u64::from(plan.header.model.vocab) * u64::from(plan.header.model.hidden);
+                let reason = format!(
+                    "it sums {} elements of a tied gradient, of {table} in all, and this rank holds {elements}",
+                    part.tag.elements
+                );
+                return Err(ExecuteError::Malformed { rank, instr: entry.instr, reason });
+            }
+        }
+    }
+    Ok(())
+}

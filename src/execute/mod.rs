@@ -1,0 +1,29 @@
+//! Executes a verified plan: a backend runs the passes of a rank, whoever walks the plan moves the buffers.
+//!
+//! [`backend`] is the door between the two. [`model`] says which parameters a rank holds, how they start and how the buffers
+//! of a pass are cut; [`cpu`] computes; [`reference`] is the same model without a pipeline, to hold the others against.
+//! [`interpreter`] walks the plan: `prepare` resolves it, `machine` is one rank at work, `transport` what lies between ranks,
+//! [`watchdog`] what is said when a run ends badly. [`train`] is a whole run: [`data`], [`tokenizer`], [`checkpoint`], [`check`],
+//! [`dump`].
+
+mod arena;
+pub mod backend;
+pub mod check;
+pub mod checkpoint;
+pub mod cpu;
+pub mod data;
+pub mod dump;
+mod error;
+pub mod interpreter;
+mod machine;
+pub mod model;
+mod prepare;
+pub mod reference;
+pub mod stored;
+pub mod tokenizer;
+pub mod train;
+mod transport;
+mod views;
+pub mod watchdog;
+
+pub use error::ExecuteError;

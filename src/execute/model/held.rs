@@ -1,0 +1,155 @@
+//! What one rank holds of the model.
+
+use std::ops::Range;
+
+use crate::ir::{Dims, Header, Rank, Stage};
+
+use super::{ModelError, Sizes, Spec, contract};
+
+/// The share of the model that lies on one rank: stages, and whole or sharded vocabulary layers.
+#[derive(Clone, Debug)]
+pub struct Held {
+    /// The model.
+    pub dims: Dims,
+    /// Its dimensions as lengths.
+    pub sizes: Sizes,
+    /// Microbatches in a step.
+    pub microbatches: u32,
+    /// This rank.
+    pub rank: Rank,
+    /// Ranks.
+    pub ranks: u32,
+    /// The stages that lie here, in pipeline order.
+    pub stages: Vec<HeldStage>,
+    /// Whether the input layer is sharded over all ranks.
+    pub sharded_input: bool,
+    /// Whether the output layer is sharded over all ranks.
+    pub sharded_output: bool,
+    /// Whether a pass computes both gradients at once, and so needs a `delta` of its own.
+    pub fused_backward: bool,
+}
+
+/// One stage of a rank.
+#[derive(Clone, Debug)]
+pub struct HeldStage {
+    /// The stage.
+    pub stage: Stage,
+    /// Whether the pipeline starts with it.
+    pub first: bool,
+    /// Whether the pipeline ends with it.
+    pub last: bool,
+    /// Its layers, counted over the whole model.
+    pub layers: Range<u32>,
+}
+
+impl Held {
+    /// What a rank of a plan holds.
+    ///
+    /// # Errors
+    /// The model cannot be run: see [`ModelError`].
+    pub fn of(header: &Header, rank: Rank) -> Result<Self, ModelError> {
+        let count = header.stages.len();
+        let stages = Stage::all(count)
+            .filter(|stage| header.stages[stage.index()] == rank)
+            .map(|stage| HeldStage {
+                stage,
+                first: stage.index() == 0,
+                last: stage.index() + 1 == count,
+                layers: header.model.layers_of(stage, count as u32),
+            })
+            .collect();
+        let held = Self {
+            dims: header.model,
+            sizes: Sizes::of(&header.model)?,
+            microbatches: header.microbatches,
+            rank,
+            ranks: header.stages.iter().max().map_or(1, |last| last.0 + 1),
+            stages,
+            sharded_input: header.catalog.shards_input(),
+            sharded_output: header.catalog.shards_output(),
+            fused_backward: contract::fuses_backward(&header.catalog),
+        };
+        if held.dims.tied && held.sharded_input != held.sharded_output {
+            return Err(ModelError::HalfSharded);
+        }
+        contract::check(&held, header)?;
+        Ok(held)
+    }
+
+    /// The whole model on one rank, without any schedule.
+    ///
+    /// # Errors
+    /// A dimension is 0, or the heads do not divide the width.
+    pub fn whole(dims: &Dims, microbatches: u32) -> Result<Self, ModelError> {
+        Ok(Self {
+            dims: *dims,
+            sizes: Sizes::of(dims)?,
+            microbatches,
+            rank: Rank(0),
+            ranks: 1,
+            stages: vec![HeldStage { stage: Stage(0), first: true, last: true, layers: 0..dims.layers }],
+            sharded_input: false,
+            sharded_output: false,
+            fused_backward: true,
+        })
+    }
+
+    /// Whether the pipeline starts here.
+    #[must_use]
+    pub fn first(&self) -> bool {
+        self.stages.iter().any(|stage| stage.first)
+    }
+
+    /// Whether the pipeline ends here.
+    #[must_use]
+    pub fn last(&self) -> bool {
+        self.stages.iter().any(|stage| stage.last)
+    }
+
+    /// The rows of a sharded vocabulary that this rank owns: a shard's length from `rank * shard`, cut at the vocabulary's end.
+    #[must_use]
+    pub fn shard(&self) -> Range<u64> {
+        let (each, vocab) = (self.dims.shard(self.ranks), u64::from(self.dims.vocab));
+        let first = (u64::from(self.rank.0) * each).min(vocab);
+        first..(first + each).min(vocab)
+    }
+
+    /// The input embedding's rows that lie here.
+    #[must_use]
+    pub fn input_table(&self) -> Option<Spec> {
+        if self.sharded_input {
+            return Some(Spec::tokens(&self.dims, self.shard()));
+        }
+        self.first().then(|| Spec::tokens(&self.dims, 0..self.dims.vocab.into()))
+    }
+
+    /// The output embedding's rows that lie here.
+    #[must_use]
+    pub fn output_table(&self) -> Option<Spec> {
+        if self.sharded_output {
+            return Some(Spec::head(&self.dims, self.shard()));
+        }
+        self.last().then(|| Spec::head(&self.dims, 0..self.dims.vocab.into()))
+    }
+
+    /// Bytes of parameters, gradients and moments, before any of it is allocated.
+    #[must_use]
+    pub fn parameter_bytes(&self) -> u64 {
+        let (h, sequence) = (u128::from(self.dims.hidden), u128::from(self.dims.sequence));
+        let layer = 12 * h * h + 13 * h;
+        let layers: u128 = self.stages.iter().map(|stage| stage.layers.len() as u128 * layer).sum();
+        let table = |spec: Option<Spec>| spec.map_or(0, |spec| u128::from(spec.elements()));
+        let whole_pair = self.first() && self.last() && !self.sharded_output;
+        let output = if self.dims.tied && (whole_pair || self.sharded_output) {
+            0
+        } else {
+            table(self.output_table())
+        };
+        let ends = u128::from(self.first()) * sequence * h + u128::from(self.last()) * 2 * h;
+        let mut bytes = 16 * (layers + table(self.input_table()) + output + ends);
+        if self.dims.tied && whole_pair {
+            bytes += 4 * table(self.output_table());
+        }
+        u64::try_from(bytes).unwrap_or(u64::MAX)
+    }
+}

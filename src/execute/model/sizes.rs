@@ -1,0 +1,69 @@
+//! The model's dimensions as lengths.
+
+use crate::ir::Dims;
+
+use super::ModelError;
+
+/// The most f32 elements that a buffer can have.
+const ADDRESSABLE: u128 = 1 << 45;
+
+/// The dimensions as `usize`, checked: none is 0, heads divide the width.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Sequences in a microbatch.
+    pub batch: usize,
+    /// Tokens in a sequence.
+    pub sequence: usize,
+    /// Tokens in a microbatch.
+    pub tokens: usize,
+    /// Width of the residual stream.
+    pub hidden: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Entries of the vocabulary.
+    pub vocab: usize,
+}
+
+impl Sizes {
+    /// Checks dimensions.
+    ///
+    /// # Errors
+    /// A dimension other than the number of layers is 0, or the heads do not divide the width.
+    pub fn of(dims: &Dims) -> Result<Self, ModelError> {
+        let named = [
+            ("hidden", dims.hidden),
+            ("heads", dims.heads),
+            ("sequence", dims.sequence),
+            ("batch", dims.batch),
+            ("vocab", dims.vocab),
+        ];
+        if let Some((dimension, _)) = named.into_iter().find(|&(_, side)| side == 0) {
+            return Err(ModelError::EmptyModel { dimension });
+        }
+        if !dims.hidden.is_multiple_of(dims.heads) {
+            return Err(ModelError::UnevenHeads { heads: dims.heads, hidden: dims.hidden });
+        }
+        let [hidden, heads, sequence, batch, vocab] = named.map(|(_, side)| u128::from(side));
+        let layer = 16 * hidden + heads * sequence + 4;
+        let widest = batch
+            .checked_mul(sequence)
+            .and_then(|tokens| tokens.checked_mul(u128::from(dims.layers.max(1)) * layer + hidden + vocab));
+        if widest.is_none_or(|elements| elements > ADDRESSABLE) {
+            return Err(ModelError::OversizedModel);
+        }
+        Ok(Self {
+            batch: dims.batch as usize,
+            sequence: dims.sequence as usize,
+            tokens: dims.batch as usize * dims.sequence as usize,
+            hidden: dims.hidden as usize,
+            heads: dims.heads as usize,
+            vocab: dims.vocab as usize,
+        })
+    }
+
+    /// Width of one head.
+    #[must_use]
+    pub fn head(&self) -> usize {
+        self.hidden / self.heads
+    }
+}

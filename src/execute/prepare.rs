@@ -1,0 +1,382 @@
+//! Plan -> what the interpreter walks: each rank's lanes with every operand resolved, and the channels between the ranks.
+//!
+//! After this nothing is looked up by name, and nothing is allocated inside a step. Everything that an instruction could do wrong at
+//! run time (no computation, a foreign class, a range outside the arena) is refused here.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use super::error::ExecuteError;
+use super::transport::{Board, Doorbells, Mailbox, Tag};
+use super::views::Places;
+use crate::ir::{
+    BufferId, CollectiveOp, Compute, GroupId, Instr, InstrId, Lane, Op, Pass, Place, Plan, Rank, RankPlan,
+    Value,
+};
+
+/// One rank's instructions, ready to run.
+#[derive(Debug)]
+pub(super) struct Script {
+    /// By lane of the plan, in lane order.
+    pub(super) lanes: Vec<Vec<Entry>>,
+    /// Lanes that communicate, which are served first.
+    pub(super) communication: Vec<usize>,
+    /// How many instructions there are.
+    pub(super) total: usize,
+}
+
+/// One instruction.
+#[derive(Debug)]
+pub(super) struct Entry {
+    /// Its position in the rank's list.
+    pub(super) instr: InstrId,
+    /// What it does.
+    pub(super) action: Action,
+    /// What must have ended before.
+    pub(super) waits: Box<[Wait]>,
+}
+
+/// An instruction by its place on a lane.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wait {
+    /// The lane.
+    pub(super) lane: u32,
+    /// The position on the lane.
+    pub(super) position: u32,
+}
+
+/// What an instruction does, with its operands.
+#[derive(Debug)]
+pub(super) enum Action {
+    /// Runs a pass.
+    Pass {
+        /// What the backend runs.
+        compute: Compute,
+        /// For which site and microbatch.
+        pass: Pass,
+        /// Where its buffers lie.
+        places: Places,
+    },
+    /// Sends a buffer.
+    Send { mailbox: usize, value: Value, from: Range<usize> },
+    /// Receives a buffer.
+    Recv { mailbox: usize, value: Value, into: Range<usize> },
+    /// Takes part in a collective.
+    Collective(Part),
+    /// The optimizer's step.
+    Step,
+}
+
+/// A member's part in a collective.
+#[derive(Debug)]
+pub(super) struct Part {
+    /// Index into [`Network::boards`].
+    pub(super) board: usize,
+    /// The position among the members.
+    pub(super) member: usize,
+    /// The count of this rank's collectives on the board before it, in one step.
+    pub(super) ordinal: u64,
+    /// What all members must agree on.
+    pub(super) tag: Tag,
+    /// The contribution.
+    pub(super) gives: Option<Operand>,
+    /// Where the result goes.
+    pub(super) gets: Option<Operand>,
+}
+
+/// Where an operand of a collective lies.
+#[derive(Clone, Debug)]
+pub(super) enum Operand {
+    /// In the arena.
+    Arena(Range<usize>),
+    /// Beside the parameters.
+    TiedGradient,
+}
+
+/// The channels of all ranks.
+#[derive(Debug)]
+pub(super) struct Network {
+    pub(super) bells: Doorbells,
+    pub(super) mailboxes: Vec<Mailbox>,
+    pub(super) boards: Vec<Board>,
+    /// How many collectives a step has on each board.
+    per_step: Vec<u64>,
+}
+
+impl Network {
+    /// The number of a collective on its board, over all steps.
+    pub(super) fn sequence(&self, part: &Part, turn: u64) -> u64 {
+        turn * self.per_step[part.board] + part.ordinal
+    }
+
+    /// Bytes of the channels' storage.
+    pub(super) fn bytes(&self) -> u64 {
+        let mail: u64 = self.mailboxes.iter().map(Mailbox::bytes).sum();
+        mail + self.boards.iter().map(Board::bytes).sum::<u64>()
+    }
+}
+
+impl Script {
+    /// The instruction that a wait names.
+    pub(super) fn entry(&self, wait: Wait) -> &Entry {
+        &self.lanes[wait.lane as usize][wait.position as usize]
+    }
+}
+
+/// Resolves every rank's instructions and allocates the channels.
+///
+/// # Errors
+/// The first instruction that cannot be run.
+pub(super) fn prepare(plan: &Plan) -> Result<(Vec<Script>, Network), ExecuteError> {
+    let wiring = Wiring::of(plan);
+    let scripts = Rank::all(plan.ranks.len()).map(|rank| Resolver { plan, wiring: &wiring, rank }.script());
+    let scripts = scripts.collect::<Result<Vec<_>, _>>()?;
+    let network = wiring.build(plan);
+    Ok((scripts, network))
+}
+
+/// Collectives of a group from the lane of the group, and those from the compute lanes, meet on boards of their own: their order is
+/// fixed within each kind of lane only.
+type BoardKey = (GroupId, bool);
+
+/// Which channels there are and how large their messages get.
+struct Wiring {
+    mailboxes: BTreeMap<(Rank, Rank), usize>,
+    boards: BTreeMap<BoardKey, BoardPlan>,
+}
+
+#[derive(Default)]
+struct BoardPlan {
+    contributions: Vec<usize>,
+    sum: usize,
+    per_step: u64,
+}
+
+impl Wiring {
+    fn of(plan: &Plan) -> Self {
+        let mut wiring = Self { mailboxes: BTreeMap::new(), boards: BTreeMap::new() };
+        for (rank, rank_plan) in plan.ranks.iter().enumerate() {
+            let rank = Rank::new(rank);
+            let mut counts: BTreeMap<BoardKey, u64> = BTreeMap::new();
+            for instr in &rank_plan.instrs {
+                match instr.op {
+                    Op::Send { to, .. } => {
+                        let first = rank_plan.operands(instr).reads().next();
+                        let elements = first.and_then(|id| rank_plan.buffers.get(id.index()));
+                        let elements = elements.map_or(0, |buffer| buffer.elements() as usize);
+                        let largest = wiring.mailboxes.entry((rank, to)).or_default();
+                        *largest = elements.max(*largest);
+                    }
+                    Op::Recv { from, .. } => {
+                        wiring.mailboxes.entry((from, rank)).or_default();
+                    }
+                    Op::Collective { op, group, elements, .. } => {
+                        let key = (group, rank_plan.lane(instr) == Lane::Compute);
+                        let members = plan.header.groups.get(group.index()).map_or(&[][..], |group| &group.0);
+                        let board = wiring.boards.entry(key).or_default();
+                        board.contributions.resize(members.len(), 0);
+                        let gives = !rank_plan.operands(instr).reads.is_empty();
+                        if let Some(member) = members.iter().position(|&other| other == rank)
+                            && gives
+                        {
+                            let largest = &mut board.contributions[member];
+                            *largest = (elements as usize).max(*largest);
+                        }
+                        if op == CollectiveOp::AllReduce {
+                            board.sum = board.sum.max(elements as usize);
+                        }
+                        *counts.entry(key).or_default() += 1;
+                    }
+                    Op::Pass(_) | Op::Step => {}
+                }
+            }
+            for (key, count) in counts {
+                let board = wiring.boards.entry(key).or_default();
+                board.per_step = board.per_step.max(count);
+            }
+        }
+        wiring
+    }
+
+    fn build(&self, plan: &Plan) -> Network {
+        let mailboxes =
+            self.mailboxes.iter().map(|(&(from, to), &elements)| Mailbox::new(from, to, elements)).collect();
+        let boards = self.boards.iter().map(|((group, _), board)| {
+            let members = plan.header.groups[group.index()].0.clone();
+            Board::new(members, &board.contributions, board.sum)
+        });
+        Network {
+            bells: Doorbells::new(plan.ranks.len()),
+            mailboxes,
+            boards: boards.collect(),
+            per_step: self.boards.values().map(|board| board.per_step).collect(),
+        }
+    }
+
+    fn mailbox(&self, from: Rank, to: Rank) -> Option<usize> {
+        self.mailboxes.keys().position(|&key| key == (from, to))
+    }
+}
+
+/// Resolves the instructions of one rank.
+struct Resolver<'a> {
+    plan: &'a Plan,
+    wiring: &'a Wiring,
+    rank: Rank,
+}
+
+impl Resolver<'_> {
+    fn rank_plan(&self) -> &RankPlan {
+        &self.plan.ranks[self.rank.index()]
+    }
+
+    fn script(&self) -> Result<Script, ExecuteError> {
+        let plan = self.rank_plan();
+        let mut lanes: Vec<Vec<Entry>> = plan.lanes.iter().map(|_| Vec::new()).collect();
+        let mut placed: Vec<Wait> = Vec::with_capacity(plan.instrs.len());
+        let mut ordinals: BTreeMap<usize, u64> = BTreeMap::new();
+        for (index, instr) in plan.instrs.iter().enumerate() {
+            let id = InstrId::new(index);
+            let waits = plan.operands(instr).waits().map(|wait| placed.get(wait.index()).copied());
+            let waits = waits.collect::<Option<Box<[Wait]>>>();
+            let waits = waits.ok_or_else(|| self.malformed(id, "it waits for a later instruction"))?;
+            let mut action = self.action(id, instr)?;
+            if let Action::Collective(part) = &mut action {
+                let ordinal = ordinals.entry(part.board).or_default();
+                part.ordinal = *ordinal;
+                *ordinal += 1;
+            }
+            let lane = lanes
+                .get_mut(instr.lane.index())
+                .ok_or_else(|| self.malformed(id, "its lane is not in the rank's table"))?;
+            placed.push(Wait { lane: instr.lane.0, position: lane.len() as u32 });
+            lane.push(Entry { instr: id, action, waits });
+        }
+        let communication = (0..lanes.len()).filter(|&lane| plan.lanes[lane] != Lane::Compute).collect();
+        Ok(Script { lanes, communication, total: plan.instrs.len() })
+    }
+
+    fn action(&self, id: InstrId, instr: &Instr) -> Result<Action, ExecuteError> {
+        let operands = self.rank_plan().operands(instr);
+        match instr.op {
+            Op::Pass(pass) => self.pass(id, instr, pass),
+            Op::Send { to, value } => {
+                let mailbox = self.wiring.mailbox(self.rank, to);
+                let mailbox = mailbox.ok_or_else(|| self.malformed(id, "its channel is unknown"))?;
+                let from = self.arena(id, self.only(id, operands.reads)?)?;
+                Ok(Action::Send { mailbox, value, from })
+            }
+            Op::Recv { from, value } => {
+                let mailbox = self.wiring.mailbox(from, self.rank);
+                let mailbox = mailbox.ok_or_else(|| self.malformed(id, "its channel is unknown"))?;
+                let into = self.arena(id, self.only(id, operands.writes)?)?;
+                Ok(Action::Recv { mailbox, value, into })
+            }
+            Op::Collective { payload, op, group, root, elements } => {
+                self.collective(id, instr, group, Tag { payload, op, root, elements })
+            }
+            Op::Step => Ok(Action::Step),
+        }
+    }
+
+    fn pass(&self, id: InstrId, instr: &Instr, pass: Pass) -> Result<Action, ExecuteError> {
+        let (header, plan) = (&self.plan.header, self.rank_plan());
+        let operands = plan.operands(instr);
+        let kind = header.catalog.kind(pass.kind);
+        let compute = kind.computes.ok_or_else(|| ExecuteError::NoCompute { kind: kind.name.clone() })?;
+        if pass.microbatch.0 >= header.microbatches {
+            return Err(self.malformed(id, "its microbatch does not exist"));
+        }
+        let reads = operands.reads().map(|buffer| (buffer, false));
+        let writes = operands.writes().map(|buffer| (buffer, true));
+        let buffers = reads.chain(writes).map(|(buffer, written)| {
+            let range = self.arena(id, buffer)?;
+            let class = plan.buffers[buffer.index()].class;
+            Ok((header.catalog.class(class).name.as_str(), range, written))
+        });
+        let buffers = buffers.collect::<Result<Vec<_>, ExecuteError>>()?;
+        let places = Places::new(kind, buffers.into_iter())?;
+        if places.overlap() {
+            return Err(self.malformed(id, "two of its buffers overlap"));
+        }
+        Ok(Action::Pass { compute, pass, places })
+    }
+
+    fn collective(
+        &self,
+        id: InstrId,
+        instr: &Instr,
+        group: GroupId,
+        tag: Tag,
+    ) -> Result<Action, ExecuteError> {
+        let plan = self.rank_plan();
+        let operands = plan.operands(instr);
+        let key = (group, plan.lane(instr) == Lane::Compute);
+        let members = self.plan.header.groups.get(group.index()).map_or(&[][..], |group| &group.0);
+        let member = members.iter().position(|&rank| rank == self.rank);
+        let member = member.ok_or_else(|| self.malformed(id, "its rank is not in the group"))?;
+        let board = self.wiring.boards.keys().position(|&other| other == key);
+        let board = board.ok_or_else(|| self.malformed(id, "its group is unknown"))?;
+        let rooted = matches!(tag.op, CollectiveOp::Broadcast | CollectiveOp::Reduce);
+        if rooted && !tag.root.is_some_and(|root| members.contains(&root)) {
+            return Err(self.malformed(id, "its root is not in the group"));
+        }
+        let must_give = tag.op != CollectiveOp::Broadcast || tag.root == Some(self.rank);
+        if must_give == operands.reads.is_empty() || operands.reads.len() > 1 || operands.writes.len() > 1 {
+            return Err(self.malformed(id, "it does not read one contribution and write one result at most"));
+        }
+        let count = members.len() as u64;
+        let result = match tag.op {
+            CollectiveOp::AllGather => tag.elements.saturating_mul(count),
+            CollectiveOp::ReduceScatter => tag.elements / count,
+            CollectiveOp::Broadcast | CollectiveOp::Reduce | CollectiveOp::AllReduce => tag.elements,
+        };
+        let operand = |list: &[u32], elements| {
+            let buffer = list.first().copied().map(BufferId);
+            buffer.map(|buffer| self.operand(id, buffer, elements)).transpose()
+        };
+        let gives = operand(operands.reads, tag.elements)?;
+        let gets = operand(operands.writes, result)?;
+        Ok(Action::Collective(Part { board, member, ordinal: 0, tag, gives, gets }))
+    }
+
+    fn operand(&self, id: InstrId, buffer: BufferId, elements: u64) -> Result<Operand, ExecuteError> {
+        let described = self.rank_plan().buffers.get(buffer.index());
+        let described = described.ok_or_else(|| self.malformed(id, "it names no buffer of its rank"))?;
+        if described.elements() != elements {
+            return Err(self.malformed(id, "its buffer is not of the size that the collective states"));
+        }
+        match described.place {
+            Place::TiedGradient => Ok(Operand::TiedGradient),
+            Place::Arena(_) => Ok(Operand::Arena(self.arena(id, buffer)?)),
+        }
+    }
+
+    /// The one buffer of a list.
+    fn only(&self, id: InstrId, list: &[u32]) -> Result<BufferId, ExecuteError> {
+        match list {
+            [buffer] => Ok(BufferId(*buffer)),
+            _ => Err(self.malformed(id, "it does not move exactly one buffer")),
+        }
+    }
+
+    /// The range of a buffer in the arena, in elements; `0..0` where it has none.
+    fn arena(&self, id: InstrId, buffer: BufferId) -> Result<Range<usize>, ExecuteError> {
+        let plan = self.rank_plan();
+        let described = plan.buffers.get(buffer.index());
+        let described = described.ok_or_else(|| self.malformed(id, "it names no buffer of its rank"))?;
+        let Place::Arena(offset) = described.place else {
+            return Err(self.malformed(id, "it uses the tied gradient outside of its collective"));
+        };
+        let end = offset.0.checked_add(described.bytes().0).filter(|&end| end <= plan.peak.bytes.0);
+        let end = end.ok_or_else(|| self.malformed(id, "its buffer lies outside the arena"))?;
+        if !offset.0.is_multiple_of(4) {
+            return Err(self.malformed(id, "its buffer is not aligned"));
+        }
+        Ok(if offset.0 == end { 0..0 } else { (offset.0 / 4) as usize..(end / 4) as usize })
+    }
+
+    fn malformed(&self, instr: InstrId, reason: &str) -> ExecuteError {
+        ExecuteError::Malformed { rank: self.rank, instr, reason: reason.to_owned() }
+    }
+}

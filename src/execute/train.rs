@@ -1,0 +1,291 @@
+//! A whole run: data, the check, steps, checkpoints, the dump. It prints nothing; whoever listens is told what happens.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::check::{CheckReport, check};
+use super::checkpoint::{Checkpoint, Identity, save};
+use super::cpu::CpuBackend;
+use super::data::{Corpus, Text};
+use super::dump::dump;
+use super::error::ExecuteError;
+use super::interpreter::{Engine, Finish};
+use super::model::{Held, Train};
+use super::stored::gather;
+use super::tokenizer::{Tokenizer, TokenizerKind};
+use super::watchdog::Limits;
+use crate::verify::Verified;
+use crate::ir::{Bytes, Dims, Header, Rank};
+
+/// What a run should do.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Steps in all, those before a resumed checkpoint included.
+    pub steps: u64,
+    /// How the model starts and is trained; its seed also chooses the batches.
+    pub train: Train,
+    /// The text; the project's own documents where none is named.
+    pub data: Option<PathBuf>,
+    /// How the text is cut into tokens.
+    pub tokenizer: TokenizerKind,
+    /// Whether to hold one step against the reference first.
+    pub check: bool,
+    /// Where checkpoints lie.
+    pub checkpoint: Option<PathBuf>,
+    /// Steps from one checkpoint to the next.
+    pub checkpoint_every: u64,
+    /// Where the first step is written.
+    pub dump: Option<PathBuf>,
+    /// When the run is given up.
+    pub limits: Limits,
+    /// The plan's hash, if it is known.
+    pub plan_hash: Option<String>,
+}
+
+/// What a run begins with.
+#[derive(Clone, Debug)]
+pub struct Opening {
+    /// Parameters of the model.
+    pub parameters: u64,
+    /// The arenas of all ranks: the peaks that the plan states.
+    pub arenas: Bytes,
+    /// Parameters, gradients and Adam's moments of all ranks.
+    pub parameter_bytes: Bytes,
+    /// What is allocated beside them: the backends' workspaces and the channels.
+    pub workspace: Bytes,
+    /// The text's name.
+    pub data: String,
+    /// Its tokens.
+    pub tokens: usize,
+    /// The tokenizer's name and its ids.
+    pub tokenizer: (&'static str, u32),
+    /// Entries of the vocabulary; those beyond the tokenizer's ids never occur.
+    pub vocab: u32,
+    /// The unigram entropy of the text, in nats.
+    pub entropy: f64,
+    /// The checkpoint that the run resumes from, and its step.
+    pub resumed: Option<(PathBuf, u64)>,
+    /// Steps in all.
+    pub steps: u64,
+}
+
+/// One step that was taken.
+#[derive(Clone, Copy, Debug)]
+pub struct Taken {
+    /// Its number, from 1.
+    pub step: u64,
+    /// The mean loss before its update, in nats a token.
+    pub loss: f64,
+    /// Tokens a second.
+    pub tokens_per_second: f64,
+    /// 10^9 floating-point operations a second, as [`flops_per_token`] counts them.
+    pub gflops: f64,
+}
+
+/// What a run came to.
+#[derive(Clone, Copy, Debug)]
+pub struct Ending {
+    /// Steps that this run took.
+    pub steps: u64,
+    /// The loss of the first and of the last of them.
+    pub losses: Option<(f64, f64)>,
+    /// The unigram entropy of the text, in nats.
+    pub entropy: f64,
+    /// Tokens a second over all steps.
+    pub tokens_per_second: f64,
+    /// 10^9 floating-point operations a second over all steps.
+    pub gflops: f64,
+}
+
+/// Is told what happens in a run.
+pub trait Listener {
+    /// The check is done.
+    fn checked(&mut self, report: &CheckReport);
+    /// The steps begin.
+    fn opened(&mut self, opening: &Opening);
+    /// A step was taken.
+    fn taken(&mut self, taken: &Taken);
+    /// A checkpoint was written.
+    fn saved(&mut self, path: &Path);
+    /// The first step was written.
+    fn dumped(&mut self, path: &Path);
+}
+
+/// Trains a model by a plan.
+///
+/// # Errors
+/// The plan cannot be run, the data or a checkpoint does not fit, a file cannot be read or written, a rank fails or stalls, or the
+/// check fails.
+pub fn train(
+    plan: &Verified,
+    settings: &Settings,
+    listener: &mut impl Listener,
+) -> Result<Ending, ExecuteError> {
+    let (header, dims) = (&plan.header, plan.header.model);
+    fits(plan)?;
+    let text = Text::load(settings.data.as_deref())?;
+    let resumed = settings.checkpoint.as_deref().map(Checkpoint::newest).transpose()?.flatten();
+    let tokenizer = tokenizer(settings, resumed.as_ref(), &text, &dims)?;
+    let corpus = Corpus::new(&text, &tokenizer, dims.sequence)?;
+    drop(text);
+    let seed = settings.train.seed;
+    let batches = |step| corpus.step(&dims, seed, step, header.microbatches);
+    if settings.check {
+        let report = check(plan, &settings.train, &batches(0), &settings.limits)?;
+        listener.checked(&report);
+        report.verdict()?;
+    }
+
+    let make = |rank| Ok(CpuBackend::new(header, rank, &settings.train)?);
+    let mut engine = Engine::new(plan, make, &settings.limits)?;
+    let hash = settings.plan_hash.as_deref();
+    let run = Identity::new(header, seed, settings.train.lr, &tokenizer, corpus.fingerprint(), hash);
+    if let Some(checkpoint) = &resumed {
+        checkpoint.check(&run)?;
+        checkpoint.restore(backends(&mut engine).into_iter())?;
+    }
+    let begin = resumed.as_ref().map_or(0, |checkpoint| checkpoint.step);
+    let entropy = corpus.unigram_entropy();
+    listener.opened(&Opening {
+        parameters: parameters(&dims),
+        arenas: Bytes(engine.arena_bytes().iter().map(|bytes| bytes.0).sum()),
+        parameter_bytes: engine.parameter_bytes(),
+        workspace: engine.workspace_bytes(),
+        data: corpus.name.clone(),
+        tokens: corpus.len(),
+        tokenizer: (tokenizer.name(), tokenizer.ids()),
+        vocab: dims.vocab,
+        entropy,
+        resumed: resumed.map(|checkpoint| (checkpoint.path().to_owned(), checkpoint.step)),
+        steps: settings.steps,
+    });
+
+    let mut pace = Pace::new(header);
+    let mut losses = None;
+    for step in begin..settings.steps {
+        let batches = batches(step);
+        let started = Instant::now();
+        let loss = match settings.dump.as_deref().filter(|_| step == begin) {
+            None => engine.step(step, batches, Finish::Update)?,
+            Some(path) => {
+                let loss = engine.step(step, batches.clone(), Finish::Keep)?;
+                dump(path, &dims, &gather(engine.backends()), &batches, loss.ok_or(ExecuteError::NoLoss)?)?;
+                listener.dumped(path);
+                engine.backends().for_each(super::backend::Backend::step);
+                loss
+            }
+        };
+        let loss = loss.ok_or(ExecuteError::NoLoss)?;
+        losses = Some((losses.map_or(loss, |(first, _)| first), loss));
+        let (tokens_per_second, gflops) = pace.add(started.elapsed());
+        listener.taken(&Taken { step: step + 1, loss, tokens_per_second, gflops });
+        if let Some(directory) = &settings.checkpoint {
+            let done = step + 1;
+            if done == settings.steps || done.is_multiple_of(settings.checkpoint_every.max(1)) {
+                let path = save(directory, done, &run, &tokenizer, backends(&mut engine).into_iter())?;
+                listener.saved(&path);
+            }
+        }
+    }
+    let (tokens_per_second, gflops) = pace.mean();
+    let steps = settings.steps.saturating_sub(begin);
+    Ok(Ending { steps, losses, entropy, tokens_per_second, gflops })
+}
+
+fn backends(engine: &mut Engine<CpuBackend>) -> Vec<&mut CpuBackend> {
+    engine.backends().collect()
+}
+
+/// The tokenizer that the checkpoint kept, or a new one.
+fn tokenizer(
+    settings: &Settings,
+    resumed: Option<&Checkpoint>,
+    text: &Text,
+    dims: &Dims,
+) -> Result<Tokenizer, ExecuteError> {
+    if settings.tokenizer == TokenizerKind::Bpe
+        && let Some(kept) = resumed.map(|checkpoint| checkpoint.tokenizer(dims.vocab)).transpose()?.flatten()
+    {
+        return Ok(kept);
+    }
+    Tokenizer::new(settings.tokenizer, &text.bytes, dims.vocab)
+}
+
+/// Refuses a run that needs more memory than the machine has at hand, before it is killed for it.
+fn fits(plan: &Verified) -> Result<(), ExecuteError> {
+    let mut needed: u64 = 0;
+    for rank in Rank::all(plan.ranks.len()) {
+        let held = Held::of(&plan.header, rank)?;
+        let arena = plan.ranks[rank.index()].peak.bytes.0;
+        needed = needed.saturating_add(arena).saturating_add(held.parameter_bytes());
+    }
+    match available_memory() {
+        Some(available) if needed > available => {
+            Err(ExecuteError::TooLarge { needed: Bytes(needed), available: Bytes(available) })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What the system says can be allocated without swapping; `None` where it does not say.
+fn available_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kibibytes.checked_mul(1024)
+}
+
+/// Parameters of the model; a tied embedding counts once.
+#[must_use]
+pub fn parameters(dims: &Dims) -> u64 {
+    let [layers, hidden, sequence, vocab] =
+        [dims.layers, dims.hidden, dims.sequence, dims.vocab].map(u64::from);
+    let layer = 12 * hidden * hidden + 13 * hidden;
+    let tables = if dims.tied { 1 } else { 2 };
+    layers * layer + tables * vocab * hidden + sequence * hidden + 2 * hidden
+}
+
+/// Floating-point operations of a step for each token: `6 * (12 L h² + V h) + 12 L s h`.
+///
+/// Six for each weight of a matrix product (two forward, four backward): `12 h²` in each of L layers and the output layer's `V h`.
+/// Attention's two products with the sequence: `4 s h` forward, twice that backward, the causal half not subtracted.
+#[must_use]
+#[allow(clippy::cast_precision_loss, reason = "a rate needs no more than 52 bits")]
+pub fn flops_per_token(dims: &Dims) -> f64 {
+    let [layers, hidden, sequence, vocab] =
+        [dims.layers, dims.hidden, dims.sequence, dims.vocab].map(f64::from);
+    6.0 * (12.0 * layers * hidden * hidden + vocab * hidden) + 12.0 * layers * sequence * hidden
+}
+
+/// How fast steps are.
+struct Pace {
+    tokens: f64,
+    flops: f64,
+    steps: f64,
+    time: Duration,
+}
+
+impl Pace {
+    #[allow(clippy::cast_precision_loss, reason = "a rate needs no more than 52 bits")]
+    fn new(header: &Header) -> Self {
+        let tokens = header.model.tokens() as f64 * f64::from(header.microbatches);
+        Self { tokens, flops: tokens * flops_per_token(&header.model), steps: 0.0, time: Duration::ZERO }
+    }
+
+    /// Counts a step; gives its tokens a second and 10^9 operations a second.
+    fn add(&mut self, time: Duration) -> (f64, f64) {
+        self.steps += 1.0;
+        self.time += time;
+        self.rates(1.0, time)
+    }
+
+    /// The same over all steps.
+    fn mean(&self) -> (f64, f64) {
+        self.rates(self.steps, self.time)
+    }
+
+    fn rates(&self, steps: f64, time: Duration) -> (f64, f64) {
+        let seconds = time.as_secs_f64().max(1e-9);
+        (self.tokens * steps / seconds, self.flops * steps / seconds / 1e9)
+    }
+}
