@@ -28,7 +28,7 @@ enum Command {
     /// Prove a plan right, or name every rule that it breaks (exit 0: sound, 1: refused, 2: usage)
     Verify(verify::VerifyArgs),
     /// Train a GPT by a schedule or a plan, a thread for each rank
-    Run(Box<RunCommand>),
+    Run(Box<run::RunArgs>),
     /// List the library's schedules and transforms
     List,
     /// Print a file of the library: a schedule, `prelude` or `vocab`
@@ -38,16 +38,6 @@ enum Command {
     },
     /// Print a `.sched` file in one form, in place
     Fmt(library::FmtArgs),
-}
-
-#[derive(Debug, clap::Args)]
-struct RunCommand {
-    #[command(flatten)]
-    job: job::JobArgs,
-    #[command(flatten)]
-    model: model::ModelArgs,
-    #[command(flatten)]
-    run: run::RunArgs,
 }
 
 /// How a command ends when it does not succeed.
@@ -82,7 +72,7 @@ pub(crate) fn main() -> ExitCode {
     let done = match cli.command {
         Command::Compile(args) => compile::compile(&args),
         Command::Verify(args) => verify::verify(&args),
-        Command::Run(command) => run_command(&command),
+        Command::Run(args) => run::run(&args),
         Command::List => {
             library::list();
             Ok(())
@@ -101,12 +91,6 @@ pub(crate) fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
-}
-
-fn run_command(command: &RunCommand) -> Result<(), Failure> {
-    let plan = command.job.plan(&command.model)?;
-    let hash = schedc::emit::plan_hash(&plan).to_string();
-    run::run(&command.run, &plan, hash).map_err(Failure::one)
 }
 
 /// Prints a diagnostic with its source. A reader that has gone away is not told.

@@ -12,8 +12,8 @@ use super::model::Train;
 use super::reference::Reference;
 use super::stored::gather;
 use super::watchdog::Limits;
-use crate::verify::Verified;
 use crate::ir::{Bytes, Compute, Microbatch, Op, Plan, Site, Stage};
+use crate::verify::Verified;
 
 /// The largest relative difference that passes.
 pub const TOLERANCE: f64 = 1e-5;

@@ -20,8 +20,8 @@ pub use super::machine::Finish;
 use super::machine::{Machine, RankError, Shared, Work};
 use super::prepare::{Action, Operand, Script, prepare};
 use super::watchdog::{Drill, Limits, Report, Scene, Status};
-use crate::verify::Verified;
 use crate::ir::{Bytes, Plan, Rank};
+use crate::verify::Verified;
 
 /// How long ranks may take to end after the run was given up.
 const GRACE: Duration = Duration::from_millis(900);

@@ -14,8 +14,8 @@ use super::model::{Held, Train};
 use super::stored::gather;
 use super::tokenizer::{Tokenizer, TokenizerKind};
 use super::watchdog::Limits;
-use crate::verify::Verified;
 use crate::ir::{Bytes, Dims, Header, Rank};
+use crate::verify::Verified;
 
 /// What a run should do.
 #[derive(Clone, Debug)]

@@ -19,12 +19,21 @@ pub(crate) fn tiny(layers: u32, tied: bool) -> Dims {
 }
 
 /// A schedule of the library, compiled and verified.
-pub(crate) fn library(schedule: &str, with: Option<&str>, ranks: u32, microbatches: u32, model: Dims) -> Verified {
+pub(crate) fn library(
+    schedule: &str,
+    with: Option<&str>,
+    ranks: u32,
+    microbatches: u32,
+    model: Dims,
+) -> Verified {
     let with: Vec<String> = with.iter().map(ToString::to_string).collect();
     let model = Model { layers: Some(model.layers), dims: model };
     let job = Job { input: Input::Library(schedule), with: &with, set: &[], ranks, microbatches, model };
     compile(&job, &mut Sources::default()).unwrap_or_else(|errors| {
-        panic!("{schedule} with {with:?} at p={ranks}, m={microbatches}: {:?}", miette::Report::new(errors.into_iter().next().unwrap()))
+        panic!(
+            "{schedule} with {with:?} at p={ranks}, m={microbatches}: {:?}",
+            miette::Report::new(errors.into_iter().next().unwrap())
+        )
     })
 }
 

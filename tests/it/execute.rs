@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use schedc::execute::ExecuteError;
 use schedc::execute::backend::{Backend, Batch, State, Tensor, Views};
 use schedc::execute::check::check;
 use schedc::execute::data::{Corpus, Text, Tokens};
@@ -12,7 +13,6 @@ use schedc::execute::interpreter::{Engine, Finish};
 use schedc::execute::model::Train;
 use schedc::execute::tokenizer::Tokenizer;
 use schedc::execute::watchdog::{Drill, Limits, Report};
-use schedc::execute::ExecuteError;
 use schedc::ir::{Bytes, Compute, Dims, Pass};
 use schedc::verify::{Options, Verified, verify};
 
@@ -226,7 +226,8 @@ fn an_engine_that_failed_takes_no_further_step() {
 fn a_pass_without_computes_is_refused_by_name() {
     let mut plan = one_f_one_b(2, 2, tiny(2, false)).into_plan();
     plan.header.catalog.kinds[1].computes = None;
-    let error = Engine::new(&verify(plan, &Options::default()).unwrap(), |_| Ok(IDLE), &Limits::default()).unwrap_err();
+    let error = Engine::new(&verify(plan, &Options::default()).unwrap(), |_| Ok(IDLE), &Limits::default())
+        .unwrap_err();
     assert!(matches!(&error, ExecuteError::NoCompute { kind } if kind == "B"), "{error}");
 }
 
@@ -234,7 +235,8 @@ fn a_pass_without_computes_is_refused_by_name() {
 fn a_foreign_class_is_refused_by_name() {
     let mut plan = one_f_one_b(2, 2, tiny(2, false)).into_plan();
     "router".clone_into(&mut plan.header.catalog.classes[0].name);
-    let error = Engine::new(&verify(plan, &Options::default()).unwrap(), |_| Ok(IDLE), &Limits::default()).unwrap_err();
+    let error = Engine::new(&verify(plan, &Options::default()).unwrap(), |_| Ok(IDLE), &Limits::default())
+        .unwrap_err();
     assert!(matches!(&error, ExecuteError::UnknownClass { class, .. } if class == "router"), "{error}");
 }
 

@@ -1,6 +1,5 @@
 //! The tests of schedc: one binary, one file for each topic, data beside it.
 
-
 mod compiled;
 mod execute;
 mod forms;
