@@ -4,7 +4,7 @@ use lalrpop_util::ParseError;
 
 use super::ast::{
     At, AtSite, BarrierOp, Clause, ClauseForm, DeclaredSite, Expr, ExprForm, Function, Operator, PassDecl,
-    Pattern, PatternForm, Placement, ScheduleForm, Site, Word,
+    Placement, ScheduleForm, Site, Word,
 };
 use super::error::SyntaxError;
 use super::lexer::{MAX_DEPTH, Token};
@@ -129,18 +129,6 @@ fn limited<'input>(count: usize, most: usize, what: &'static str, at: Span) -> B
 pub(crate) fn stream<'input>(pass: Word, keys: Vec<Expr>, at: Span) -> Built<'input, ScheduleForm> {
     limited(keys.len(), MAX_KEYS, "the list of sort keys", at)?;
     Ok(ScheduleForm::Stream { pass, keys })
-}
-
-/// A pattern in brackets; brackets around one group mean no more than one pair.
-pub(crate) fn group(inner: Pattern) -> PatternForm {
-    match inner.form {
-        PatternForm::Sequence(mut parts)
-            if parts.len() == 1 && matches!(parts[0].form, PatternForm::Sequence(_)) =>
-        {
-            parts.remove(0).form
-        }
-        form => form,
-    }
 }
 
 pub(crate) fn pass<'input>(
