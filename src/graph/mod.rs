@@ -104,9 +104,15 @@ impl<'a> Graph<'a> {
     }
 
     /// The position of a site and microbatch among those of one kind.
+    ///
+    /// Microbatch by microbatch: what runs at one time lies together, and no power of two lies between the ranks.
     #[must_use]
     pub fn slot(&self, site: Site, microbatch: Microbatch) -> usize {
-        site_index(site) * self.shape.microbatches as usize + microbatch.index()
+        let sites = match site {
+            Site::Stage(_) => self.shape.stages.len(),
+            Site::Rank(_) => self.shape.ranks as usize,
+        };
+        microbatch.index() * sites + site_index(site)
     }
 
     /// The rank that runs a pass.

@@ -28,12 +28,35 @@ pub enum Event {
 /// Counts down what every pass still waits for.
 #[derive(Debug)]
 pub struct Progress {
-    missing: Vec<u16>,
-    ready: Vec<Ticks>,
-    done: Vec<bool>,
-    contributions: Vec<u32>,
-    collected: Vec<Ticks>,
+    passes: Vec<State>,
+    gathers: Vec<Gather>,
     microbatches: usize,
+}
+
+/// One pass.
+#[derive(Clone, Debug)]
+struct State {
+    /// The moment that the last need so far arrived.
+    ready: Ticks,
+    /// Needs that have not arrived.
+    missing: u16,
+    done: bool,
+}
+
+impl State {
+    fn new(needs: usize) -> Self {
+        let missing = u16::try_from(needs).expect("a kind has few needs");
+        Self { ready: Ticks(0), missing, done: false }
+    }
+}
+
+/// One collective of one microbatch.
+#[derive(Clone, Debug)]
+struct Gather {
+    /// The moment of the last contribution so far.
+    last: Ticks,
+    /// Contributions that have not been made.
+    missing: u32,
 }
 
 impl Progress {
@@ -41,46 +64,38 @@ impl Progress {
     #[must_use]
     pub fn new(graph: &Graph<'_>) -> Self {
         let m = graph.shape.microbatches as usize;
-        let mut missing = Vec::with_capacity(graph.len());
+        let mut passes = Vec::with_capacity(graph.len());
         for kind in crate::ir::KindId::all(graph.catalog.kinds.len()) {
-            for site in graph.sites_of(kind) {
-                let needs = u16::try_from(graph.needs_at(kind, site)).expect("a kind has few needs");
-                missing.resize(missing.len() + m, needs);
-            }
+            let row: Vec<State> =
+                graph.sites_of(kind).map(|site| State::new(graph.needs_at(kind, site))).collect();
+            (0..m).for_each(|_| passes.extend_from_slice(&row));
         }
         let collectives = graph.catalog.collectives.len();
-        let mut contributions = Vec::with_capacity(collectives * m);
+        let mut gathers = Vec::with_capacity(collectives * m);
         for collective in CollectiveId::all(collectives) {
             let expected = u32::try_from(graph.contributors(collective)).expect("ids are 32 bits wide");
-            contributions.resize(contributions.len() + m, expected);
+            gathers.resize(gathers.len() + m, Gather { last: Ticks(0), missing: expected });
         }
-        Self {
-            ready: vec![Ticks(0); missing.len()],
-            done: vec![false; missing.len()],
-            missing,
-            collected: vec![Ticks(0); contributions.len()],
-            contributions,
-            microbatches: m,
-        }
+        Self { passes, gathers, microbatches: m }
     }
 
     /// Whether a pass has all that it needs at a moment.
     #[must_use]
     pub fn is_ready(&self, graph: &Graph<'_>, pass: Pass, now: Ticks) -> bool {
-        let index = graph.index(pass);
-        self.missing[index] == 0 && self.ready[index] <= now
+        let state = &self.passes[graph.index(pass)];
+        state.missing == 0 && state.ready <= now
     }
 
     /// Whether a pass has ended.
     #[must_use]
     pub fn is_done(&self, graph: &Graph<'_>, pass: Pass) -> bool {
-        self.done[graph.index(pass)]
+        self.passes[graph.index(pass)].done
     }
 
     /// Whether a collective still misses a contribution.
     #[must_use]
     pub fn is_collected(&self, collective: CollectiveId, microbatch: Microbatch) -> bool {
-        self.contributions[collective.index() * self.microbatches + microbatch.index()] == 0
+        self.gathers[collective.index() * self.microbatches + microbatch.index()].missing == 0
     }
 
     /// Notes that a pass has ended at `at` and appends what that sets off, collectives before their readers.
@@ -92,7 +107,7 @@ impl Progress {
         at: Ticks,
         events: &mut Vec<Event>,
     ) {
-        self.done[graph.index(pass)] = true;
+        self.passes[graph.index(pass)].done = true;
         let rank = graph.rank_of(pass.site);
         graph.for_dependents(pass, |dependent| {
             let far = graph.rank_of(dependent.site) != rank;
@@ -100,10 +115,11 @@ impl Progress {
         });
         for collective in graph.feeds(pass) {
             let index = collective.index() * self.microbatches + pass.microbatch.index();
-            self.contributions[index] -= 1;
-            self.collected[index] = self.collected[index].max(at);
-            if self.contributions[index] == 0 {
-                let at = self.collected[index] + costs.collective(collective);
+            let gather = &mut self.gathers[index];
+            gather.missing -= 1;
+            gather.last = gather.last.max(at);
+            if gather.missing == 0 {
+                let at = gather.last + costs.collective(collective);
                 events.push(Event::Collected { collective, microbatch: pass.microbatch, at });
                 graph.for_readers(collective, pass.microbatch, |reader| {
                     self.arrive(graph, reader, at, events)
@@ -113,11 +129,11 @@ impl Progress {
     }
 
     fn arrive(&mut self, graph: &Graph<'_>, pass: Pass, at: Ticks, events: &mut Vec<Event>) {
-        let index = graph.index(pass);
-        self.ready[index] = self.ready[index].max(at);
-        self.missing[index] -= 1;
-        if self.missing[index] == 0 {
-            events.push(Event::Ready { pass, at: self.ready[index] });
+        let state = &mut self.passes[graph.index(pass)];
+        state.ready = state.ready.max(at);
+        state.missing -= 1;
+        if state.missing == 0 {
+            events.push(Event::Ready { pass, at: state.ready });
         }
     }
 }

@@ -5,6 +5,8 @@
 
 use std::collections::VecDeque;
 
+use smallvec::SmallVec;
+
 use super::forms::{FormId, Forms};
 use crate::ir::{Buffer, BufferId, Bytes, ClassId, InstrId, LaneId, Peak, Place};
 
@@ -31,11 +33,18 @@ struct Slot {
     offset: u64,
     pool: usize,
     /// The buffers that share it, one for each form.
-    names: Vec<(FormId, BufferId)>,
+    names: SmallVec<[(FormId, BufferId); 2]>,
     writer: Option<(LaneId, InstrId)>,
     /// The last access from each lane since the slot was last written, the write included.
-    accesses: Vec<(LaneId, InstrId)>,
+    accesses: SmallVec<[(LaneId, InstrId); 4]>,
     readers: u32,
+}
+
+impl Slot {
+    fn at(offset: u64, pool: usize) -> Self {
+        let (names, accesses) = (SmallVec::new(), SmallVec::new());
+        Self { offset, pool, names, writer: None, accesses, readers: 0 }
+    }
 }
 
 impl Buffers {
@@ -116,9 +125,7 @@ impl Buffers {
 
     /// The gradient of a tied embedding: beside the arena, never freed.
     pub(super) fn tied_gradient(&mut self, class: ClassId, shape: Vec<u64>) -> BufferId {
-        let slot =
-            Slot { offset: 0, pool: 0, names: Vec::new(), writer: None, accesses: Vec::new(), readers: 0 };
-        self.slots.push(slot);
+        self.slots.push(Slot::at(0, 0));
         self.push(Buffer { class, shape, place: Place::TiedGradient }, self.slots.len() - 1)
     }
 
@@ -136,8 +143,7 @@ impl Buffers {
     fn new_slot(&mut self, bytes: u64, pool: usize) -> usize {
         let offset = self.extent.next_multiple_of(ALIGNMENT);
         self.extent = offset + bytes;
-        let (names, accesses) = (Vec::new(), Vec::new());
-        self.slots.push(Slot { offset, pool, names, writer: None, accesses, readers: 0 });
+        self.slots.push(Slot::at(offset, pool));
         self.slots.len() - 1
     }
 }

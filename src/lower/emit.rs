@@ -170,7 +170,7 @@ impl<'a> Emitter<'a> {
 
     fn collected_at(&self, id: CollectiveId, rank: Rank, microbatch: Microbatch) -> usize {
         let shape = self.graph.shape;
-        (id.index() * shape.ranks as usize + rank.index()) * shape.microbatches as usize + microbatch.index()
+        (id.index() * shape.microbatches as usize + microbatch.index()) * shape.ranks as usize + rank.index()
     }
 
     /// The slot of a site's state: stages first, then ranks.
@@ -179,7 +179,8 @@ impl<'a> Emitter<'a> {
             Site::Stage(_) => 0,
             Site::Rank(_) => self.graph.shape.stages.len(),
         };
-        (before + site_index(pass.site)) * self.graph.shape.microbatches as usize + pass.microbatch.index()
+        let sites = self.graph.shape.stages.len() + self.graph.shape.ranks as usize;
+        pass.microbatch.index() * sites + before + site_index(pass.site)
     }
 
     /// Reads and frees the state of a pass's site.

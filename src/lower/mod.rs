@@ -17,7 +17,7 @@ pub use error::LowerError;
 
 use crate::cost::Costs;
 use crate::graph::Graph;
-use crate::ir::{Group, Header, Plan, Rank, Schedule};
+use crate::ir::{Catalog, Group, Header, Plan, Rank, Schedule};
 
 /// Adds everything that the ranks need to run their orders together.
 ///
@@ -41,9 +41,21 @@ fn header(schedule: &Schedule) -> Header {
         microbatches: schedule.shape.microbatches,
         stages: schedule.shape.stages.clone(),
         model: schedule.model,
-        catalog: schedule.catalog.clone(),
+        catalog: without_spans(&schedule.catalog),
         groups: groups(schedule),
     }
+}
+
+/// A plan outlives its source, so that what is read back from a file equals what was written.
+fn without_spans(catalog: &Catalog) -> Catalog {
+    let mut catalog = catalog.clone();
+    catalog.classes.iter_mut().for_each(|class| class.span = None);
+    catalog.collectives.iter_mut().for_each(|collective| collective.span = None);
+    for kind in &mut catalog.kinds {
+        kind.span = None;
+        kind.needs.iter_mut().for_each(|need| need.span = None);
+    }
+    catalog
 }
 
 /// `g0` is all ranks, where a collective needs them; the ends of the pipeline follow, where they share a tied embedding.
