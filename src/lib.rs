@@ -1,10 +1,17 @@
 //! schedc compiles a declarative pipeline schedule into one instruction stream per rank, proves the streams right and runs them.
 
 pub mod cost;
+pub mod diag;
+pub mod driver;
+pub mod emit;
 pub mod execute;
 pub mod graph;
+pub mod import;
 pub mod ir;
 pub mod lower;
 pub mod order;
+pub mod resolve;
 pub mod source;
+pub mod syntax;
 pub mod transform;
+pub mod verify;

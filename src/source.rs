@@ -5,6 +5,7 @@ use std::sync::Arc;
 use miette::NamedSource;
 
 use crate::ir::FileId;
+use crate::syntax::{self, ast};
 
 /// A file of the standard library: its path below `stdlib/` and its text.
 pub struct Embedded {
@@ -32,6 +33,9 @@ pub struct Sources {
 
 impl Sources {
     /// Adds a text under the name that diagnostics show.
+    ///
+    /// # Panics
+    /// When a compilation reads more than 65,536 files.
     pub fn add(&mut self, name: impl Into<String>, text: impl Into<Arc<str>>) -> FileId {
         let id = FileId(u16::try_from(self.files.len()).expect("a compilation reads few files"));
         self.files.push((name.into(), text.into()));
@@ -50,4 +54,93 @@ impl Sources {
         let (name, text) = &self.files[usize::from(file.0)];
         NamedSource::new(name, Arc::clone(text))
     }
+}
+
+/// The standard library as trees; its schedules and transforms can be looked up by name.
+#[derive(Clone, Debug)]
+pub struct Library {
+    files: Vec<ast::File>,
+}
+
+/// A schedule or a transform of the library.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry<'library> {
+    /// Its name.
+    pub name: &'library str,
+    /// The first sentence of its comment.
+    pub summary: &'library str,
+    /// The file that holds it.
+    pub file: FileId,
+}
+
+impl Library {
+    /// Adds the library's texts to the sources and reads them.
+    ///
+    /// # Panics
+    /// When a file of the library cannot be read; a test keeps it from being built so.
+    #[must_use]
+    pub fn load(sources: &mut Sources) -> Self {
+        let files = STDLIB.iter().map(|file| {
+            let id = sources.add(format!("stdlib/{}.sched", file.name), file.text);
+            syntax::parse(id, file.text).expect("the library is well spelt")
+        });
+        Self { files: files.collect() }
+    }
+
+    /// Its trees, in the order of [`STDLIB`]; what [`crate::resolve::Request::library`] takes.
+    #[must_use]
+    pub fn files(&self) -> &[ast::File] {
+        &self.files
+    }
+
+    /// The file that holds a schedule.
+    #[must_use]
+    pub fn schedule(&self, name: &str) -> Option<&ast::File> {
+        self.files.iter().find(|file| file.schedules().any(|schedule| schedule.name.text == name))
+    }
+
+    /// Every schedule.
+    pub fn schedules(&self) -> impl Iterator<Item = Entry<'_>> + Clone {
+        self.files.iter().flat_map(|file| {
+            file.schedules().map(|schedule| entry(file, &schedule.name, schedule.span)).collect::<Vec<_>>()
+        })
+    }
+
+    /// Every transform.
+    pub fn transforms(&self) -> impl Iterator<Item = Entry<'_>> + Clone {
+        self.files.iter().flat_map(|file| {
+            file.transforms()
+                .map(|transform| entry(file, &transform.name, transform.span))
+                .collect::<Vec<_>>()
+        })
+    }
+
+    /// The text that `schedc show` prints for a name: a file's, or that of the file with this schedule or transform.
+    #[must_use]
+    pub fn show(&self, name: &str) -> Option<&'static str> {
+        let by_file = STDLIB.iter().find(|file| file.name == name);
+        let holds = |file: &ast::File| {
+            file.schedules().any(|schedule| schedule.name.text == name)
+                || file.transforms().any(|transform| transform.name.text == name)
+        };
+        let by_content = || self.files.iter().position(holds).map(|index| &STDLIB[index]);
+        by_file.or_else(by_content).map(|file| file.text)
+    }
+}
+
+fn entry<'library>(
+    file: &'library ast::File,
+    name: &'library ast::Word,
+    item: crate::ir::Span,
+) -> Entry<'library> {
+    let first = file.docs(item).into_iter().next().unwrap_or_default();
+    Entry { name: &name.text, summary: first_sentence(first), file: file.id }
+}
+
+/// A line up to the end of its first sentence: a full stop, a space and a capital or a digit.
+fn first_sentence(line: &str) -> &str {
+    let mut ends = line.match_indices(". ").filter(|(at, _)| {
+        line[at + 2..].starts_with(|next: char| next.is_uppercase() || next.is_ascii_digit())
+    });
+    ends.next().map_or(line, |(at, _)| &line[..=at]).trim()
 }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::Verified;
 use super::backend::Batch;
 use super::cpu::CpuBackend;
 use super::data::Tokens;
@@ -14,6 +13,7 @@ use super::reference::Reference;
 use super::stored::gather;
 use super::watchdog::Limits;
 use crate::ir::{Bytes, Compute, Microbatch, Op, Plan, Site, Stage};
+use crate::verify::Verified;
 
 /// The largest relative difference that passes.
 pub const TOLERANCE: f64 = 1e-5;

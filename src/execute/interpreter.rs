@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::Verified;
 use super::arena::Arena;
 use super::backend::Backend;
 use super::data::Tokens;
@@ -22,6 +21,7 @@ use super::machine::{Machine, RankError, Shared, Work};
 use super::prepare::{Action, Operand, Script, prepare};
 use super::watchdog::{Drill, Limits, Report, Scene, Status};
 use crate::ir::{Bytes, Plan, Rank};
+use crate::verify::Verified;
 
 /// How long ranks may take to end after the run was given up.
 const GRACE: Duration = Duration::from_millis(900);

@@ -1,7 +1,7 @@
 //! Executes a verified plan: a backend runs the passes of a rank, whoever walks the plan moves the buffers.
 //!
 //! [`backend`] is the door between the two. [`model`] says which parameters a rank holds, how they start and how the buffers
-//! of a pass are cut; [`cpu`] computes; [`reference`] is the same model without a pipeline, to hold the others against.
+//! of a pass are cut; [`cpu`] computes; [`mod@reference`] is the same model without a pipeline, to hold the others against.
 //! [`interpreter`] walks the plan: `prepare` resolves it, `machine` is one rank at work, `transport` what lies between ranks,
 //! [`watchdog`] what is said when a run ends badly. [`train`] is a whole run: [`data`], [`tokenizer`], [`checkpoint`], [`check`],
 //! [`dump`].
@@ -27,13 +27,3 @@ mod views;
 pub mod watchdog;
 
 pub use error::ExecuteError;
-
-/// A plan that broke no rule.
-#[derive(Clone, Debug)]
-pub struct Verified(pub crate::ir::Plan);
-impl std::ops::Deref for Verified {
-    type Target = crate::ir::Plan;
-    fn deref(&self) -> &crate::ir::Plan {
-        &self.0
-    }
-}

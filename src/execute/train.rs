@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::Verified;
 use super::check::{CheckReport, check};
 use super::checkpoint::{Checkpoint, Identity, save};
 use super::cpu::CpuBackend;
@@ -16,6 +15,7 @@ use super::stored::gather;
 use super::tokenizer::{Tokenizer, TokenizerKind};
 use super::watchdog::Limits;
 use crate::ir::{Bytes, Dims, Header, Rank};
+use crate::verify::Verified;
 
 /// What a run should do.
 #[derive(Clone, Debug)]

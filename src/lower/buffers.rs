@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 
+use super::forms::{FormId, Forms};
 use crate::ir::{Buffer, BufferId, Bytes, ClassId, InstrId, LaneId, Peak, Place};
 
 /// Every slot starts at a multiple of this: a cache line, and what 16-byte accesses of a device want.
@@ -16,8 +17,8 @@ pub(super) struct Buffers {
     buffers: Vec<Buffer>,
     slot_of: Vec<usize>,
     slots: Vec<Slot>,
-    /// Free slots by size; there are few sizes.
-    pools: Vec<(u64, VecDeque<usize>)>,
+    /// Free slots by size.
+    pools: Vec<VecDeque<usize>>,
     resting: Vec<usize>,
     /// By class.
     live: Vec<u32>,
@@ -29,8 +30,8 @@ pub(super) struct Buffers {
 struct Slot {
     offset: u64,
     pool: usize,
-    /// The buffers that share it, one for each class and shape.
-    names: Vec<BufferId>,
+    /// The buffers that share it, one for each form.
+    names: Vec<(FormId, BufferId)>,
     writer: Option<(LaneId, InstrId)>,
     /// The last access from each lane since the slot was last written, the write included.
     accesses: Vec<(LaneId, InstrId)>,
@@ -38,28 +39,27 @@ struct Slot {
 }
 
 impl Buffers {
-    pub(super) fn new(classes: usize) -> Self {
-        Self { live: vec![0; classes], peak: vec![0; classes], ..Self::default() }
+    pub(super) fn new(classes: usize, forms: &Forms) -> Self {
+        let pools = vec![VecDeque::new(); forms.pools()];
+        Self { pools, live: vec![0; classes], peak: vec![0; classes], ..Self::default() }
     }
 
     /// A buffer that `readers` instructions will read.
-    pub(super) fn allocate(&mut self, class: ClassId, shape: &[u64], readers: u32) -> BufferId {
-        let bytes = Buffer { class, shape: shape.to_vec(), place: Place::TiedGradient }.bytes().0;
-        let pool = self.pool(bytes);
-        let slot = self.pools[pool].1.pop_front().unwrap_or_else(|| self.new_slot(bytes, pool));
+    pub(super) fn allocate(&mut self, forms: &Forms, id: FormId, readers: u32) -> BufferId {
+        let form = forms.get(id);
+        let class = form.class.index();
+        let free = self.pools[form.pool].pop_front();
+        let slot = free.unwrap_or_else(|| self.new_slot(form.bytes, form.pool));
         self.slots[slot].readers = readers;
-        self.live[class.index()] += 1;
-        self.peak[class.index()] = self.peak[class.index()].max(self.live[class.index()]);
-        let alike = |id: &&BufferId| {
-            self.buffers[id.index()].class == class && self.buffers[id.index()].shape == shape
-        };
-        if let Some(&id) = self.slots[slot].names.iter().find(alike) {
-            return id;
+        self.live[class] += 1;
+        self.peak[class] = self.peak[class].max(self.live[class]);
+        if let Some(&(_, buffer)) = self.slots[slot].names.iter().find(|(named, _)| *named == id) {
+            return buffer;
         }
         let place = Place::Arena(Bytes(self.slots[slot].offset));
-        let id = self.push(Buffer { class, shape: shape.to_vec(), place }, slot);
-        self.slots[slot].names.push(id);
-        id
+        let buffer = self.push(Buffer { class: form.class, shape: form.shape.clone(), place }, slot);
+        self.slots[slot].names.push((id, buffer));
+        buffer
     }
 
     /// Counts a reader off. Returns whether it was the last.
@@ -76,14 +76,14 @@ impl Buffers {
         if rest {
             self.resting.push(slot);
         } else {
-            self.pools[self.slots[slot].pool].1.push_back(slot);
+            self.pools[self.slots[slot].pool].push_back(slot);
         }
     }
 
     /// Ends the rest of slots that messages have read.
     pub(super) fn wake(&mut self) {
         for slot in self.resting.drain(..) {
-            self.pools[self.slots[slot].pool].1.push_back(slot);
+            self.pools[self.slots[slot].pool].push_back(slot);
         }
     }
 
@@ -131,13 +131,6 @@ impl Buffers {
         self.buffers.push(buffer);
         self.slot_of.push(slot);
         BufferId::new(self.buffers.len() - 1)
-    }
-
-    fn pool(&mut self, bytes: u64) -> usize {
-        self.pools.iter().position(|(size, _)| *size == bytes).unwrap_or_else(|| {
-            self.pools.push((bytes, VecDeque::new()));
-            self.pools.len() - 1
-        })
     }
 
     fn new_slot(&mut self, bytes: u64, pool: usize) -> usize {

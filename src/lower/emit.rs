@@ -1,6 +1,7 @@
 //! What ends, first to last -> each rank's instructions.
 
 use super::error::LowerError;
+use super::forms::Forms;
 use super::rank::RankList;
 use super::uses::{Uses, direct};
 use crate::graph::{Graph, site_index};
@@ -15,6 +16,7 @@ const COMPUTE: LaneId = LaneId(0);
 pub(super) struct Emitter<'a> {
     graph: &'a Graph<'a>,
     uses: Uses,
+    forms: Forms,
     ranks: Vec<RankList>,
     /// Where each value lies on the rank that computed it; by kind, slot and port.
     produced: Table,
@@ -73,10 +75,12 @@ impl<'a> Emitter<'a> {
                 _ => false,
             })
         });
+        let forms = Forms::new(graph);
         Ok(Self {
             graph,
             uses: Uses::new(graph),
-            ranks: (0..p).map(|_| RankList::new(catalog.classes.len(), per_rank)).collect(),
+            ranks: (0..p).map(|_| RankList::new(catalog.classes.len(), &forms, per_rank)).collect(),
+            forms,
             produced: Table::new(kinds().map(|(slots, kind)| (slots, kind.gives.len()))),
             received: Table::new(kinds().map(|(slots, kind)| (slots, kind.needs.len()))),
             collected: vec![None; catalog.collectives.len() * p * m],
@@ -103,13 +107,14 @@ impl<'a> Emitter<'a> {
         for (port, &class) in kind.gives.iter().enumerate() {
             let readers = self.uses.of(pass.kind, pass.site, Port::new(port)).readers;
             if readers > 0 {
-                let shape = shape(self.graph, class, pass.site);
-                let id = self.ranks[rank.index()].write(class, shape, readers);
+                let form = self.forms.of_class(class, pass.site);
+                let id = self.ranks[rank.index()].write(&self.forms, form, readers);
                 *self.produced.cell(pass.kind.index(), slot, port) = Some(id);
             }
         }
         for &class in &kind.makes {
-            let id = self.ranks[rank.index()].write(class, shape(self.graph, class, pass.site), 0);
+            let form = self.forms.of_class(class, pass.site);
+            let id = self.ranks[rank.index()].write(&self.forms, form, 0);
             let at = self.state_slot(pass);
             *self.state.cell(class.index(), at, 0) = Some(id);
         }
@@ -202,8 +207,7 @@ impl<'a> Emitter<'a> {
     fn messages(&mut self, pass: Pass, rank: Rank, port: Port) {
         let peers = &self.uses.of(pass.kind, pass.site, port).peers;
         let slot = self.graph.slot(pass.site, pass.microbatch);
-        let shape = shape(self.graph, self.graph.catalog.kind(pass.kind).gives[port.index()], pass.site);
-        let class = self.graph.catalog.kind(pass.kind).gives[port.index()];
+        let form = self.forms.of_class(self.graph.catalog.kind(pass.kind).gives[port.index()], pass.site);
         let value = Value { pass, port };
         for (peer, readers) in peers {
             let list = &mut self.ranks[rank.index()];
@@ -215,7 +219,7 @@ impl<'a> Emitter<'a> {
             let lane = list.lane(Lane::Send(*peer));
             list.issue(Op::Send { to: *peer, value }, lane, true);
             let list = &mut self.ranks[peer.index()];
-            let id = list.write(class, shape, readers.len() as u32);
+            let id = list.write(&self.forms, form, readers.len() as u32);
             let lane = list.lane(Lane::Recv(rank));
             list.issue(Op::Recv { from: rank, value }, lane, false);
             for reader in readers {
@@ -235,9 +239,9 @@ impl<'a> Emitter<'a> {
         let root = root_of(self.graph, id);
         let source = source_site(self.graph, collective.source);
         let class = self.graph.catalog.kind(collective.kind).gives[collective.port.index()];
-        let part = shape(self.graph, class, source.unwrap_or(Site::Rank(Rank(0))));
-        let elements = part.iter().product();
-        let result = result_shape(collective.op, part, p);
+        let part = self.forms.get(self.forms.of_class(class, source.unwrap_or(Site::Rank(Rank(0)))));
+        let elements = part.bytes / 4;
+        let form = self.forms.of_collective(id);
         let payload = Payload::Value { collective: id, microbatch };
         let op = Op::Collective { payload, op: collective.op, group: GroupId(0), root, elements };
         for rank in Rank::all(p as usize) {
@@ -253,7 +257,7 @@ impl<'a> Emitter<'a> {
             };
             if writes {
                 let readers = self.uses.collected(id, rank);
-                let written = self.ranks[rank.index()].write(class, &result, readers);
+                let written = self.ranks[rank.index()].write(&self.forms, form, readers);
                 let at = self.collected_at(id, rank, microbatch);
                 self.collected[at] = Some(written);
                 if readers == 0 {
@@ -313,22 +317,6 @@ fn check(schedule: &Schedule) -> Result<(), LowerError> {
         }
     }
     Ok(())
-}
-
-/// The shape of a class for passes at a site.
-fn shape<'a>(graph: &Graph<'a>, class: ClassId, site: Site) -> &'a [u64] {
-    match site {
-        Site::Stage(stage) => &graph.catalog.class(class).at_stage[stage.index()],
-        Site::Rank(_) => &graph.catalog.class(class).at_rank,
-    }
-}
-
-fn result_shape(op: CollectiveOp, part: &[u64], ranks: u32) -> Vec<u64> {
-    match op {
-        CollectiveOp::AllGather => [&[u64::from(ranks)], part].concat(),
-        CollectiveOp::ReduceScatter => vec![part.iter().product::<u64>().div_ceil(u64::from(ranks))],
-        CollectiveOp::Broadcast | CollectiveOp::Reduce | CollectiveOp::AllReduce => part.to_vec(),
-    }
 }
 
 fn source_site(graph: &Graph<'_>, source: Where) -> Option<Site> {

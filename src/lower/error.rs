@@ -3,6 +3,7 @@
 use miette::Diagnostic;
 use thiserror::Error;
 
+use crate::diag::Located;
 use crate::graph::Deadlock;
 use crate::ir::{FileId, Span};
 
@@ -45,10 +46,8 @@ pub enum LowerError {
     },
 }
 
-impl LowerError {
-    /// The file that the labels point into.
-    #[must_use]
-    pub fn file(&self) -> Option<FileId> {
+impl Located for LowerError {
+    fn file(&self) -> Option<FileId> {
         match self {
             Self::Deadlock(deadlock) => deadlock.file(),
             Self::HalfSharded { at, .. } | Self::ClassMadeTwice { at, .. } => at.map(|at| at.file),

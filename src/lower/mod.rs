@@ -8,6 +8,7 @@
 mod buffers;
 mod emit;
 mod error;
+mod forms;
 mod rank;
 mod timeline;
 mod uses;

@@ -1,7 +1,8 @@
 //! One rank's list while it is being written: lanes, waits, buffers.
 
 use super::buffers::Buffers;
-use crate::ir::{BufferId, ClassId, InstrId, Lane, LaneId, Op, Operands, RankPlan};
+use super::forms::{FormId, Forms};
+use crate::ir::{BufferId, InstrId, Lane, LaneId, Op, Operands, RankPlan};
 
 /// One rank's list and what is known of its end.
 #[derive(Debug)]
@@ -20,13 +21,13 @@ pub(super) struct RankList {
 }
 
 impl RankList {
-    pub(super) fn new(classes: usize, instrs: usize) -> Self {
+    pub(super) fn new(classes: usize, forms: &Forms, instrs: usize) -> Self {
         let mut plan = RankPlan { lanes: vec![Lane::Compute], ..RankPlan::default() };
         plan.instrs.reserve(instrs);
         plan.pool.reserve(instrs * 4);
         Self {
             plan,
-            buffers: Buffers::new(classes),
+            buffers: Buffers::new(classes, forms),
             last: vec![None],
             waited: vec![vec![None]],
             reads: Vec::new(),
@@ -70,8 +71,8 @@ impl RankList {
     }
 
     /// Writes a new buffer. One that nobody reads is freed at once.
-    pub(super) fn write(&mut self, class: ClassId, shape: &[u64], readers: u32) -> BufferId {
-        let id = self.buffers.allocate(class, shape, readers);
+    pub(super) fn write(&mut self, forms: &Forms, form: FormId, readers: u32) -> BufferId {
+        let id = self.buffers.allocate(forms, form, readers);
         self.writes.push(id.0);
         id
     }
@@ -114,10 +115,10 @@ impl RankList {
             }
         }
         for at in 0..self.writes.len() {
-            for access in 0..self.buffers.accesses(BufferId(self.writes[at])).len() {
-                let (other, instr) = self.buffers.accesses(BufferId(self.writes[at]))[access];
-                self.wait(lane, other, instr);
-            }
+            self.wait_for_accesses(lane, BufferId(self.writes[at]));
+        }
+        for at in 0..self.frees.len() {
+            self.wait_for_accesses(lane, BufferId(self.frees[at]));
         }
         let (reads, writes, frees, waits) = (&self.reads, &self.writes, &self.frees, &self.waits);
         let instr = self.plan.push(op, lane, Operands { reads, writes, frees, waits });
@@ -127,6 +128,14 @@ impl RankList {
         self.frees.drain(..).for_each(|id| self.buffers.release(BufferId(id), rest));
         self.waits.clear();
         instr
+    }
+
+    /// Waits for everybody who has used a slot since it was last written.
+    fn wait_for_accesses(&mut self, lane: LaneId, id: BufferId) {
+        for access in 0..self.buffers.accesses(id).len() {
+            let (other, instr) = self.buffers.accesses(id)[access];
+            self.wait(lane, other, instr);
+        }
     }
 
     /// The list.

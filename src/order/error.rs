@@ -3,6 +3,7 @@
 use miette::Diagnostic;
 use thiserror::Error;
 
+use crate::diag::Located;
 use crate::ir::{FileId, Rank, Span};
 
 /// Why a pattern gives no order.
@@ -83,17 +84,6 @@ pub enum OrderError {
 }
 
 impl OrderError {
-    /// The file that the labels point into.
-    #[must_use]
-    pub fn file(&self) -> FileId {
-        match self {
-            Self::TooMany { at, .. }
-            | Self::LeftOver { at, .. }
-            | Self::Endless { at, .. }
-            | Self::NoSuchChunk { at, .. } => at.file,
-        }
-    }
-
     /// One error of each kind and place: 64 ranks that fail alike are one mistake.
     pub(super) fn distinct(errors: Vec<Self>) -> Vec<Self> {
         let mut kept: Vec<Self> = Vec::new();
@@ -116,5 +106,11 @@ impl OrderError {
             | Self::Endless { at, .. }
             | Self::NoSuchChunk { at, .. } => *at,
         }
+    }
+}
+
+impl Located for OrderError {
+    fn file(&self) -> Option<FileId> {
+        Some(self.place().file)
     }
 }

@@ -3,6 +3,7 @@
 use miette::Diagnostic;
 use thiserror::Error;
 
+use crate::diag::Located;
 use crate::graph::Deadlock;
 use crate::ir::{FileId, Rank, Span};
 
@@ -30,10 +31,8 @@ pub enum TransformError {
     },
 }
 
-impl TransformError {
-    /// The file that the labels point into.
-    #[must_use]
-    pub fn file(&self) -> Option<FileId> {
+impl Located for TransformError {
+    fn file(&self) -> Option<FileId> {
         match self {
             Self::Deadlock(deadlock) => deadlock.file(),
             Self::LimitTooTight { at, .. } => Some(at.file),

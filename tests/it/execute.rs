@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use schedc::execute::ExecuteError;
 use schedc::execute::backend::{Backend, Batch, State, Tensor, Views};
 use schedc::execute::check::check;
 use schedc::execute::data::{Corpus, Text, Tokens};
@@ -12,10 +13,10 @@ use schedc::execute::interpreter::{Engine, Finish};
 use schedc::execute::model::Train;
 use schedc::execute::tokenizer::Tokenizer;
 use schedc::execute::watchdog::{Drill, Limits, Report};
-use schedc::execute::{ExecuteError, Verified};
 use schedc::ir::{Bytes, Compute, Dims, Pass};
+use schedc::verify::{Options, Verified, verify};
 
-use crate::plans::{Vocabulary, one_f_one_b, spread, tiny};
+use crate::compiled::{SCHEDULES, TRANSFORMS, library, one_f_one_b, tiny};
 
 /// Counts the allocations of threads named like ranks.
 struct Counting;
@@ -113,37 +114,49 @@ pub(crate) fn matrix(plans: impl IntoIterator<Item = (String, Verified)>) {
     }
 }
 
-#[test]
-fn one_f_one_b_repeats_the_model_without_a_schedule_bit_for_bit() {
-    let cases = [(1, 1), (1, 3), (2, 1), (2, 3), (4, 2), (4, 8)];
-    matrix(cases.into_iter().flat_map(|(ranks, microbatches)| {
-        [false, true].map(|tied| {
-            let plan = one_f_one_b(ranks, microbatches, tiny(ranks, tied));
-            (format!("p={ranks} m={microbatches} tied={tied}"), plan)
-        })
-    }));
+/// A library schedule under every transform, over p × m × tied.
+fn sweep(schedule: &str) {
+    for with in TRANSFORMS {
+        for (ranks, microbatches) in [1, 2, 4].into_iter().flat_map(|p| [1, 2, 3, 8].map(|m| (p, m))) {
+            for tied in [false, true] {
+                // As many layers as the looped schedules have stages.
+                let model = Dims { vocab: 256 + 5, ..tiny(2 * ranks, tied) };
+                let name = format!("{schedule} with {with:?} at p={ranks}, m={microbatches}, tied={tied}");
+                matrix([(name, library(schedule, with, ranks, microbatches, model))]);
+            }
+        }
+    }
+}
+
+macro_rules! sweeps {
+    ($($test:ident: $at:literal),* $(,)?) => {
+        $(#[test]
+        fn $test() {
+            sweep(SCHEDULES[$at]);
+        })*
+
+        #[test]
+        fn every_schedule_is_swept() {
+            assert_eq!([$($at),*], std::array::from_fn::<usize, { SCHEDULES.len() }, _>(|at| at));
+        }
+    };
+}
+
+// One test for each schedule, so that they share the cores.
+sweeps! {
+    gpipe_repeats_the_model_without_a_schedule: 0,
+    one_f_one_b_repeats_the_model_without_a_schedule: 1,
+    eager_1f1b_repeats_the_model_without_a_schedule: 2,
+    interleaved_repeats_the_model_without_a_schedule: 3,
+    looped_bfs_repeats_the_model_without_a_schedule: 4,
+    zb_h1_repeats_the_model_without_a_schedule: 5,
+    zb_h2_repeats_the_model_without_a_schedule: 6,
 }
 
 #[test]
-fn spread_vocabularies_agree_with_the_model_without_a_schedule() {
-    let shapes = [(1, 1), (1, 2), (2, 1), (2, 3), (4, 2), (4, 8)];
-    let ways = [Vocabulary::One, Vocabulary::Two, Vocabulary::Interlaced];
-    matrix(shapes.into_iter().flat_map(|(ranks, microbatches)| {
-        ways.into_iter().flat_map(move |way| {
-            [false, true].map(|tied| {
-                let plan = spread(ranks, microbatches, tiny(ranks, tied), way);
-                (format!("p={ranks} m={microbatches} tied={tied} {way:?}"), plan)
-            })
-        })
-    }));
-}
-
-#[test]
-fn a_vocabulary_that_the_ranks_do_not_divide_is_spread_all_the_same() {
-    let model = Dims { vocab: 257, ..tiny(3, false) };
-    matrix([("p=3".to_owned(), spread(3, 4, model, Vocabulary::Two))]);
+fn more_ranks_than_the_vocabulary_fills_work() {
     let model = Dims { vocab: 257, ..tiny(32, true) };
-    matrix([("p=32".to_owned(), spread(32, 4, model, Vocabulary::One))]);
+    matrix([("p=32".to_owned(), library("1f1b", Some("vocab-1"), 32, 4, model))]);
 }
 
 #[test]
@@ -217,17 +230,19 @@ fn an_engine_that_failed_takes_no_further_step() {
 
 #[test]
 fn a_pass_without_computes_is_refused_by_name() {
-    let mut plan = one_f_one_b(2, 2, tiny(2, false)).0;
+    let mut plan = one_f_one_b(2, 2, tiny(2, false)).into_plan();
     plan.header.catalog.kinds[1].computes = None;
-    let error = Engine::new(&Verified(plan), |_| Ok(IDLE), &Limits::default()).unwrap_err();
+    let error = Engine::new(&verify(plan, &Options::default()).unwrap(), |_| Ok(IDLE), &Limits::default())
+        .unwrap_err();
     assert!(matches!(&error, ExecuteError::NoCompute { kind } if kind == "B"), "{error}");
 }
 
 #[test]
 fn a_foreign_class_is_refused_by_name() {
-    let mut plan = one_f_one_b(2, 2, tiny(2, false)).0;
+    let mut plan = one_f_one_b(2, 2, tiny(2, false)).into_plan();
     "router".clone_into(&mut plan.header.catalog.classes[0].name);
-    let error = Engine::new(&Verified(plan), |_| Ok(IDLE), &Limits::default()).unwrap_err();
+    let error = Engine::new(&verify(plan, &Options::default()).unwrap(), |_| Ok(IDLE), &Limits::default())
+        .unwrap_err();
     assert!(matches!(&error, ExecuteError::UnknownClass { class, .. } if class == "router"), "{error}");
 }
 

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use safetensors::SafeTensors;
+use schedc::execute::ExecuteError;
 use schedc::execute::check::CheckReport;
 use schedc::execute::checkpoint::Checkpoint;
 use schedc::execute::data::{Corpus, Text};
@@ -12,10 +13,10 @@ use schedc::execute::model::Train;
 use schedc::execute::tokenizer::{Tokenizer, TokenizerKind};
 use schedc::execute::train::{Listener, Opening, Settings, Taken, parameters, train};
 use schedc::execute::watchdog::Limits;
-use schedc::execute::{ExecuteError, Verified};
 use schedc::ir::{Dims, Microbatch};
+use schedc::verify::Verified;
 
-use crate::plans::{one_f_one_b, tiny};
+use crate::compiled::{one_f_one_b, tiny};
 
 /// Keeps what a run says.
 #[derive(Default)]

@@ -6,15 +6,23 @@
 /// Accumulators of a reduction: enough to hide the latency of an addition.
 const LANES: usize = 32;
 
+/// Makes a closure that consumes it callable once only. A closure that could be called again is called once through a shim, which
+/// is not inlined.
+pub(super) struct Once;
+
 /// Runs a closure with the machine's vector instructions: `vectorised!(|| ...)`. A macro, because the closure must be inlined into
 /// the function that has those instructions.
 macro_rules! vectorised {
-    (|| $body:expr) => {
+    (|| $body:expr) => {{
+        let once = crate::execute::cpu::vector::Once;
         pulp::Arch::new().dispatch(
             #[inline(always)]
-            || $body,
+            || {
+                let _consumed = once;
+                $body
+            },
         )
-    };
+    }};
 }
 pub(super) use vectorised;
 

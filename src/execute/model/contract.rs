@@ -1,6 +1,6 @@
 //! Whether the declarations of a plan bring what its computations need: plans come from files, too.
 
-use crate::ir::{At, Catalog, Class, Compute, Header, Kind, Relation, Source, Where};
+use crate::ir::{At, Catalog, Class, CollectiveOp, Compute, Header, Kind, Need, Relation, Source, Where};
 
 use super::{Held, HeldStage, LayerAct, LayerDelta, ModelError, OutputAct};
 
@@ -19,7 +19,8 @@ pub(super) fn check(held: &Held, header: &Header) -> Result<(), ModelError> {
             lacks,
         };
         if kind.at != site(computes) {
-            let site = if site(computes) == At::Stage { "runs at a stage" } else { "runs at every rank" };
+            let site =
+                if site(computes) == At::Stage { "must run at a stage" } else { "must run at every rank" };
             return Err(lacks(site.to_owned()));
         }
         if kind.at == At::Stage {
@@ -27,7 +28,7 @@ pub(super) fn check(held: &Held, header: &Header) -> Result<(), ModelError> {
                 check_stage(held, &header.catalog, kind, computes, stage).map_err(&lacks)?;
             }
         } else {
-            check_rank(&header.catalog, kind, computes).map_err(&lacks)?;
+            check_rank(held, &header.catalog, kind, computes).map_err(&lacks)?;
         }
     }
     check_shapes(held, &header.catalog)
@@ -52,7 +53,7 @@ fn check_stage(
     computes: Compute,
     at: &HeldStage,
 ) -> Result<(), String> {
-    let reads = Reads { catalog, kind, first: at.first, last: at.last };
+    let reads = Reads { catalog, kind, first: at.first, last: at.last, alone: held.ranks == 1 };
     let gradient = !at.last || held.sharded_output;
     match computes {
         Compute::StageForward => {
@@ -76,8 +77,15 @@ fn check_stage(
 }
 
 /// What a pass at every rank must read and make.
-fn check_rank(catalog: &Catalog, kind: &Kind, computes: Compute) -> Result<(), String> {
-    let reads = Reads { catalog, kind, first: true, last: true };
+fn check_rank(held: &Held, catalog: &Catalog, kind: &Kind, computes: Compute) -> Result<(), String> {
+    let reads = Reads { catalog, kind, first: true, last: true, alone: held.ranks == 1 };
+    let input = matches!(computes, Compute::InputLookup | Compute::InputScatter);
+    if input && !held.sharded_input {
+        return Err("needs a pass that computes input_lookup".to_owned());
+    }
+    if !input && !held.sharded_output {
+        return Err("needs a pass that computes output_softmax".to_owned());
+    }
     match computes {
         Compute::OutputSoftmax | Compute::OutputSoftmaxGrad => {
             reads.value("x", true)?;
@@ -102,35 +110,57 @@ struct Reads<'a> {
     kind: &'a Kind,
     first: bool,
     last: bool,
+    /// Whether there is one rank only, so that collectives carry the plain value.
+    alone: bool,
 }
 
 impl Reads<'_> {
-    /// Fails unless a value of a class is read, where it is needed.
+    /// Fails unless a value of a class is read, where it is needed, in the shape that the computation takes it in.
     fn value(&self, class: &str, needed: bool) -> Result<(), String> {
         let given = |kind: &Kind, port: usize| {
             kind.gives.get(port).is_some_and(|&id| self.catalog.class(id).name == class)
         };
-        let read = self.kind.needs.iter().any(|need| {
-            let applies = match need.on {
-                Where::All => true,
-                Where::First => self.first,
-                Where::Last => self.last,
-            };
-            applies
-                && match need.from {
-                    Source::Pass { kind, at, port: Some(port) } => {
-                        let leaves = (at == Relation::Prev && self.first && self.kind.at == At::Stage)
-                            || (at == Relation::Next && self.last && self.kind.at == At::Stage);
-                        !leaves && given(self.catalog.kind(kind), port.index())
-                    }
-                    Source::Pass { .. } => false,
-                    Source::Collective(id) => {
-                        let collective = self.catalog.collective(id);
-                        given(self.catalog.kind(collective.kind), collective.port.index())
-                    }
+        let mut read = false;
+        for need in self.kind.needs.iter().filter(|need| self.applies(need)) {
+            match need.from {
+                Source::Pass { kind, port: Some(port), .. } => {
+                    read |= given(self.catalog.kind(kind), port.index()) && (class != "stats" || self.alone);
                 }
-        });
-        if read || !needed { Ok(()) } else { Err(format!("reads a value of class `{class}`")) }
+                Source::Pass { .. } => {}
+                Source::Collective(id) => {
+                    let collective = self.catalog.collective(id);
+                    if !given(self.catalog.kind(collective.kind), collective.port.index()) {
+                        continue;
+                    }
+                    let op = collective.op;
+                    let whole = if class == "stats" {
+                        op == CollectiveOp::AllGather
+                    } else {
+                        !matches!(op, CollectiveOp::AllGather | CollectiveOp::ReduceScatter)
+                    };
+                    if !whole && !self.alone {
+                        return Err(format!("cannot read `{class}` from `{op}`"));
+                    }
+                    read = true;
+                }
+            }
+        }
+        if read || !needed { Ok(()) } else { Err(format!("must read a value of class `{class}`")) }
+    }
+
+    /// Whether a need applies at this site.
+    fn applies(&self, need: &Need) -> bool {
+        let on = match need.on {
+            Where::All => true,
+            Where::First => self.first,
+            Where::Last => self.last,
+        };
+        let leaves = match need.from {
+            Source::Pass { at: Relation::Prev, .. } => self.first && self.kind.at == At::Stage,
+            Source::Pass { at: Relation::Next, .. } => self.last && self.kind.at == At::Stage,
+            _ => false,
+        };
+        on && !leaves
     }
 
     /// Fails unless state of a class is read.
@@ -140,13 +170,13 @@ impl Reads<'_> {
             Source::Pass { kind, at: Relation::Here, .. } => self.catalog.kind(kind).makes.iter().any(is),
             _ => false,
         });
-        if here || self.kind.frees.iter().any(is) { Ok(()) } else { Err(format!("reads `{class}`")) }
+        if here || self.kind.frees.iter().any(is) { Ok(()) } else { Err(format!("must read `{class}`")) }
     }
 
     /// Fails unless state of a class is made.
     fn makes(&self, class: &str) -> Result<(), String> {
         let is = |id: &crate::ir::ClassId| self.catalog.class(*id).name == class;
-        if self.kind.makes.iter().any(is) { Ok(()) } else { Err(format!("makes `{class}`")) }
+        if self.kind.makes.iter().any(is) { Ok(()) } else { Err(format!("must make `{class}`")) }
     }
 }
 

@@ -53,7 +53,7 @@ pub enum ModelError {
         needed: u64,
     },
     /// A pass computes something that needs a buffer which its declaration does not bring.
-    #[error("`{pass}` computes {computes}, which {lacks}")]
+    #[error("`{pass}` cannot compute `{computes}`: it {lacks}")]
     #[diagnostic(
         code(schedc::execute::pass_contract),
         help("declare the pass as the standard library does (`schedc show prelude`, `schedc show vocab`)")
@@ -63,7 +63,7 @@ pub enum ModelError {
         pass: String,
         /// Its computation.
         computes: &'static str,
-        /// What is missing: "reads `act`", "runs at every rank".
+        /// What is missing: "must read `act`", "must run at every rank".
         lacks: String,
     },
 }

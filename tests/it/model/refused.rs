@@ -2,7 +2,7 @@
 
 use miette::Diagnostic;
 use schedc::execute::cpu::CpuBackend;
-use schedc::ir::{At, Dims, Header, Rank};
+use schedc::ir::{At, CollectiveOp, Dims, Header, Rank};
 
 use super::rig::{Backward, Vocabulary, header, tiny, train};
 
@@ -52,6 +52,13 @@ fn passes_without_their_buffers_are_refused() {
     };
     assert_eq!(refusal(without_state), code);
     assert_eq!(refusal(|header| header.catalog.kinds[2].at = At::EveryRank), code);
+    let ungathered = CollectiveOp::AllReduce;
+    assert_eq!(refusal(|header| header.catalog.collectives[0].op = ungathered), code);
+    let without_softmax = |header: &mut Header| {
+        header.catalog.kinds[3].computes = None;
+        header.catalog.kinds[5].computes = None;
+    };
+    assert_eq!(refusal(without_softmax), code);
 }
 
 #[test]

@@ -2,10 +2,10 @@
 
 use schedc::execute::backend::{Backend, Batch, InOut, Views};
 use schedc::execute::cpu::CpuBackend;
-use schedc::execute::model::Train;
+use schedc::execute::model::{Held, Train};
 use schedc::ir::{
-    At, Catalog, Class, ClassId, Compute, Dims, Header, Kind, KindId, Microbatch, Need, Pass, Port, Queue,
-    Rank, Relation, Site, Source, Stage, Where,
+    At, Catalog, Class, ClassId, Collective, CollectiveId, CollectiveOp, Compute, Dims, Header, Kind, KindId,
+    Microbatch, Need, Pass, Port, Queue, Rank, Relation, Site, Source, Stage, Where,
 };
 
 /// A model small enough for exhaustive checks, with odd sides.
@@ -126,19 +126,31 @@ pub(super) fn header(
         kinds[0].needs.push(need(Where::First, 5, here, Some(0)));
         kinds[1].needs.push(need(last, if vocabulary == Vocabulary::One { 4 } else { 3 }, here, Some(0)));
         let from_last = vec![need(Where::All, 0, Relation::Last, Some(0))];
-        let stats = |port| vec![need(Where::All, 3, here, Some(port))];
+        let gathered = Source::Collective(CollectiveId(0));
+        let stats = || vec![Need { on: Where::All, from: gathered, span: None }];
         let (s, t) = if vocabulary == Vocabulary::One {
             let s = every("S", Compute::OutputSoftmax, from_last, [&[2], &[5], &[]]);
-            (s, every("T", Compute::OutputGrad, stats(0), [&[1], &[], &[5]]))
+            (s, every("T", Compute::OutputGrad, stats(), [&[1], &[], &[5]]))
         } else {
             let s = every("S", Compute::OutputSoftmaxGrad, from_last, [&[1, 2], &[5], &[]]);
-            (s, every("T", Compute::OutputWeightGrad, stats(1), [&[], &[], &[5]]))
+            (s, every("T", Compute::OutputWeightGrad, stats(), [&[], &[], &[5]]))
         };
         let lookup = every("IF", Compute::InputLookup, vec![], [&[0], &[], &[]]);
         let first = vec![need(Where::All, 1, Relation::First, Some(0))];
         let scatter = every("IB", Compute::InputScatter, first, [&[], &[], &[]]);
         kinds.extend([s, t, lookup, scatter]);
     }
+    let gather = sharded.then(|| Collective {
+        name: "C1.stats".to_owned(),
+        op: CollectiveOp::AllGather,
+        kind: KindId(3),
+        port: Port(u32::from(vocabulary == Vocabulary::Two)),
+        source: Where::All,
+        reader: Where::All,
+        after: None,
+        lockstep: false,
+        span: None,
+    });
     Header {
         name: "by hand".to_owned(),
         transforms: vec![],
@@ -148,7 +160,7 @@ pub(super) fn header(
         catalog: Catalog {
             classes: classes(dims, places.len() as u32, ranks, sharded),
             kinds,
-            collectives: vec![],
+            collectives: gather.into_iter().collect(),
         },
         groups: vec![],
     }
@@ -157,7 +169,12 @@ pub(super) fn header(
 /// The backends of all ranks of a header.
 pub(super) fn backends(header: &Header) -> Vec<CpuBackend> {
     let ranks = header.stages.iter().max().map_or(1, |rank| rank.0 + 1);
-    let new = |rank| CpuBackend::new(header, Rank(rank), &train()).expect("the header runs");
+    let new = |rank| {
+        let backend = CpuBackend::new(header, Rank(rank), &train()).expect("the header runs");
+        let announced = Held::of(header, Rank(rank)).map(|held| held.parameter_bytes());
+        assert_eq!(announced, Ok(backend.parameter_bytes()), "what is announced is what is allocated");
+        backend
+    };
     (0..ranks).map(new).collect()
 }
 

@@ -1,0 +1,45 @@
+//! `schedc compile`: a schedule into a verified plan.
+
+use std::path::PathBuf;
+
+use super::{Failure, job, model, print};
+
+/// What `schedc compile` takes.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct CompileArgs {
+    #[command(flatten)]
+    job: job::JobArgs,
+    #[command(flatten)]
+    model: model::ModelArgs,
+    /// The form that the plan is written in
+    #[arg(long, value_enum, default_value_t = Form::Text)]
+    emit: Form,
+    /// Where to write it [default: standard output]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+/// The forms of a plan.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Form {
+    /// For people and snapshots; parses back.
+    Text,
+    /// For other programs; docs/plan.schema.json.
+    Json,
+}
+
+/// Compiles and writes the plan.
+pub(crate) fn compile(args: &CompileArgs) -> Result<(), Failure> {
+    let plan = args.job.compile("compile", &args.model)?;
+    let text = match args.emit {
+        Form::Text => schedc::emit::plan_text(&plan),
+        Form::Json => schedc::emit::plan_json(&plan) + "\n",
+    };
+    match &args.output {
+        Some(path) => job::write(path, |file| file.write_all(text.as_bytes())),
+        None => {
+            print(&text);
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Arguments, files, exit codes. No compilation logic.
+
+mod compile;
+mod job;
+mod library;
+mod model;
+mod run;
+mod verify;
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
+
+/// A compiler of pipeline-parallel training schedules.
+#[derive(Debug, Parser)]
+#[command(name = "schedc", version, max_term_width = 110, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Compile a schedule into a verified plan
+    Compile(compile::CompileArgs),
+    /// Prove a plan right, or name every rule that it breaks (exit 0: sound, 1: refused, 2: usage)
+    Verify(verify::VerifyArgs),
+    /// Train a GPT by a schedule or a plan, a thread for each rank
+    Run(Box<run::RunArgs>),
+    /// List the library's schedules and transforms
+    List,
+    /// Print a file of the library: a schedule, `prelude` or `vocab`
+    Show {
+        /// Its name, as `schedc list` has it
+        name: String,
+    },
+    /// Print a `.sched` file in one form, in place
+    Fmt(library::FmtArgs),
+}
+
+/// How a command ends when it does not succeed.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The input is wrong: these diagnostics say how. Exit 1.
+    Refused(Vec<Box<dyn Diagnostic + Send + Sync>>),
+    /// The command line is wrong: one diagnostic. Exit 2.
+    Usage(Box<dyn Diagnostic + Send + Sync>),
+}
+
+impl Failure {
+    /// Refuses for one reason.
+    pub(crate) fn one(reason: impl Diagnostic + Send + Sync + 'static) -> Self {
+        Self::Refused(vec![Box::new(reason)])
+    }
+
+    /// Refuses for several reasons.
+    pub(crate) fn all<E: Diagnostic + Send + Sync + 'static>(reasons: Vec<E>) -> Self {
+        Self::Refused(reasons.into_iter().map(|reason| Box::new(reason) as _).collect())
+    }
+
+    /// Refuses the command line.
+    pub(crate) fn usage(reason: impl Diagnostic + Send + Sync + 'static) -> Self {
+        Self::Usage(Box::new(reason))
+    }
+}
+
+/// Reads the command line and does what it says.
+pub(crate) fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.command {
+        Command::Compile(args) => compile::compile(&args),
+        Command::Verify(args) => verify::verify(&args),
+        Command::Run(args) => run::run(&args),
+        Command::List => {
+            library::list();
+            Ok(())
+        }
+        Command::Show { name } => library::show(&name),
+        Command::Fmt(args) => library::fmt(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Refused(reasons)) => {
+            reasons.iter().for_each(|reason| report(&**reason));
+            ExitCode::from(1)
+        }
+        Err(Failure::Usage(reason)) => {
+            report(&*reason);
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Prints a diagnostic with its source. A reader that has gone away is not told.
+fn report(reason: &dyn Diagnostic) {
+    let theme = if io::IsTerminal::is_terminal(&io::stderr()) {
+        GraphicalTheme::unicode()
+    } else {
+        GraphicalTheme::unicode_nocolor()
+    };
+    let mut text = String::new();
+    let handler = GraphicalReportHandler::new_themed(theme).with_width(110);
+    if handler.render_report(&mut text, reason).is_err() {
+        text = format!("{reason}\n");
+    }
+    let _ = io::stderr().write_all(text.as_bytes());
+}
+
+/// Writes to standard output. A reader that has gone away (`schedc … | head`) ends the command quietly.
+pub(crate) fn print(text: &str) {
+    if io::stdout().write_all(text.as_bytes()).is_err() {
+        std::process::exit(0);
+    }
+}

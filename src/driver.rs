@@ -1,0 +1,147 @@
+//! The rooms, called in order: the table of contents.
+
+use miette::Diagnostic;
+use thiserror::Error as ThisError;
+
+use crate::cost::Costs;
+use crate::diag::{Error, Located};
+use crate::ir::{FileId, Schedule};
+use crate::resolve::{Model, Request, ResolveError};
+use crate::source::{Library, Sources};
+use crate::syntax::{self, ast};
+use crate::verify::{Options, Refused, Verified, Violation};
+use crate::{lower, order, resolve, transform, verify};
+
+/// One compilation: what, and for which numbers.
+#[derive(Clone, Debug)]
+pub struct Job<'a> {
+    /// The schedule.
+    pub input: Input<'a>,
+    /// Transforms to apply after those that the schedule applies itself.
+    pub with: &'a [String],
+    /// Values for parameters of the schedule.
+    pub set: &'a [(String, i64)],
+    /// `p`.
+    pub ranks: u32,
+    /// `m`.
+    pub microbatches: u32,
+    /// The model that buffers are sized for.
+    pub model: Model,
+}
+
+/// Where a schedule comes from.
+#[derive(Clone, Copy, Debug)]
+pub enum Input<'a> {
+    /// The library, by name.
+    Library(&'a str),
+    /// A file of the user's.
+    File {
+        /// What diagnostics call it.
+        name: &'a str,
+        /// What is in it.
+        bytes: &'a [u8],
+        /// Which schedule of several.
+        schedule: Option<&'a str>,
+    },
+}
+
+/// Text to verified plan.
+///
+/// # Errors
+/// What the first room that is not content has to say. A plan that lowering made and the verifier refuses is a bug in schedc, and
+/// reported as such.
+pub fn compile(job: &Job<'_>, sources: &mut Sources) -> Result<Verified, Vec<Error>> {
+    let schedule = schedule(job, sources)?;
+    let costs = Costs::unit(&schedule.catalog, schedule.shape.chunks);
+    let plan = lower::lower(&schedule, &costs).map_err(|error| vec![Error::new(error, sources)])?;
+    verify::verify(plan, &Options::default())
+        .map_err(|refused| vec![Error::new(Unsound::from(refused), sources)])
+}
+
+/// Text to every rank's order, transforms applied.
+///
+/// # Errors
+/// What the first room that is not content has to say.
+pub fn schedule(job: &Job<'_>, sources: &mut Sources) -> Result<Schedule, Vec<Error>> {
+    let library = Library::load(sources);
+    let own;
+    let (file, name) = match job.input {
+        Input::Library(name) => {
+            let names = library.schedules().map(|entry| entry.name);
+            let unknown = || vec![Error::new(ResolveError::unknown_schedule(name, names.clone()), sources)];
+            (library.schedule(name).ok_or_else(unknown)?, Some(name))
+        }
+        Input::File { name, bytes, schedule } => {
+            own = parse(name, bytes, sources)?;
+            (&own, schedule)
+        }
+    };
+    let request = Request {
+        library: library.files(),
+        file,
+        schedule: name,
+        with: job.with,
+        set: job.set,
+        ranks: job.ranks,
+        microbatches: job.microbatches,
+        model: job.model,
+    };
+    let program = resolve::resolve(&request).map_err(|errors| all(errors, sources))?;
+    let mut schedule = order::order(&program).map_err(|errors| all(errors, sources))?;
+    for transform in &program.transforms {
+        let mut catalog = schedule.catalog.clone();
+        transform::extend(&mut catalog, transform);
+        let costs = Costs::unit(&catalog, schedule.shape.chunks);
+        schedule = transform::apply(schedule, transform, &costs)
+            .map_err(|error| vec![Error::new(error, sources)])?;
+    }
+    Ok(schedule)
+}
+
+fn all<E>(errors: Vec<E>, sources: &Sources) -> Vec<Error>
+where
+    crate::diag::Cause: From<E>,
+{
+    errors.into_iter().map(|error| Error::new(error, sources)).collect()
+}
+
+fn parse(name: &str, bytes: &[u8], sources: &mut Sources) -> Result<ast::File, Vec<Error>> {
+    let file = sources.add(name, String::from_utf8_lossy(bytes).into_owned());
+    let tree = syntax::decode(file, bytes).and_then(|text| syntax::parse(file, text));
+    tree.map_err(|error| vec![Error::new(error, sources)])
+}
+
+/// A `.sched` text in the printer's form.
+///
+/// # Errors
+/// The text is not a `.sched` file.
+pub fn format(name: &str, bytes: &[u8], sources: &mut Sources) -> Result<String, Vec<Error>> {
+    parse(name, bytes, sources).map(|tree| syntax::print(&tree))
+}
+
+/// The plan that lowering made breaks a rule.
+#[derive(Debug, ThisError, Diagnostic)]
+#[error("the compiled plan is not sound, which is a bug in schedc: {refused}")]
+#[diagnostic(
+    code(schedc::driver::unsound),
+    help("please report it with the schedule and the command line; the plan was not written")
+)]
+pub struct Unsound {
+    refused: Box<Refused>,
+    /// What is wrong with the plan.
+    #[related]
+    violations: Vec<Violation>,
+}
+
+impl From<Box<Refused>> for Unsound {
+    fn from(mut refused: Box<Refused>) -> Self {
+        let violations = std::mem::take(&mut refused.violations);
+        Self { refused, violations }
+    }
+}
+
+impl Located for Unsound {
+    fn file(&self) -> Option<FileId> {
+        None
+    }
+}

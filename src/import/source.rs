@@ -1,0 +1,70 @@
+//! The text of a plan file as diagnostics show it: a few lines, and of a long line only the part around the label.
+
+use std::sync::Arc;
+
+use miette::{MietteError, MietteSpanContents, SourceCode, SourceSpan, SpanContents};
+
+/// Bytes shown on either side of a label; a hostile line may be as long as the file.
+const MARGIN: usize = 400;
+
+/// A plan file's name and text.
+#[derive(Clone, Debug)]
+pub struct PlanSource {
+    name: Arc<str>,
+    text: Arc<str>,
+}
+
+impl PlanSource {
+    /// A source under the name that diagnostics show.
+    #[must_use]
+    pub fn new(name: &str, text: impl Into<Arc<str>>) -> Self {
+        Self { name: Arc::from(name), text: text.into() }
+    }
+
+    /// The name that diagnostics show.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+}
+
+impl SourceCode for PlanSource {
+    fn read_span<'a>(
+        &'a self,
+        span: &SourceSpan,
+        before: usize,
+        after: usize,
+    ) -> Result<Box<dyn SpanContents<'a> + 'a>, MietteError> {
+        let text = &*self.text;
+        let end = span.offset().saturating_add(span.len());
+        if end > text.len() || !text.is_char_boundary(span.offset()) || !text.is_char_boundary(end) {
+            return Err(MietteError::OutOfBounds);
+        }
+        let (mut from, mut to) = (span.offset(), end);
+        for line in 0..=before {
+            from = text[..from].rfind('\n').map_or(0, |newline| newline + usize::from(line == before));
+        }
+        for line in 0..=after {
+            to = text[to..].find('\n').map_or(text.len(), |newline| to + newline + usize::from(line < after));
+        }
+        from = text.ceil_char_boundary(from.max(span.offset().saturating_sub(MARGIN)));
+        to = text.floor_char_boundary(to.min(end.saturating_add(MARGIN)));
+        let line = text.as_bytes()[..from].iter().filter(|&&byte| byte == b'\n').count();
+        let column = from - text[..from].rfind('\n').map_or(0, |newline| newline + 1);
+        let lines = text[from..to].split('\n').count();
+        Ok(Box::new(MietteSpanContents::new_named(
+            self.name.to_string(),
+            &text.as_bytes()[from..to],
+            (from, to - from).into(),
+            line,
+            column,
+            lines,
+        )))
+    }
+}

@@ -1,0 +1,89 @@
+//! `stream F by …`: the order in which the passes of a kind come on a rank.
+
+use super::error::ResolveError;
+use super::expr::{self, Code, Scope, Type};
+use super::names::Parts;
+use crate::ir::{Chunk, KindId, Microbatch, Stage};
+
+use super::catalog::Drafts;
+
+/// The sort keys of a kind's stream.
+#[derive(Debug)]
+pub(super) struct Keys {
+    pub(super) kind: KindId,
+    codes: Vec<Code>,
+    /// The slot of `microbatch`; `chunk` and `stage` follow.
+    first: usize,
+    last: Option<Sorted>,
+}
+
+/// A stream and the keys, folded for a rank, that it was sorted by.
+type Sorted = (Vec<Code>, Vec<(Chunk, Microbatch)>);
+
+/// Binds the keys of all streams; `scope` has every name of a rank.
+pub(super) fn bind(
+    parts: &Parts<'_>,
+    scope: &Scope,
+    drafts: &Drafts,
+    errors: &mut Vec<ResolveError>,
+) -> Vec<Keys> {
+    let mut scope = scope.at("in a stream");
+    let first = scope.push("microbatch", Type::Number);
+    scope.push("chunk", Type::Number);
+    scope.push("stage", Type::Number);
+    let mut streams = Vec::new();
+    for (pass, keys) in &parts.streams {
+        let codes: Vec<Code> = keys.iter().filter_map(|key| expr::number(key, &scope, errors)).collect();
+        match super::order::own_kind(pass, drafts) {
+            Ok((kind, true)) => streams.push(Keys { kind, codes, first, last: None }),
+            Ok((_, false)) => errors.push(ResolveError::WrongSite {
+                problem: format!("`{}` runs at every rank, and comes by microbatch", pass.text),
+                help: "remove the stream; only passes at a stage come in an order of their own".to_owned(),
+                at: pass.span,
+            }),
+            Err(error) => errors.push(error),
+        }
+    }
+    streams
+}
+
+impl Keys {
+    /// The stream of a rank that holds `held`; `values` are those of the rank's names.
+    pub(super) fn sorted(
+        &mut self,
+        values: &[i64],
+        held: &[Stage],
+        microbatches: u32,
+        place: &str,
+    ) -> Result<Vec<(Chunk, Microbatch)>, ResolveError> {
+        let codes: Vec<Code> = self.codes.iter().map(|code| code.fold(values)).collect();
+        // Ranks differ in their stages; where no key looks at them, the stream of the rank before is this one's too.
+        if let Some((earlier, stream)) = &self.last
+            && *earlier == codes
+            && !codes.iter().any(|code| code.uses(self.first + 2))
+        {
+            return Ok(stream.clone());
+        }
+        let mut slots = values.to_vec();
+        slots.resize(self.first + 3, 0);
+        let mut passes = Vec::with_capacity(held.len() * microbatches as usize);
+        let mut keys = Vec::with_capacity(passes.capacity() * codes.len());
+        for microbatch in 0..microbatches {
+            for (chunk, stage) in Chunk::all(held.len()).zip(held) {
+                passes.push((chunk, Microbatch(microbatch)));
+                slots[self.first] = i64::from(microbatch);
+                slots[self.first + 1] = i64::from(chunk.0);
+                slots[self.first + 2] = i64::from(stage.0);
+                for code in &codes {
+                    keys.push(code.eval(&slots).map_err(|fault| fault.on(place.to_owned()))?);
+                }
+            }
+        }
+        let key = |&index: &u32| &keys[index as usize * codes.len()..][..codes.len()];
+        let mut indices: Vec<u32> = (0..passes.len() as u32).collect();
+        indices.sort_by(|left, right| key(left).cmp(key(right)));
+        let stream: Vec<_> = indices.into_iter().map(|index| passes[index as usize]).collect();
+        self.last = Some((codes, stream.clone()));
+        Ok(stream)
+    }
+}

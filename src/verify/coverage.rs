@@ -1,0 +1,141 @@
+//! Rule 1: everything that must happen happens exactly once, where it belongs, and the optimizer step comes last.
+
+use super::clocks::Clocks;
+use super::error::Rule;
+use super::facts::Facts;
+use super::names;
+use super::report::{Place, Report};
+use crate::ir::{CollectiveId, InstrId, KindId, Microbatch, Op, Pass, Payload, Rank};
+
+/// Nowhere in a list.
+const NOWHERE: u32 = u32::MAX;
+
+/// Where each pass runs in the list of the rank that owns it.
+pub(super) struct Placed {
+    positions: Vec<u32>,
+}
+
+impl Placed {
+    /// The position of a pass in its owner's list, if it runs there.
+    pub(super) fn find(&self, facts: &Facts<'_>, pass: Pass) -> Option<InstrId> {
+        let position = self.positions[facts.pass_index(pass)];
+        (position != NOWHERE).then_some(InstrId(position))
+    }
+}
+
+/// Reports passes, collectives and steps that are missing, too many or on the wrong rank.
+pub(super) fn check(facts: &Facts<'_>, report: &mut Report) -> Placed {
+    let mut placed = Placed { positions: vec![NOWHERE; facts.passes()] };
+    let microbatches = facts.header.microbatches as usize;
+    let mut collectives = vec![NOWHERE; facts.catalog.collectives.len() * microbatches];
+    for rank in Rank::all(facts.plan.ranks.len()) {
+        collectives.fill(NOWHERE);
+        let (mut sum, mut step) = (NOWHERE, NOWHERE);
+        for (id, instr) in facts.plan.ranks[rank.index()].instrs.iter().enumerate() {
+            let id = InstrId::new(id);
+            let place = Place::Instr(rank, id);
+            let slot = match instr.op {
+                Op::Pass(pass) if facts.rank_of(pass.site) != rank => {
+                    report.add(place, || Rule::ForeignPass {
+                        pass: names::pass(facts.header, pass),
+                        owner: facts.rank_of(pass.site),
+                    });
+                    continue;
+                }
+                Op::Pass(pass) => &mut placed.positions[facts.pass_index(pass)],
+                Op::Collective { payload: Payload::Value { collective, microbatch }, .. }
+                    if facts.ranks > 1 =>
+                {
+                    &mut collectives[collective.index() * microbatches + microbatch.index()]
+                }
+                Op::Collective { payload: Payload::TiedGradient, .. } if needs_sum(facts, rank) => &mut sum,
+                Op::Collective { payload, .. } => {
+                    let collective = names::payload(facts.header, payload);
+                    report.add(place, || Rule::NeedlessCollective { collective });
+                    continue;
+                }
+                Op::Step => &mut step,
+                Op::Send { .. } | Op::Recv { .. } => continue,
+            };
+            if *slot == NOWHERE {
+                *slot = id.0;
+            } else {
+                let first = (Place::Instr(rank, InstrId(*slot)), "already here".to_owned());
+                report.add_with(place, || twice(facts, &instr.op, first.0), || vec![first.clone()]);
+            }
+        }
+        absent(facts, rank, &collectives, report);
+        if sum == NOWHERE && needs_sum(facts, rank) {
+            report.add(Place::Rank(rank), || Rule::MissingSum);
+        }
+        if step == NOWHERE {
+            report.add(Place::Rank(rank), || Rule::MissingStep);
+        }
+    }
+    missing_passes(facts, &placed, report);
+    placed
+}
+
+fn needs_sum(facts: &Facts<'_>, rank: Rank) -> bool {
+    facts.tied_ranks().is_some_and(|ranks| ranks.contains(&rank))
+}
+
+fn twice(facts: &Facts<'_>, op: &Op, first: Place) -> Rule {
+    let what = names::op(facts.header, op);
+    match op {
+        Op::Pass(_) => Rule::DuplicatePass { pass: what, first },
+        Op::Step => Rule::DuplicateStep { first },
+        _ => Rule::DuplicateCollective { collective: what, first },
+    }
+}
+
+fn absent(facts: &Facts<'_>, rank: Rank, collectives: &[u32], report: &mut Report) {
+    if facts.ranks == 1 {
+        return;
+    }
+    let microbatches = facts.header.microbatches as usize;
+    for (position, _) in collectives.iter().enumerate().filter(|(_, position)| **position == NOWHERE) {
+        let payload = Payload::Value {
+            collective: CollectiveId::new(position / microbatches),
+            microbatch: Microbatch::new(position % microbatches),
+        };
+        report.add(Place::Rank(rank), || Rule::MissingCollective {
+            collective: names::payload(facts.header, payload),
+        });
+    }
+}
+
+fn missing_passes(facts: &Facts<'_>, placed: &Placed, report: &mut Report) {
+    if !placed.positions.contains(&NOWHERE) {
+        return;
+    }
+    for kind in KindId::all(facts.catalog.kinds.len()) {
+        for site in facts.sites_of_kind(kind) {
+            for microbatch in Microbatch::all(facts.header.microbatches as usize) {
+                let pass = Pass { kind, site, microbatch };
+                if placed.find(facts, pass).is_none() {
+                    report.add(Place::Rank(facts.rank_of(site)), || Rule::MissingPass {
+                        pass: names::pass(facts.header, pass),
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// Reports a step that does not come after everything else on its rank.
+pub(super) fn check_end(facts: &Facts<'_>, rank: Rank, clocks: &Clocks, report: &mut Report) {
+    let instrs = &facts.plan.ranks[rank.index()].instrs;
+    let steps = instrs.iter().enumerate().filter(|(_, instr)| instr.op == Op::Step);
+    for (step, _) in steps {
+        let step = InstrId::new(step);
+        if let Some(other) = clocks.ends().find(|&end| end != step && !clocks.ordered(end, step)) {
+            let other_place = Place::Instr(rank, other);
+            report.add_with(
+                Place::Instr(rank, step),
+                || Rule::EarlyStep { other, what: names::op(facts.header, &instrs[other.index()].op) },
+                || vec![(other_place, "may still run".to_owned())],
+            );
+        }
+    }
+}

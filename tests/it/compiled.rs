@@ -1,0 +1,43 @@
+//! Plans of the library's schedules, through the driver.
+
+use schedc::driver::{Input, Job, compile};
+use schedc::ir::Dims;
+use schedc::resolve::Model;
+use schedc::source::Sources;
+use schedc::verify::Verified;
+
+/// Every schedule of the library.
+pub(crate) const SCHEDULES: [&str; 7] =
+    ["gpipe", "1f1b", "eager-1f1b", "interleaved", "looped-bfs", "zb-h1", "zb-h2"];
+
+/// No transform, and every transform of the library.
+pub(crate) const TRANSFORMS: [Option<&str>; 4] = [None, Some("vocab-1"), Some("vocab-2"), Some("interlaced")];
+
+/// A model that takes milliseconds; as many layers as it is asked for.
+pub(crate) fn tiny(layers: u32, tied: bool) -> Dims {
+    Dims { layers, hidden: 8, heads: 2, sequence: 4, batch: 2, vocab: 256, tied }
+}
+
+/// A schedule of the library, compiled and verified.
+pub(crate) fn library(
+    schedule: &str,
+    with: Option<&str>,
+    ranks: u32,
+    microbatches: u32,
+    model: Dims,
+) -> Verified {
+    let with: Vec<String> = with.iter().map(ToString::to_string).collect();
+    let model = Model { layers: Some(model.layers), dims: model };
+    let job = Job { input: Input::Library(schedule), with: &with, set: &[], ranks, microbatches, model };
+    compile(&job, &mut Sources::default()).unwrap_or_else(|errors| {
+        panic!(
+            "{schedule} with {with:?} at p={ranks}, m={microbatches}: {:?}",
+            miette::Report::new(errors.into_iter().next().unwrap())
+        )
+    })
+}
+
+/// 1F1B.
+pub(crate) fn one_f_one_b(ranks: u32, microbatches: u32, model: Dims) -> Verified {
+    library("1f1b", None, ranks, microbatches, model)
+}

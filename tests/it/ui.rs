@@ -1,0 +1,108 @@
+//! Rejected programs: `tests/ui/<room>/<code>[@variant].sched`, each with the report that it must cause beside it.
+//!
+//! The first line may say for which numbers: `//@ ranks=4 microbatches=8 with=vocab-2 set=v=3`.
+//! `//@ repeat=N` repeats the last line N times.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use crate::support::{Options, code, program, rendered};
+
+/// All rooms that a text passes through; the first that refuses it says why.
+fn compile(name: &str, text: &[u8], options: &Options) -> Result<(), Vec<schedc::diag::Error>> {
+    program(name, text, options).map(|_| ())
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/ui")
+}
+
+/// Every case: room, name of the file without its ending, path.
+fn cases() -> Vec<(String, String, PathBuf)> {
+    let mut cases = Vec::new();
+    for room in std::fs::read_dir(root()).unwrap().map(|entry| entry.unwrap()) {
+        for file in std::fs::read_dir(room.path()).unwrap().map(|entry| entry.unwrap().path()) {
+            if file.extension().is_some_and(|ending| ending == "sched") {
+                let name = file.file_stem().unwrap().to_string_lossy().into_owned();
+                cases.push((room.file_name().to_string_lossy().into_owned(), name, file));
+            }
+        }
+    }
+    cases.sort();
+    cases
+}
+
+/// The text of a case, and the numbers that it is compiled for.
+fn case(path: &Path) -> (Vec<u8>, Options) {
+    let mut text = std::fs::read(path).unwrap();
+    let first = text.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    let first = String::from_utf8_lossy(first).into_owned();
+    let Some(words) = first.strip_prefix("//@") else { return (text, Options::default()) };
+    let (repeats, words): (Vec<&str>, Vec<&str>) =
+        words.split_whitespace().partition(|word| word.starts_with("repeat="));
+    for repeat in repeats {
+        let times: usize = repeat["repeat=".len()..].parse().unwrap();
+        let end = text.len() - 1;
+        let start = text[..end].iter().rposition(|&byte| byte == b'\n').unwrap() + 1;
+        let last = text[start..end].to_vec();
+        text.truncate(start);
+        text.extend(last.repeat(times));
+    }
+    (text, Options::parse(&words.join(" ")))
+}
+
+#[test]
+fn every_rejected_program_is_refused_with_the_code_of_its_path() {
+    let mut wrong = Vec::new();
+    for (room, name, path) in cases() {
+        let (text, options) = case(&path);
+        let shown = format!("{name}.sched");
+        let Err(errors) = compile(&shown, &text, &options) else {
+            wrong.push(format!("{room}/{name} is accepted"));
+            continue;
+        };
+        let expected = format!("{room}::{}", name.split('@').next().unwrap_or_default());
+        let codes: Vec<String> = errors.iter().map(code).collect();
+        if !codes.contains(&expected) {
+            wrong.push(format!("{room}/{name} causes {codes:?}"));
+            continue;
+        }
+        let report: String = errors.iter().map(rendered).collect();
+        insta::with_settings!({
+            snapshot_path => path.parent().unwrap(),
+            prepend_module_to_snapshot => false,
+            omit_expression => true,
+        }, {
+            insta::assert_snapshot!(name, report);
+        });
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// The codes in a room's sources.
+fn codes(folder: &Path, found: &mut BTreeSet<String>) {
+    for entry in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        if entry.is_dir() {
+            codes(&entry, found);
+        } else if entry.extension().is_some_and(|ending| ending == "rs") {
+            let text = std::fs::read_to_string(&entry).unwrap();
+            let after = text.split("code(schedc::").skip(1);
+            found.extend(after.filter_map(|rest| rest.split_once(')')).map(|(code, _)| code.to_owned()));
+        }
+    }
+}
+
+#[test]
+fn every_diagnostic_code_of_the_language_has_a_rejected_program() {
+    let mut found = BTreeSet::new();
+    for room in ["syntax", "resolve"] {
+        codes(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(room), &mut found);
+    }
+    assert!(found.len() > 20, "codes are read from the sources");
+    let shown: BTreeSet<String> = cases()
+        .iter()
+        .map(|(room, name, _)| format!("{room}::{}", name.split('@').next().unwrap_or_default()))
+        .collect();
+    let missing: Vec<_> = found.difference(&shown).collect();
+    assert!(missing.is_empty(), "no tests/ui/<room>/<code>.sched for {missing:?}");
+}
