@@ -78,8 +78,8 @@ impl Error {
     /// A room's error, with its text looked up in `sources`.
     pub fn new(cause: impl Into<Cause>, sources: &Sources) -> Self {
         let cause = Box::new(cause.into());
-        let text = cause.file().map(|file| sources.named(file));
-        Self { cause, text }
+        let file = cause.file().filter(|file| shows(&cause, &sources.text(*file)));
+        Self { text: file.map(|file| sources.named(file)), cause }
     }
 
     /// The room's error.
@@ -87,6 +87,21 @@ impl Error {
     pub fn cause(&self) -> &Cause {
         &self.cause
     }
+}
+
+/// Lines longer than this are no source text that a terminal should show.
+const LONGEST_LINE: usize = 1000;
+
+/// Whether the lines at an error's labels, and those above and below, are short enough to be shown.
+fn shows(cause: &Cause, text: &str) -> bool {
+    let short = |label: LabeledSpan| {
+        let (before, after) = text.as_bytes().split_at(label.offset().min(text.len()));
+        let newline = |byte: &u8| *byte == b'\n';
+        let before = before.rsplit(newline).take(2);
+        let after = after.split(newline).take(2);
+        before.chain(after).all(|line| line.len() <= LONGEST_LINE)
+    };
+    cause.labels().into_iter().flatten().all(short)
 }
 
 impl fmt::Display for Error {

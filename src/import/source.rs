@@ -55,7 +55,7 @@ impl SourceCode for PlanSource {
         }
         from = text.ceil_char_boundary(from.max(span.offset().saturating_sub(MARGIN)));
         to = text.floor_char_boundary(to.min(end.saturating_add(MARGIN)));
-        let line = text.as_bytes()[..from].iter().filter(|&&byte| byte == b'\n').count();
+        let line = text[..from].matches('\n').count();
         let column = from - text[..from].rfind('\n').map_or(0, |newline| newline + 1);
         let lines = text[from..to].split('\n').count();
         Ok(Box::new(MietteSpanContents::new_named(

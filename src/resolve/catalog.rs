@@ -20,6 +20,8 @@ pub(super) struct Drafts {
     pub(super) collectives: Vec<Collective>,
     pub(super) barriers: Vec<BarrierDraft>,
     pub(super) transforms: Vec<TransformDraft>,
+    /// Passes that are declared, whether they take part or not.
+    pub(super) declared: Vec<String>,
     base: Extent,
 }
 
@@ -56,6 +58,12 @@ impl Drafts {
     /// The kinds of the base schedule.
     pub(super) fn base_kinds(&self) -> &[Kind] {
         &self.kinds[..self.base.kinds]
+    }
+
+    /// The transform that brought a kind; `None` for the base schedule.
+    pub(super) fn transform_of(&self, kind: KindId) -> Option<&TransformDraft> {
+        let own = kind.index() < self.base.kinds;
+        self.transforms.iter().find(|transform| !own && kind.index() < transform.end.kinds)
     }
 
     pub(super) fn extent(&self) -> Extent {
@@ -102,7 +110,8 @@ pub(super) fn draft(
     let before = errors.len();
     let at = parts.schedule.name.span;
     let default = ["F", "B"].map(|name| Word { text: name.to_owned(), span: at });
-    let mut drafts = Drafts::default();
+    let declared = declarations.passes.iter().map(|pass| pass.name.text.clone()).collect();
+    let mut drafts = Drafts { declared, ..Drafts::default() };
     let mut chosen = Vec::new();
     for word in parts.passes.unwrap_or(&default) {
         match declarations.pass(word) {

@@ -187,7 +187,10 @@ fn cycle(graph: &Graph, component: &[NodeIndex]) -> Vec<(KindId, Span)> {
 /// The error for a cycle of needs.
 fn cyclic(needs: &[(KindId, Span)], drafts: &Drafts) -> Option<ResolveError> {
     let name = |(kind, _): &(KindId, Span)| format!("`{}`", drafts.kinds[kind.index()].name);
-    let names: Vec<String> = needs.iter().chain(needs.first()).map(name).collect();
+    let mut names: Vec<String> = needs.iter().map(name).collect();
+    // From stage to stage is one step of the story.
+    names.dedup();
+    names.extend(names.first().cloned().filter(|first| names.len() == 1 || names.last() != Some(first)));
     // The user's file comes after the library's, so the largest id is where the cycle was closed.
     let file = needs.iter().map(|(_, span)| span.file).max()?;
     let mut spans: Vec<Span> = needs.iter().map(|(_, span)| *span).filter(|span| span.file == file).collect();

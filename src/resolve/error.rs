@@ -143,6 +143,24 @@ pub enum ResolveError {
         at: Option<Span>,
     },
 
+    /// Two transforms that cannot go together.
+    #[error("transform `{second}` brings `{name}`, and so does `{first}`")]
+    #[diagnostic(
+        code(schedc::resolve::conflicting_transforms),
+        help("apply one of the two, or give `{name}` another name in one of them")
+    )]
+    ConflictingTransforms {
+        /// The one that is applied first.
+        first: String,
+        /// The one that is applied then.
+        second: String,
+        /// A pass or a barrier of both.
+        name: String,
+        /// The second one's.
+        #[label("the second `{name}`")]
+        at: Span,
+    },
+
     /// No order.
     #[error("schedule `{schedule}` does not say the order of its passes")]
     #[diagnostic(code(schedc::resolve::missing_order), help("add an `order`, such as `order F^* B^*`"))]
@@ -501,6 +519,7 @@ impl Located for ResolveError {
             | Self::UnknownClass { at, .. }
             | Self::UnknownParameter { at, .. }
             | Self::UnknownComputation { at, .. }
+            | Self::ConflictingTransforms { at, .. }
             | Self::MissingOrder { at, .. }
             | Self::FusedTwice { at, .. }
             | Self::NoValue { at, .. }
@@ -545,9 +564,9 @@ pub(super) fn suggest<'a>(word: &str, names: impl IntoIterator<Item = &'a str> +
         return format!("did you mean `{near}`?");
     }
     let all: Vec<String> = names.into_iter().map(|name| format!("`{name}`")).collect();
-    if all.is_empty() {
-        "there is none to choose from".to_owned()
-    } else {
-        format!("there are {}", all.join(", "))
+    match &all[..] {
+        [] => "there is none to choose from".to_owned(),
+        [only] => format!("there is only {only}"),
+        all => format!("choose from {}", all.join(", ")),
     }
 }

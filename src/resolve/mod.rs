@@ -64,8 +64,18 @@ impl Model {
 /// Binds a schedule's names and computes its numbers.
 ///
 /// # Errors
-/// Every error that can be seen without the ones before it mended.
+/// Every error that can be seen without the ones before it mended, up to 20.
 pub fn resolve(request: &Request<'_>) -> Result<Program, Vec<ResolveError>> {
+    bind(request).map_err(|mut errors| {
+        errors.truncate(MAX_ERRORS);
+        errors
+    })
+}
+
+/// More errors than this help nobody.
+const MAX_ERRORS: usize = 20;
+
+fn bind(request: &Request<'_>) -> Result<Program, Vec<ResolveError>> {
     let mut errors = Vec::new();
     shape::check_numbers(request, &mut errors);
     let declarations = Declarations::collect(request, &mut errors);

@@ -116,6 +116,9 @@ pub(super) fn own_kind(word: &Word, drafts: &Drafts) -> Result<(KindId, bool), R
         return Ok((KindId::new(found), kinds[found].at == At::Stage));
     }
     let names = kinds.iter().map(|kind| kind.name.as_str());
+    if drafts.declared.contains(&word.text) {
+        return Err(ResolveError::MissingPass { pass: word.text.clone(), at: word.span });
+    }
     let help = if drafts.kind_named(&word.text).is_some() {
         format!("a transform places `{}` by itself; leave it out here", word.text)
     } else {

@@ -11,7 +11,7 @@ use crate::syntax::ast::Placement;
 /// The most passes of all ranks together.
 const MAX_PASSES: u64 = 1 << 27;
 /// The most stages.
-const MAX_STAGES: u64 = 1 << 16;
+const MAX_STAGES: u64 = 1 << 14;
 
 /// Refuses numbers that no pipeline and no model has.
 pub(super) fn check_numbers(request: &Request<'_>, errors: &mut Vec<ResolveError>) {

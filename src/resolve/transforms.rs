@@ -50,6 +50,10 @@ fn apply(
     drafts: &mut Drafts,
     errors: &mut Vec<ResolveError>,
 ) {
+    if let Some(conflict) = conflict(transform, drafts) {
+        errors.push(conflict);
+        return;
+    }
     let before = drafts.extent();
     let mut draft = TransformDraft {
         name: transform.name.text.clone(),
@@ -101,6 +105,24 @@ fn apply(
     }
     draft.end = drafts.extent();
     drafts.transforms.push(draft);
+}
+
+/// The error for a name that an earlier transform brought already.
+fn conflict(transform: &ast::Transform, drafts: &Drafts) -> Option<ResolveError> {
+    transform.items.iter().find_map(|item| {
+        let name = match &item.form {
+            TransformForm::Pass(decl) => &decl.name,
+            TransformForm::Barrier(barrier) => &barrier.name,
+            TransformForm::Edge(_) | TransformForm::Limit(_) | TransformForm::Deepen(_) => return None,
+        };
+        let first = drafts.transform_of(drafts.kind_named(&name.text)?)?;
+        Some(ResolveError::ConflictingTransforms {
+            first: first.name.clone(),
+            second: transform.name.text.clone(),
+            name: name.text.clone(),
+            at: name.span,
+        })
+    })
 }
 
 /// Adds the kinds of a pass or of a barrier's steps.

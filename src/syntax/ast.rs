@@ -435,7 +435,7 @@ pub enum Times {
     UntilOut,
 }
 
-/// An expression. Its height is bounded, so that whoever walks it may recurse.
+/// An expression. Where it was parsed, its height is bounded, so that whoever walks it may recurse.
 #[derive(Clone, Debug)]
 pub struct Expr {
     /// What it is.
@@ -444,6 +444,8 @@ pub struct Expr {
     pub span: Span,
     /// The height of the tree.
     height: u16,
+    /// The size of the tree.
+    nodes: u32,
 }
 
 /// The forms of an expression.
@@ -486,22 +488,37 @@ impl Expr {
     /// A node over its parts.
     #[must_use]
     pub fn new(form: ExprForm, span: Span) -> Self {
-        let below = match &form {
-            ExprForm::Number(_) | ExprForm::Name(_) => 0,
-            ExprForm::Negate(operand) => operand.height,
-            ExprForm::Binary { left, right, .. } => left.height.max(right.height),
-            ExprForm::Call { args, .. } => args.iter().map(|arg| arg.height).max().unwrap_or(0),
-            ExprForm::If { condition, then, otherwise } => {
-                condition.height.max(then.height).max(otherwise.height)
-            }
-        };
-        Self { form, span, height: below.saturating_add(1) }
+        let (mut height, mut nodes) = (0, 1_u32);
+        for part in form.parts() {
+            height = part.height.max(height);
+            nodes = nodes.saturating_add(part.nodes);
+        }
+        Self { form, span, height: height.saturating_add(1), nodes }
     }
 
     /// The height of the tree; a number has 1.
     #[must_use]
     pub fn height(&self) -> u16 {
         self.height
+    }
+
+    /// How many numbers, names and operations it has.
+    #[must_use]
+    pub fn nodes(&self) -> u32 {
+        self.nodes
+    }
+}
+
+impl ExprForm {
+    /// The expressions that it is made of.
+    fn parts(&self) -> Vec<&Expr> {
+        match self {
+            Self::Number(_) | Self::Name(_) => Vec::new(),
+            Self::Negate(operand) => vec![operand],
+            Self::Binary { left, right, .. } => vec![left, right],
+            Self::Call { args, .. } => args.iter().collect(),
+            Self::If { condition, then, otherwise } => vec![condition, then, otherwise],
+        }
     }
 }
 

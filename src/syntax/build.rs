@@ -4,7 +4,7 @@ use lalrpop_util::ParseError;
 
 use super::ast::{
     At, AtSite, BarrierOp, Clause, ClauseForm, DeclaredSite, Expr, ExprForm, Function, Operator, PassDecl,
-    Pattern, PatternForm, Placement, Site, Word,
+    Placement, ScheduleForm, Site, Word,
 };
 use super::error::SyntaxError;
 use super::lexer::{MAX_DEPTH, Token};
@@ -103,19 +103,32 @@ pub(crate) fn expr<'input>(form: ExprForm, span: Span) -> Built<'input, Expr> {
         let at = Span { start: span.end.saturating_sub(1).max(span.start), ..span };
         return Err(refused(SyntaxError::TooDeep { at }));
     }
+    limited(expr.nodes() as usize, MAX_NODES, "an expression", span)?;
     Ok(expr)
 }
 
-/// A pattern in brackets; brackets around one group mean no more than one pair.
-pub(crate) fn group(inner: Pattern) -> PatternForm {
-    match inner.form {
-        PatternForm::Sequence(mut parts)
-            if parts.len() == 1 && matches!(parts[0].form, PatternForm::Sequence(_)) =>
-        {
-            parts.remove(0).form
-        }
-        form => form,
-    }
+/// The most entries of a list, and the most items of a file, a schedule or a transform.
+const MAX_ENTRIES: usize = 500;
+/// The most keys of a stream; each is computed for every pass.
+const MAX_KEYS: usize = 16;
+/// The most numbers, names and operations of an expression.
+const MAX_NODES: usize = 500;
+
+/// A list that is not too long to be looked through for every entry.
+pub(crate) fn list<'input, T>(entries: Vec<T>, at: Span) -> Built<'input, Vec<T>> {
+    limited(entries.len(), MAX_ENTRIES, "a list", at)?;
+    Ok(entries)
+}
+
+fn limited<'input>(count: usize, most: usize, what: &'static str, at: Span) -> Built<'input, ()> {
+    // Only the beginning is shown.
+    let at = Span { end: at.end.min(at.start + 1), ..at };
+    if count > most { Err(refused(SyntaxError::TooLong { what, count, most, at })) } else { Ok(()) }
+}
+
+pub(crate) fn stream<'input>(pass: Word, keys: Vec<Expr>, at: Span) -> Built<'input, ScheduleForm> {
+    limited(keys.len(), MAX_KEYS, "the list of sort keys", at)?;
+    Ok(ScheduleForm::Stream { pass, keys })
 }
 
 pub(crate) fn pass<'input>(

@@ -98,6 +98,24 @@ pub enum SyntaxError {
         at: Span,
     },
 
+    /// A list or an expression that is too long.
+    #[error("{what} has {count} parts, and at most {most} are read")]
+    #[diagnostic(
+        code(schedc::syntax::too_long),
+        help("say it shorter: name parts with `let`, or write a pattern instead of single passes")
+    )]
+    TooLong {
+        /// What is too long, with its article.
+        what: &'static str,
+        /// How many parts it has so far.
+        count: usize,
+        /// How many it may have.
+        most: usize,
+        /// Its beginning.
+        #[label("begins here")]
+        at: Span,
+    },
+
     /// A construct that is reserved.
     #[error("this version does not have `{found}` yet")]
     #[diagnostic(
@@ -189,6 +207,7 @@ impl Located for SyntaxError {
             | Self::NumberTooLarge { at }
             | Self::NotAnInteger { at, .. }
             | Self::TooDeep { at }
+            | Self::TooLong { at, .. }
             | Self::NotInThisVersion { at, .. }
             | Self::UnknownWord { at, .. }
             | Self::DuplicateClause { at, .. } => Some(at.file),

@@ -98,12 +98,12 @@ pub(super) fn check(facts: &Facts<'_>, meetings: &mut Meetings, report: &mut Rep
                 Lane::Send(to) => {
                     let sends = queues[from.index()].on(lane);
                     let receives = queues[to.index()].on(Lane::Recv(from));
-                    let channel = Channel { facts, from, to, sends, receives };
+                    let channel = Channel { facts, from, to, outgoing: sends, incoming: receives };
                     sound &= channel.check(meetings, report);
                 }
                 Lane::Recv(peer) if !queues[peer.index()].has(Lane::Send(from)) => {
                     let receives = queues[from.index()].on(lane);
-                    let channel = Channel { facts, from: peer, to: from, sends: &[], receives };
+                    let channel = Channel { facts, from: peer, to: from, outgoing: &[], incoming: receives };
                     sound &= channel.check(meetings, report);
                 }
                 Lane::Recv(_) | Lane::Compute | Lane::Group(_) => {}
@@ -118,18 +118,18 @@ struct Channel<'a, 'plan> {
     facts: &'a Facts<'plan>,
     from: Rank,
     to: Rank,
-    sends: &'a [u32],
-    receives: &'a [u32],
+    outgoing: &'a [u32],
+    incoming: &'a [u32],
 }
 
 impl Channel<'_, '_> {
     fn check(&self, meetings: &mut Meetings, report: &mut Report) -> bool {
-        let mut sound = self.sends.len() == self.receives.len();
-        for (position, (&send, &receive)) in self.sends.iter().zip(self.receives).enumerate() {
+        let mut sound = self.outgoing.len() == self.incoming.len();
+        for (position, (&send, &receive)) in self.outgoing.iter().zip(self.incoming).enumerate() {
             let (send, receive) = (InstrId(send), InstrId(receive));
             meetings.pairs.push((meetings.number(self.from, send), meetings.number(self.to, receive)));
-            let (sent, expected) = (self.value(self.from, send), self.value(self.to, receive));
-            if sent != expected {
+            let (given, expected) = (self.value(self.from, send), self.value(self.to, receive));
+            if given != expected {
                 // From the first on, everything is displaced: one report says it.
                 self.mismatch(position, send, receive, report);
                 return false;
@@ -137,13 +137,13 @@ impl Channel<'_, '_> {
             sound &= self.sizes(send, receive, report);
         }
         meetings.channel_ends.push(meetings.pairs.len());
-        for &send in self.sends.iter().skip(self.receives.len()) {
+        for &send in self.outgoing.iter().skip(self.incoming.len()) {
             let op = &self.facts.plan.ranks[self.from.index()].instrs[send as usize].op;
             report.add(Place::Instr(self.from, InstrId(send)), || Rule::UnmatchedSend {
                 what: names::op(self.facts.header, op),
             });
         }
-        for &receive in self.receives.iter().skip(self.sends.len()) {
+        for &receive in self.incoming.iter().skip(self.outgoing.len()) {
             let op = &self.facts.plan.ranks[self.to.index()].instrs[receive as usize].op;
             report.add(Place::Instr(self.to, InstrId(receive)), || Rule::UnmatchedRecv {
                 what: names::op(self.facts.header, op),
@@ -170,17 +170,17 @@ impl Channel<'_, '_> {
                 receive: name(self.to, receive),
                 send: name(self.from, send),
                 from: self.from,
-                sends: self.sends.len(),
-                receives: self.receives.len(),
+                sends: self.outgoing.len(),
+                receives: self.incoming.len(),
             },
             || vec![(Place::Instr(self.from, send), "meets this".to_owned())],
         );
-        let (surplus, rank, rest) = if self.sends.len() > self.receives.len() {
-            (true, self.from, self.sends)
+        let (surplus, rank, rest) = if self.outgoing.len() > self.incoming.len() {
+            (true, self.from, self.outgoing)
         } else {
-            (false, self.to, self.receives)
+            (false, self.to, self.incoming)
         };
-        let shorter = self.sends.len().min(self.receives.len());
+        let shorter = self.outgoing.len().min(self.incoming.len());
         if let Some(&instr) = rest.get(shorter) {
             let what = name(rank, InstrId(instr));
             report.add(Place::Instr(rank, InstrId(instr)), || {
@@ -191,17 +191,17 @@ impl Channel<'_, '_> {
 
     fn sizes(&self, send: InstrId, receive: InstrId, report: &mut Report) -> bool {
         let (from, to) = (&self.facts.plan.ranks[self.from.index()], &self.facts.plan.ranks[self.to.index()]);
-        let sent = from.operands(&from.instrs[send.index()]).reads().next();
+        let given = from.operands(&from.instrs[send.index()]).reads().next();
         let got = to.operands(&to.instrs[receive.index()]).writes().next();
         // Sends and receives without a buffer break rule 2, which reports them.
-        let (Some(sent), Some(got)) = (sent, got) else { return true };
-        let (sent, got) = (&from.buffers[sent.index()], &to.buffers[got.index()]);
-        if sent.shape == got.shape {
+        let (Some(given), Some(got)) = (given, got) else { return true };
+        let (given, got) = (&from.buffers[given.index()], &to.buffers[got.index()]);
+        if given.shape == got.shape {
             return true;
         }
         report.add_with(
             Place::Instr(self.to, receive),
-            || Rule::SizeMismatch { receive: format!("{:?}", got.shape), send: format!("{:?}", sent.shape) },
+            || Rule::SizeMismatch { receive: format!("{:?}", got.shape), send: format!("{:?}", given.shape) },
             || vec![(Place::Instr(self.from, send), "meets this".to_owned())],
         );
         false

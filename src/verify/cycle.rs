@@ -1,5 +1,7 @@
 //! The shortest cycle among events that wait for each other, for people to read.
 
+use std::fmt::Write;
+
 use super::deadlock::{Events, Followers, NONE, Why};
 use super::names;
 use super::report::Place;
@@ -166,10 +168,10 @@ fn sentence(events: &Events<'_, '_>, edge: &Edge) -> String {
     let mut text = format!("{rank} {instr} `{name}`");
     if edge.via != edge.from {
         let (rank, instr, name) = op(events, edge.via);
-        text.push_str(&format!(" meets {rank} {instr} `{name}`, which"));
+        let _ = write!(text, " meets {rank} {instr} `{name}`, which");
     }
     let (rank, instr, name) = op(events, edge.on);
-    text.push_str(&format!(" waits for {rank} {instr} `{name}`, {}", edge.why.words()));
+    let _ = write!(text, " waits for {rank} {instr} `{name}`, {}", edge.why.words());
     text
 }
 

@@ -19,9 +19,10 @@
 //! 7. `peak`: the header's peak of bytes and of live buffers is what the lists come to, and within a limit.
 //!
 //! Not checked: what a pass computes and whether its declared shapes suit the model; whether a declared need is sensible;
-//! time; an order without a value across ranks (such a catalog is refused); batched groups of sends and receives (they are
+//! time; an order without a value across ranks (a plan with one is refused); batched groups of sends and receives (they are
 //! held to one FIFO, which is stricter). Collectives in lock step and those on a group's own lane are taken for two
-//! communicators of the group. The second tied rule: which passes add to a tied gradient is taken from the stage alone.
+//! communicators of the group. Which passes add to a tied
+//! gradient is taken from what they compute: the backward passes of the end stages, and passes that name no computation.
 
 mod buffers;
 mod catalog;

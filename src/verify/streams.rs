@@ -58,8 +58,8 @@ fn lanes(plan: &Plan, rank: Rank, part: &RankPlan, report: &mut Report) {
     }
     let mut sorted = part.lanes.clone();
     sorted.sort_unstable();
-    if let Some(pair) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
-        wrong(format!("it has two lanes {}", pair[0]));
+    if let Some([lane, _]) = sorted.array_windows().find(|[one, other]| one == other) {
+        wrong(format!("it has two lanes {lane}"));
     }
 }
 

@@ -38,7 +38,7 @@ fn header(plan: &Plan, report: &mut Report) {
     let model = header.model;
     if [model.hidden, model.heads, model.sequence, model.batch, model.vocab].contains(&0) {
         wrong("its model has a dimension of 0".to_owned());
-    } else if model.hidden % model.heads != 0 {
+    } else if !model.hidden.is_multiple_of(model.heads) {
         wrong(format!("{} heads do not divide a width of {}", model.heads, model.hidden));
     }
     if header.stages.is_empty() || u32::try_from(header.stages.len()).is_err() {

@@ -300,18 +300,17 @@ fn reorder_dependent(draft: &mut Draft, rng: &mut ChaCha8Rng) -> Option<()> {
     let needed = |draft: &Draft, rank: usize, at: usize| {
         let Op::Pass(pass) = draft.nodes[rank][at].op else { return None };
         let needs = &draft.plan.header.catalog.kind(pass.kind).needs;
-        let here = needs.iter().filter_map(|need| match need.from {
+        let mut here = needs.iter().filter_map(|need| match need.from {
             Source::Pass { kind, at: Relation::Here, .. } => Some(kind),
             _ => None,
         });
-        here.filter_map(|kind| {
+        here.find_map(|kind| {
             let wanted = Op::Pass(schedc::ir::Pass { kind, ..pass });
             (0..at).find(|&earlier| {
                 draft.nodes[rank][earlier].op == wanted
                     && draft.nodes[rank][earlier].lane == draft.nodes[rank][at].lane
             })
         })
-        .next()
     };
     let (rank, at) = draft.pick(rng, |draft, rank, at| needed(draft, rank, at).is_some())?;
     let earlier = needed(draft, rank, at)?;
