@@ -107,7 +107,7 @@ impl<B: Backend + 'static> Engine<B> {
         Ok(Self { plan, scripts, shared, machines, orders, outcomes, threads, stall, turn: 0, ended: false })
     }
 
-    /// Runs one step; `batches` by microbatch. Gives the mean loss in nats a token, where a rank has it.
+    /// Runs one step; `batches` by microbatch, `step` is the number that reports give it. Gives the mean loss in nats a token, where a rank has it.
     ///
     /// # Errors
     /// A rank failed, or none made progress for the time that the limits state. The engine takes no further step then.

@@ -109,6 +109,8 @@ pub(crate) fn matrix(plans: impl IntoIterator<Item = (String, Verified)>) {
         let report = check(&plan, &Train::default(), &batches, &Limits::default());
         let report = report.unwrap_or_else(|error| panic!("{name}: {error}"));
         report.verdict().unwrap_or_else(|error| panic!("{name}: {error}\n{report}"));
+        let whole = plan.header.transforms.is_empty();
+        assert_eq!(report.bits_demanded, whole, "{name}: every stage adds up in one common order");
         let peaks: Vec<Bytes> = plan.ranks.iter().map(|rank| rank.peak.bytes).collect();
         assert_eq!(report.arenas, peaks, "{name}: the interpreter allocates what the plan states");
     }
@@ -172,14 +174,14 @@ fn sixty_four_ranks_work() {
 #[test]
 fn a_step_allocates_nothing_on_the_ranks() {
     let model = tiny(4, true);
-    for way in [Vocabulary::Whole, Vocabulary::One, Vocabulary::Two, Vocabulary::Interlaced] {
-        let plan = spread(4, 8, model, way);
+    for with in TRANSFORMS {
+        let plan = library("1f1b", with, 4, 8, model);
         let make = |_| Ok(Marking { counts: true, tied: vec![0.0; 256 * 8] });
         let mut engine = Engine::new(&plan, make, &Limits::default()).unwrap();
         for step in 0..4 {
             engine.step(step, batches(&model, 8), Finish::Update).unwrap();
         }
-        assert_eq!(ON_RANKS.load(Ordering::Relaxed), 0, "{way:?}");
+        assert_eq!(ON_RANKS.load(Ordering::Relaxed), 0, "{with:?}");
     }
 }
 
