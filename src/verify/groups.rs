@@ -98,7 +98,9 @@ impl Sequences {
         report: &mut Report,
     ) -> bool {
         let members = &facts.header.groups[group.index()].0;
-        let Ok(member) = members.binary_search(&rank) else {
+        // In the group of all ranks each rank is its own position.
+        let all = members.get(rank.index()) == Some(&rank);
+        let Ok(member) = (if all { Ok(rank.index()) } else { members.binary_search(&rank) }) else {
             report.add(Place::Instr(rank, id), || Rule::ForeignMember {
                 collective: names::payload(facts.header, payload),
                 group,

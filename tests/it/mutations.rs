@@ -472,6 +472,7 @@ fn swap_operands(draft: &mut Draft, rng: &mut ChaCha8Rng) -> Option<()> {
     Some(())
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "every operator has this type")]
 fn wrong_peak(draft: &mut Draft, rng: &mut ChaCha8Rng) -> Option<()> {
     let rank = rng.random_range(0..draft.nodes.len());
     let peak = &mut draft.plan.ranks[rank].peak;
