@@ -164,13 +164,13 @@ impl Listener for Screen {
 /// What the plan is.
 fn summary(plan: &Plan, hash: &str) -> String {
     let Header { name, transforms, microbatches, stages, model, .. } = &plan.header;
-    let transforms: String = transforms.iter().map(|name| format!(" + {name}")).collect();
+    let name = std::iter::once(name).chain(transforms).map(String::as_str).collect::<Vec<_>>().join(" + ");
     let (ranks, stages) = (plan.ranks.len(), stages.len());
     let short = hash.get(..12).unwrap_or(hash);
     let Dims { layers, hidden, heads, sequence, batch, vocab, tied } = model;
     let tied = if *tied { "tied" } else { "untied" };
     format!(
-        "plan      {name}{transforms} · {ranks} ranks, {stages} stages, {microbatches} microbatches · {short}\n\
+        "plan      {name} · {ranks} ranks, {stages} stages, {microbatches} microbatches · {short}\n\
          peak      {}\n\
          model     {layers} layers, hidden {hidden}, {heads} heads, {batch} x {sequence} tokens, \
          vocabulary {vocab} ({tied})",

@@ -117,7 +117,7 @@ pub fn check(
     let make = |rank| Ok(CpuBackend::new(&plan.header, rank, train)?);
     let mut engine = Engine::new(plan, make, limits)?;
     let arenas = engine.arena_bytes();
-    let loss = engine.step(0, batches.to_vec(), Finish::Keep)?.ok_or(ExecuteError::NoLoss)?;
+    let loss = engine.step(1, batches.to_vec(), Finish::Keep)?.ok_or(ExecuteError::NoLoss)?;
     let found = gather(engine.backends());
 
     let order = common_order(plan);

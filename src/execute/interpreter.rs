@@ -85,20 +85,29 @@ impl<B: Backend + 'static> Engine<B> {
             machines.push(Some(Box::new(Machine::new(rank, backend, arena, script))));
         }
         let (sender, outcomes) = bounded(machines.len());
+        let (ready, readiness) = bounded::<()>(0);
         let (mut orders, mut threads) = (Vec::new(), Vec::new());
         for rank in Rank::all(machines.len()) {
             let (order, inbox) = bounded(1);
-            let (shared, sender) = (Arc::clone(&shared), sender.clone());
+            let (shared, sender, ready) = (Arc::clone(&shared), sender.clone(), ready.clone());
             let thread = thread::Builder::new().name(rank.to_string());
-            let thread = thread.spawn(move || serve(rank, &inbox, &sender, &shared));
+            let thread = thread.spawn(move || {
+                // The first wait on a channel allocates; it belongs before the first step, when no bell rings yet.
+                shared.network.bells.wait(rank, Duration::from_millis(1));
+                drop(ready);
+                serve(rank, &inbox, &sender, &shared);
+            });
             threads.push(thread.map_err(|source| ExecuteError::Thread { rank, source })?);
             orders.push(order);
         }
+        drop(ready);
+        // Ends when every thread has dropped its end.
+        let _ = readiness.recv();
         let stall = limits.stall;
         Ok(Self { plan, scripts, shared, machines, orders, outcomes, threads, stall, turn: 0, ended: false })
     }
 
-    /// Runs one step; `batches` by microbatch. Gives the mean loss in nats a token, where a rank has it.
+    /// Runs one step; `batches` by microbatch, `step` is the number that reports give it. Gives the mean loss in nats a token, where a rank has it.
     ///
     /// # Errors
     /// A rank failed, or none made progress for the time that the limits state. The engine takes no further step then.
@@ -225,8 +234,6 @@ fn serve<B: Backend>(
     outcomes: &Sender<Outcome<B>>,
     shared: &Shared,
 ) {
-    // The first wait on a channel allocates; it belongs before the first step.
-    shared.network.bells.wait(rank, Duration::from_millis(1));
     for Order { mut machine, work } in orders {
         let result = catch_unwind(AssertUnwindSafe(|| machine.step(&work, shared)));
         let result = result.unwrap_or_else(|payload| {

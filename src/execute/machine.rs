@@ -11,10 +11,11 @@ use std::time::Duration;
 use super::arena::Arena;
 use super::backend::{Backend, InOut, Views};
 use super::data::Tokens;
-use super::prepare::{Action, Entry, Network, Operand, Part, Script};
+use super::prepare::{Action, Entry, Operand, Part, Script};
 use super::transport::{Mismatch, Seat};
 use super::views::{Place, Places};
 use super::watchdog::{Drill, Failure, Status};
+use super::wiring::Network;
 use crate::ir::{InstrId, Rank};
 
 /// How long a rank sleeps at most before it looks at the abort flag.

@@ -2,7 +2,7 @@
 //!
 //! [`backend`] is the door between the two. [`model`] says which parameters a rank holds, how they start and how the buffers
 //! of a pass are cut; [`cpu`] computes; [`mod@reference`] is the same model without a pipeline, to hold the others against.
-//! [`interpreter`] walks the plan: `prepare` resolves it, `machine` is one rank at work, `transport` what lies between ranks,
+//! [`interpreter`] walks the plan: `prepare` resolves it, `wiring` lays the channels, `machine` is one rank at work, `transport` what lies between ranks,
 //! [`watchdog`] what is said when a run ends badly. [`train`] is a whole run: [`data`], [`tokenizer`], [`checkpoint`], [`check`],
 //! [`dump`].
 
@@ -25,5 +25,6 @@ pub mod train;
 mod transport;
 mod views;
 pub mod watchdog;
+mod wiring;
 
 pub use error::ExecuteError;

@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::error::ExecuteError;
-use super::transport::{Board, Doorbells, Mailbox, Tag};
+use super::transport::Tag;
 use super::views::Places;
+use super::wiring::{Network, Wiring};
 use crate::ir::{
     BufferId, CollectiveOp, Compute, GroupId, Instr, InstrId, Lane, Op, Pass, Place, Plan, Rank, RankPlan,
     Value,
@@ -93,29 +94,6 @@ pub(super) enum Operand {
     TiedGradient,
 }
 
-/// The channels of all ranks.
-#[derive(Debug)]
-pub(super) struct Network {
-    pub(super) bells: Doorbells,
-    pub(super) mailboxes: Vec<Mailbox>,
-    pub(super) boards: Vec<Board>,
-    /// How many collectives a step has on each board.
-    per_step: Vec<u64>,
-}
-
-impl Network {
-    /// The number of a collective on its board, over all steps.
-    pub(super) fn sequence(&self, part: &Part, turn: u64) -> u64 {
-        turn * self.per_step[part.board] + part.ordinal
-    }
-
-    /// Bytes of the channels' storage.
-    pub(super) fn bytes(&self) -> u64 {
-        let mail: u64 = self.mailboxes.iter().map(Mailbox::bytes).sum();
-        mail + self.boards.iter().map(Board::bytes).sum::<u64>()
-    }
-}
-
 impl Script {
     /// The instruction that a wait names.
     pub(super) fn entry(&self, wait: Wait) -> &Entry {
@@ -133,89 +111,6 @@ pub(super) fn prepare(plan: &Plan) -> Result<(Vec<Script>, Network), ExecuteErro
     let scripts = scripts.collect::<Result<Vec<_>, _>>()?;
     let network = wiring.build(plan);
     Ok((scripts, network))
-}
-
-/// Collectives of a group from the lane of the group, and those from the compute lanes, meet on boards of their own: their order is
-/// fixed within each kind of lane only.
-type BoardKey = (GroupId, bool);
-
-/// Which channels there are and how large their messages get.
-struct Wiring {
-    mailboxes: BTreeMap<(Rank, Rank), usize>,
-    boards: BTreeMap<BoardKey, BoardPlan>,
-}
-
-#[derive(Default)]
-struct BoardPlan {
-    contributions: Vec<usize>,
-    sum: usize,
-    per_step: u64,
-}
-
-impl Wiring {
-    fn of(plan: &Plan) -> Self {
-        let mut wiring = Self { mailboxes: BTreeMap::new(), boards: BTreeMap::new() };
-        for (rank, rank_plan) in plan.ranks.iter().enumerate() {
-            let rank = Rank::new(rank);
-            let mut counts: BTreeMap<BoardKey, u64> = BTreeMap::new();
-            for instr in &rank_plan.instrs {
-                match instr.op {
-                    Op::Send { to, .. } => {
-                        let first = rank_plan.operands(instr).reads().next();
-                        let elements = first.and_then(|id| rank_plan.buffers.get(id.index()));
-                        let elements = elements.map_or(0, |buffer| buffer.elements() as usize);
-                        let largest = wiring.mailboxes.entry((rank, to)).or_default();
-                        *largest = elements.max(*largest);
-                    }
-                    Op::Recv { from, .. } => {
-                        wiring.mailboxes.entry((from, rank)).or_default();
-                    }
-                    Op::Collective { op, group, elements, .. } => {
-                        let key = (group, rank_plan.lane(instr) == Lane::Compute);
-                        let members = plan.header.groups.get(group.index()).map_or(&[][..], |group| &group.0);
-                        let board = wiring.boards.entry(key).or_default();
-                        board.contributions.resize(members.len(), 0);
-                        let gives = !rank_plan.operands(instr).reads.is_empty();
-                        if let Some(member) = members.iter().position(|&other| other == rank)
-                            && gives
-                        {
-                            let largest = &mut board.contributions[member];
-                            *largest = (elements as usize).max(*largest);
-                        }
-                        if op == CollectiveOp::AllReduce {
-                            board.sum = board.sum.max(elements as usize);
-                        }
-                        *counts.entry(key).or_default() += 1;
-                    }
-                    Op::Pass(_) | Op::Step => {}
-                }
-            }
-            for (key, count) in counts {
-                let board = wiring.boards.entry(key).or_default();
-                board.per_step = board.per_step.max(count);
-            }
-        }
-        wiring
-    }
-
-    fn build(&self, plan: &Plan) -> Network {
-        let mailboxes =
-            self.mailboxes.iter().map(|(&(from, to), &elements)| Mailbox::new(from, to, elements)).collect();
-        let boards = self.boards.iter().map(|((group, _), board)| {
-            let members = plan.header.groups[group.index()].0.clone();
-            Board::new(members, &board.contributions, board.sum)
-        });
-        Network {
-            bells: Doorbells::new(plan.ranks.len()),
-            mailboxes,
-            boards: boards.collect(),
-            per_step: self.boards.values().map(|board| board.per_step).collect(),
-        }
-    }
-
-    fn mailbox(&self, from: Rank, to: Rank) -> Option<usize> {
-        self.mailboxes.keys().position(|&key| key == (from, to))
-    }
 }
 
 /// Resolves the instructions of one rank.
@@ -315,7 +210,7 @@ impl Resolver<'_> {
         let members = self.plan.header.groups.get(group.index()).map_or(&[][..], |group| &group.0);
         let member = members.iter().position(|&rank| rank == self.rank);
         let member = member.ok_or_else(|| self.malformed(id, "its rank is not in the group"))?;
-        let board = self.wiring.boards.keys().position(|&other| other == key);
+        let board = self.wiring.board(key);
         let board = board.ok_or_else(|| self.malformed(id, "its group is unknown"))?;
         let rooted = matches!(tag.op, CollectiveOp::Broadcast | CollectiveOp::Reduce);
         if rooted && !tag.root.is_some_and(|root| members.contains(&root)) {

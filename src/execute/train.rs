@@ -166,9 +166,9 @@ pub fn train(
         let batches = batches(step);
         let started = Instant::now();
         let loss = match settings.dump.as_deref().filter(|_| step == begin) {
-            None => engine.step(step, batches, Finish::Update)?,
+            None => engine.step(step + 1, batches, Finish::Update)?,
             Some(path) => {
-                let loss = engine.step(step, batches.clone(), Finish::Keep)?;
+                let loss = engine.step(step + 1, batches.clone(), Finish::Keep)?;
                 dump(path, &dims, &gather(engine.backends()), &batches, loss.ok_or(ExecuteError::NoLoss)?)?;
                 listener.dumped(path);
                 engine.backends().for_each(super::backend::Backend::step);

@@ -5,7 +5,8 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::prepare::{Action, Entry, Network, Script};
+use super::prepare::{Action, Entry, Script};
+use super::wiring::Network;
 use crate::ir::{Catalog, InstrId, Op, Pass, Payload, Plan, Rank, Value};
 
 /// When a run is given up, and a drill for it.

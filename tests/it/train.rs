@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use safetensors::SafeTensors;
 use schedc::execute::ExecuteError;
@@ -121,6 +123,37 @@ fn torn_checkpoints_are_passed_over_and_cleared_away() {
     let notes = kept(directory.path(), 8, 50);
     assert_eq!(notes.opening.unwrap().resumed.unwrap().1, 4);
     assert!(names(directory.path()).iter().all(|name| !name.starts_with(".tmp-")));
+}
+
+/// `schedc run` of a small job with a checkpoint after every step.
+fn command(directory: &Path, steps: u64) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_schedc"));
+    command.args(["run", "1f1b", "--with", "vocab-2", "--ranks", "2", "--microbatches", "2"]);
+    command.args(["--hidden", "16", "--seq", "8", "--checkpoint-every", "1"]);
+    command.arg("--steps").arg(steps.to_string()).arg("--checkpoint").arg(directory);
+    command.stdout(Stdio::piped()).stderr(Stdio::null());
+    command
+}
+
+#[test]
+fn a_killed_process_leaves_a_checkpoint_that_resumes() {
+    let directory = tempfile::tempdir().unwrap();
+    for round in 1..=3 {
+        let before = Checkpoint::newest(directory.path()).unwrap().map_or(0, |newest| newest.step);
+        let mut process = command(directory.path(), u64::MAX).spawn().unwrap();
+        let lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let saved = lines.map_while(Result::ok).filter(|line| line.starts_with("saved")).take(2 + round);
+        assert_eq!(saved.count(), 2 + round, "the process ended by itself");
+        process.kill().unwrap();
+        process.wait().unwrap();
+        let newest = Checkpoint::newest(directory.path()).unwrap().unwrap();
+        assert!(newest.step > before);
+    }
+    let newest = Checkpoint::newest(directory.path()).unwrap().unwrap().step;
+    let output = command(directory.path(), newest + 2).output().unwrap();
+    let output = String::from_utf8(output.stdout).unwrap();
+    assert!(output.contains(&format!("after {newest} steps")), "{output}");
+    assert!(output.contains("done      2 steps"), "{output}");
 }
 
 #[test]
