@@ -1,4 +1,5 @@
 //! schedc compiles a declarative pipeline schedule into one instruction stream per rank, proves the streams right and runs them.
+#![doc = include_str!("ARCHITECTURE.md")]
 
 pub mod cost;
 pub mod diag;

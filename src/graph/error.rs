@@ -31,6 +31,9 @@ pub struct Deadlock {
 }
 
 fn circle(cycle: &[Waiting]) -> String {
+    if let [only] = cycle {
+        return format!("{} runs a pass before one that it needs", only.rank);
+    }
     let ranks: Vec<_> = cycle.iter().chain(cycle.first()).map(|waiting| waiting.rank.to_string()).collect();
     if cycle.is_empty() { "a pass that is needed never runs".into() } else { ranks.join(" waits for ") }
 }
@@ -61,7 +64,9 @@ impl Diagnostic for Deadlock {
             self.cycle.iter().filter(move |waiting| waiting.span.is_some_and(|span| span.file == file));
         Some(Box::new(here.filter_map(|waiting| {
             let Waiting { rank, pass, needs, on, behind, .. } = waiting;
-            let text = if behind == needs {
+            let text = if on == rank {
+                format!("{rank} has {pass} here, before {needs}, which it needs")
+            } else if behind == needs {
                 format!("{rank} waits here with {pass} for {needs} of {on}")
             } else {
                 format!("{rank} waits here with {pass} for {needs}, which {on} has behind {behind}")

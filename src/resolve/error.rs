@@ -565,7 +565,7 @@ pub(super) fn suggest<'a>(word: &str, names: impl IntoIterator<Item = &'a str> +
     }
     let all: Vec<String> = names.into_iter().map(|name| format!("`{name}`")).collect();
     match &all[..] {
-        [] => "there is none to choose from".to_owned(),
+        [] => "leave it out: there is none to choose from".to_owned(),
         [only] => format!("there is only {only}"),
         all => format!("choose from {}", all.join(", ")),
     }
