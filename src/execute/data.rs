@@ -19,7 +19,14 @@ use crate::source::STDLIB;
 pub const LONGEST_TEXT: u64 = 1 << 30;
 
 /// The project's documents that are no part of the standard library.
-const DOCUMENTS: &[&str] = &[include_str!("../../README.md"), include_str!("../../docs/running.md")];
+const DOCUMENTS: &[&str] = &[
+    include_str!("../../README.md"),
+    include_str!("../../docs/language.md"),
+    include_str!("../../docs/plan.md"),
+    include_str!("../../docs/running.md"),
+    include_str!("../../docs/libraries.md"),
+    include_str!("../ARCHITECTURE.md"),
+];
 
 /// A text before it is cut into tokens.
 #[derive(Clone, Debug)]

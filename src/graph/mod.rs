@@ -3,10 +3,12 @@
 //! Nothing of it is stored per instance: the kinds' needs (a handful of edges) and index arithmetic give every edge. Passes have
 //! dense positions, so that what a step knows of them lies in flat arrays.
 
+mod calendar;
 mod deadlock;
 mod error;
 mod progress;
 
+pub use calendar::Calendar;
 pub use deadlock::find_deadlock;
 pub use error::{Deadlock, Waiting};
 pub use progress::{Event, Progress};

@@ -1,11 +1,8 @@
 //! Every rank's order -> one line of passes and collectives, in the order in which they end.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-
 use super::emit::Emitter;
 use crate::cost::Costs;
-use crate::graph::{Deadlock, Event, Graph, Progress, find_deadlock};
+use crate::graph::{Calendar, Deadlock, Event, Graph, Progress, find_deadlock};
 use crate::ir::{Pass, Placed, Queue, Rank, Schedule, Ticks};
 
 /// Runs all orders under a cost model and hands the emitter what ends, first to last.
@@ -24,7 +21,7 @@ pub(super) fn walk(
         schedule,
         costs,
         progress: Progress::new(graph),
-        moments: BinaryHeap::new(),
+        calendar: Calendar::default(),
         next: vec![0; p],
         busy: vec![false; p],
         lockstep: None,
@@ -33,7 +30,7 @@ pub(super) fn walk(
         clock.dispatch(rank, Ticks(0));
     }
     let mut events = Vec::new();
-    while let Some(Reverse((now, moment))) = clock.moments.pop() {
+    while let Some((now, moment)) = clock.calendar.take() {
         match moment {
             Moment::Ends(pass) => clock.end(pass, now, emitter, &mut events),
             Moment::Ready(pass) => clock.ready(pass, now),
@@ -47,10 +44,12 @@ pub(super) fn walk(
     Ok(())
 }
 
-/// The order of the variants breaks ties: what ends is noted before what becomes ready by it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// Something that happens at a moment.
+#[derive(Clone, Copy, Debug)]
 enum Moment {
+    /// A pass ends on its rank.
     Ends(Pass),
+    /// A pass has all that it needs.
     Ready(Pass),
 }
 
@@ -59,7 +58,7 @@ struct Clock<'a> {
     schedule: &'a Schedule,
     costs: &'a Costs,
     progress: Progress,
-    moments: BinaryHeap<Reverse<(Ticks, Moment)>>,
+    calendar: Calendar<Moment>,
     next: Vec<usize>,
     busy: Vec<bool>,
     /// The current lock-step pass (of any site) and how many ranks have come to it.
@@ -77,11 +76,7 @@ impl Clock<'_> {
         }
         for event in events.drain(..) {
             if let Event::Ready { pass, at } = event {
-                if at > now {
-                    self.moments.push(Reverse((at, Moment::Ready(pass))))
-                } else {
-                    self.ready(pass, now)
-                }
+                if at > now { self.calendar.enter(at, Moment::Ready(pass)) } else { self.ready(pass, now) }
             }
         }
         if self.graph.catalog.kind(pass.kind).queue != Queue::Group {
@@ -93,7 +88,7 @@ impl Clock<'_> {
 
     fn ready(&mut self, pass: Pass, now: Ticks) {
         if self.graph.catalog.kind(pass.kind).queue == Queue::Group {
-            self.moments.push(Reverse((now + self.costs.pass(pass.kind), Moment::Ends(pass))));
+            self.calendar.enter(now + self.costs.pass(pass.kind), Moment::Ends(pass));
         } else {
             self.dispatch(self.graph.rank_of(pass.site), now);
         }
@@ -133,6 +128,6 @@ impl Clock<'_> {
     }
 
     fn start(&mut self, pass: Pass, now: Ticks) {
-        self.moments.push(Reverse((now + self.costs.pass(pass.kind), Moment::Ends(pass))));
+        self.calendar.enter(now + self.costs.pass(pass.kind), Moment::Ends(pass));
     }
 }

@@ -4,14 +4,13 @@
 //! that is its turn; a new pass that gives room under a limit that is reached; a new pass that the base schedule waits for; the next
 //! pass of the base order; any other new pass. So vocabulary passes that backward waits for go first, and the rest fills the bubbles.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::VecDeque;
 
 use super::limits::Limits;
 use super::sides::Sides;
 use super::{TransformError, lockstep::Gang};
 use crate::cost::Costs;
-use crate::graph::{Event, Graph, Progress, find_deadlock, site_index};
+use crate::graph::{Calendar, Event, Graph, Progress, find_deadlock, site_index};
 use crate::ir::{KindId, Pass, Placed, Queue, Rank, Schedule, Source, Span, Ticks, Transform, Where};
 
 /// Places the kinds from `base` on. The catalog already has them; `schedule.orders` has the base order.
@@ -38,8 +37,8 @@ fn new_origins(schedule: &mut Schedule, transform: &Transform, base: usize) -> V
     (first..).take(spans.len()).collect()
 }
 
-/// Something that happens at a moment. The order of the variants breaks ties.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// Something that happens at a moment.
+#[derive(Clone, Copy, Debug)]
 enum Moment {
     /// A pass ends on its rank.
     Ends(Pass),
@@ -57,7 +56,7 @@ struct List<'a> {
     progress: Progress,
     limits: Limits<'a>,
     gang: Gang,
-    moments: BinaryHeap<Reverse<(Ticks, Moment)>>,
+    calendar: Calendar<Moment>,
     /// New passes that are ready, by kind (from `base`) and rank.
     waiting: Vec<VecDeque<Pass>>,
     next: Vec<usize>,
@@ -94,7 +93,7 @@ impl<'a> List<'a> {
             progress: Progress::new(graph),
             limits: Limits::new(&transform.limits, p),
             gang: Gang::new(graph, base),
-            moments: BinaryHeap::new(),
+            calendar: Calendar::default(),
             waiting: vec![VecDeque::new(); inserted * p],
             next: vec![0; p],
             busy: vec![false; p],
@@ -141,12 +140,9 @@ impl<'a> List<'a> {
         let mut now = Ticks(0);
         loop {
             while self.dispatch_woken(now) {}
-            let Some(&Reverse((next, _))) = self.moments.peek() else { return };
+            let Some(next) = self.calendar.next_moment() else { return };
             now = next;
-            while let Some(&Reverse((at, moment))) = self.moments.peek()
-                && at == now
-            {
-                self.moments.pop();
+            while let Some(moment) = self.calendar.take_at(now) {
                 match moment {
                     Moment::Ends(pass) => self.end(pass, now),
                     Moment::Ready(pass) => self.ready(pass, now),
@@ -178,11 +174,7 @@ impl<'a> List<'a> {
         self.progress.complete(self.graph, self.costs, pass, now, &mut events);
         for event in events.drain(..) {
             if let Event::Ready { pass, at } = event {
-                if at > now {
-                    self.moments.push(Reverse((at, Moment::Ready(pass))))
-                } else {
-                    self.ready(pass, now)
-                }
+                if at > now { self.calendar.enter(at, Moment::Ready(pass)) } else { self.ready(pass, now) }
             }
         }
         self.events = events;
@@ -192,9 +184,7 @@ impl<'a> List<'a> {
         let rank = self.graph.rank_of(pass.site);
         self.woken[rank.index()] = true;
         match self.graph.catalog.kind(pass.kind).queue {
-            Queue::Group => {
-                self.moments.push(Reverse((now + self.costs.pass(pass.kind), Moment::Ends(pass))))
-            }
+            Queue::Group => self.calendar.enter(now + self.costs.pass(pass.kind), Moment::Ends(pass)),
             Queue::Lockstep if pass.kind.index() >= self.base => self.gang.ready(pass),
             _ if pass.kind.index() >= self.base => {
                 let at = self.queue(pass.kind, rank);
@@ -263,7 +253,7 @@ impl<'a> List<'a> {
         };
         self.orders[rank].push(Placed { pass, origin });
         self.busy[rank] = true;
-        self.moments.push(Reverse((now + self.costs.pass(pass.kind), Moment::Ends(pass))));
+        self.calendar.enter(now + self.costs.pass(pass.kind), Moment::Ends(pass));
     }
 
     /// All orders, or why they are not complete.
