@@ -6,11 +6,23 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use crate::support::{Options, code, program, rendered};
+use schedc::driver::{self, Input, Job};
+use schedc::resolve::Model;
+use schedc::source::Sources;
+
+use crate::support::{Options, code, rendered};
 
 /// All rooms that a text passes through; the first that refuses it says why.
 fn compile(name: &str, text: &[u8], options: &Options) -> Result<(), Vec<schedc::diag::Error>> {
-    program(name, text, options).map(|_| ())
+    let job = Job {
+        input: Input::File { name, bytes: text, schedule: options.schedule.as_deref() },
+        with: &options.with,
+        set: &options.set,
+        ranks: options.ranks,
+        microbatches: options.microbatches,
+        model: Model { layers: Some(options.model.layers), dims: options.model },
+    };
+    driver::compile(&job, &mut Sources::default()).map(|_| ())
 }
 
 fn root() -> PathBuf {
