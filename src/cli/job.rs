@@ -65,7 +65,7 @@ pub(crate) enum JobError {
     #[error("can't read `{path}`: {reason}")]
     #[diagnostic(
         code(schedc::cli::unreadable),
-        help("name a schedule of the library (`schedc list`) or a file that exists")
+        help("name a file that exists and may be read; `schedc list` has the schedules that need no file")
     )]
     Unreadable {
         /// The file.
@@ -84,6 +84,16 @@ pub(crate) enum JobError {
         path: String,
         /// What the system says.
         reason: std::io::Error,
+    },
+    /// A plan where a schedule is asked for.
+    #[error("`{path}` is a plan, which has been compiled already")]
+    #[diagnostic(
+        code(schedc::cli::already_a_plan),
+        help("check it with `schedc verify {path}`, train by it with `schedc run {path}`, or name a schedule")
+    )]
+    AlreadyAPlan {
+        /// The file.
+        path: String,
     },
     /// A flag asks for another shape than a plan file has.
     #[error("`{flag} {asked}` contradicts the plan, which was compiled for {has}")]
@@ -126,6 +136,9 @@ impl JobArgs {
         let text;
         let input = if is_file_name(&self.schedule) {
             text = read(Path::new(&self.schedule), schedc::syntax::MAX_BYTES + 1)?;
+            if looks_like_a_plan(&text) {
+                return Err(Failure::usage(JobError::AlreadyAPlan { path: self.schedule.clone() }));
+            }
             Input::File { name: &self.schedule, bytes: &text, schedule: self.schedule_name.as_deref() }
         } else {
             Input::Library(&self.schedule)
@@ -209,5 +222,8 @@ pub(crate) fn write(
         std::io::Write::flush(&mut file)?;
         fs::rename(&beside, path)
     };
-    written().map_err(refuse)
+    written().map_err(|reason| {
+        let _ = fs::remove_file(&beside);
+        refuse(reason)
+    })
 }

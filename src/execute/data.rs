@@ -54,12 +54,16 @@ impl Text {
         let Some(path) = path else { return Ok(Self::own()) };
         let name = path.display().to_string();
         let failed = |source| ExecuteError::Read { what: name.clone(), source };
+        let too_long = || ExecuteError::TextTooLong { name: name.clone(), most: LONGEST_TEXT };
+        let file = File::open(path).map_err(failed)?;
+        if file.metadata().map_err(failed)?.len() > LONGEST_TEXT {
+            return Err(too_long());
+        }
         let mut bytes = Vec::new();
-        File::open(path)
-            .and_then(|file| file.take(LONGEST_TEXT + 1).read_to_end(&mut bytes))
-            .map_err(failed)?;
+        // What is no regular file states no length.
+        file.take(LONGEST_TEXT + 1).read_to_end(&mut bytes).map_err(failed)?;
         if bytes.len() as u64 > LONGEST_TEXT {
-            return Err(ExecuteError::TextTooLong { name, most: LONGEST_TEXT });
+            return Err(too_long());
         }
         Ok(Self { name, bytes })
     }

@@ -31,11 +31,14 @@ pub struct Deadlock {
 }
 
 fn circle(cycle: &[Waiting]) -> String {
-    if let [only] = cycle {
-        return format!("{} runs a pass before one that it needs", only.rank);
+    match cycle {
+        [] => "a pass that is needed never runs".into(),
+        [own] => format!("{} has {} before {}, which it needs", own.rank, own.pass, own.needs),
+        [first, rest @ ..] => {
+            let rest = rest.iter().chain([first]).map(|waiting| waiting.rank.to_string());
+            format!("{} waits for {}", first.rank, rest.collect::<Vec<_>>().join(", which waits for "))
+        }
     }
-    let ranks: Vec<_> = cycle.iter().chain(cycle.first()).map(|waiting| waiting.rank.to_string()).collect();
-    if cycle.is_empty() { "a pass that is needed never runs".into() } else { ranks.join(" waits for ") }
 }
 
 impl Deadlock {
@@ -53,9 +56,12 @@ impl Diagnostic for Deadlock {
     }
 
     fn help<'a>(&'a self) -> Option<Box<dyn std::fmt::Display + 'a>> {
-        Some(Box::new(
-            "move one of these passes before the one that it waits behind: usually a longer warm-up on the later ranks' side, or backward passes later",
-        ))
+        Some(Box::new(match &self.cycle[..] {
+            [own] => format!("order {} before {} on {}", own.needs, own.pass, own.rank),
+            _ => "move one of the needed passes before the one that holds it up; a stage that feeds another needs \
+                  at least as many warm-up forwards as that one"
+                .to_owned(),
+        }))
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
@@ -65,7 +71,7 @@ impl Diagnostic for Deadlock {
         Some(Box::new(here.filter_map(|waiting| {
             let Waiting { rank, pass, needs, on, behind, .. } = waiting;
             let text = if on == rank {
-                format!("{rank} has {pass} here, before {needs}, which it needs")
+                format!("{rank} waits here with {pass} for {needs}, which comes later in its own order")
             } else if behind == needs {
                 format!("{rank} waits here with {pass} for {needs} of {on}")
             } else {

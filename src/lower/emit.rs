@@ -6,7 +6,7 @@ use super::rank::RankList;
 use super::uses::{Uses, direct};
 use crate::graph::{Graph, site_index};
 use crate::ir::{
-    At, BufferId, ClassId, CollectiveId, CollectiveOp, GroupId, InstrId, KindId, Lane, LaneId, Microbatch,
+    BufferId, CollectiveId, CollectiveOp, GroupId, InstrId, KindId, Lane, LaneId, Microbatch,
     Op, Pass, Payload, Port, Queue, Rank, RankPlan, Relation, Schedule, Site, Source, Stage, Value, Where,
 };
 
@@ -306,16 +306,6 @@ fn check(schedule: &Schedule) -> Result<(), LowerError> {
         };
         let at = catalog.kinds.iter().find(by).and_then(|kind| kind.span);
         return Err(LowerError::HalfSharded { sharded: if input { "input" } else { "output" }, at });
-    }
-    for class in ClassId::all(catalog.classes.len()) {
-        for at in [At::Stage, At::EveryRank] {
-            let mut makers = catalog.kinds.iter().filter(|kind| kind.at == at && kind.makes.contains(&class));
-            if let (Some(first), Some(second)) = (makers.next(), makers.next()) {
-                let (first, at) = (first.name.clone(), second.span);
-                let class = catalog.class(class).name.clone();
-                return Err(LowerError::ClassMadeTwice { class, first, second: second.name.clone(), at });
-            }
-        }
     }
     Ok(())
 }

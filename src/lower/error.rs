@@ -27,30 +27,13 @@ pub enum LowerError {
         #[label("shards the {sharded} layer only")]
         at: Option<Span>,
     },
-    /// Two kinds of pass make the same class at the same site.
-    #[error("`{first}` and `{second}` both make `{class}` at one site")]
-    #[diagnostic(
-        code(schedc::lower::class_made_twice),
-        help("declare a class for each of them, so that it is clear which one is read and freed")
-    )]
-    ClassMadeTwice {
-        /// The class.
-        class: String,
-        /// The first maker.
-        first: String,
-        /// The second.
-        second: String,
-        /// The second's declaration.
-        #[label("makes `{class}` again")]
-        at: Option<Span>,
-    },
 }
 
 impl Located for LowerError {
     fn file(&self) -> Option<FileId> {
         match self {
             Self::Deadlock(deadlock) => deadlock.file(),
-            Self::HalfSharded { at, .. } | Self::ClassMadeTwice { at, .. } => at.map(|at| at.file),
+            Self::HalfSharded { at, .. } => at.map(|at| at.file),
         }
     }
 }

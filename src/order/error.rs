@@ -62,25 +62,6 @@ pub enum OrderError {
         /// On which rank.
         rank: Rank,
     },
-    /// A pattern names a chunk that a rank does not have.
-    #[error("`{pass}` names chunk {chunk} of {rank}, which has {has}")]
-    #[diagnostic(
-        code(schedc::order::no_such_chunk),
-        help("chunks count from 0; `chunks n` in the schedule sets how many a rank has")
-    )]
-    NoSuchChunk {
-        /// The pass, as written.
-        pass: String,
-        /// The chunk.
-        chunk: u32,
-        /// How many chunks a rank has.
-        has: usize,
-        /// On which rank.
-        rank: Rank,
-        /// Where.
-        #[label("no such chunk")]
-        at: Span,
-    },
 }
 
 impl OrderError {
@@ -101,10 +82,7 @@ impl OrderError {
 
     fn place(&self) -> Span {
         match self {
-            Self::TooMany { at, .. }
-            | Self::LeftOver { at, .. }
-            | Self::Endless { at, .. }
-            | Self::NoSuchChunk { at, .. } => *at,
+            Self::TooMany { at, .. } | Self::LeftOver { at, .. } | Self::Endless { at, .. } => *at,
         }
     }
 }

@@ -91,12 +91,6 @@ impl Walk<'_> {
     fn take_pass(&mut self, kind: KindId, chunk: Option<Chunk>, at: Span) -> Result<(), OrderError> {
         let name = &self.program.catalog.kind(kind).name;
         let stream = &mut self.streams[kind.index()];
-        if let Some(chunk) = chunk
-            && chunk.index() >= stream.next_of.len()
-        {
-            let (has, pass) = (stream.next_of.len(), format!("{name}.{}", chunk.0));
-            return Err(OrderError::NoSuchChunk { pass, chunk: chunk.0, has, rank: self.rank, at });
-        }
         let Some((_, chunk, microbatch)) = stream.take(chunk) else {
             let of = |wanted: Chunk| stream.passes.iter().filter(|(chunk, _)| *chunk == wanted).count();
             let has = chunk.map_or(stream.passes.len(), of) as u64;

@@ -14,7 +14,10 @@ use crate::ir::{At, ClassId, Kind, KindId, Need, Relation, Shape, Source, Span, 
 /// Checks base schedule and transforms together.
 pub(super) fn catalog(drafts: &Drafts, shape: &Shape, errors: &mut Vec<ResolveError>) {
     state(drafts, errors);
-    elements(drafts, errors);
+    // A class whose shape has no value is not empty.
+    if errors.is_empty() {
+        elements(drafts, errors);
+    }
     cycles(drafts, shape, errors);
 }
 

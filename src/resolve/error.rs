@@ -88,7 +88,7 @@ pub enum ResolveError {
     },
 
     /// A file with no schedule, or with several.
-    #[error("the file holds {count} schedules, and one must be chosen")]
+    #[error("the file holds {}", if *.count == 0 { "no schedule".to_owned() } else { format!("{count} schedules, and one must be chosen") })]
     #[diagnostic(code(schedc::resolve::which_schedule), help("{help}"))]
     WhichSchedule {
         /// How many.
@@ -378,8 +378,11 @@ pub enum ResolveError {
     },
 
     /// A result beyond 64 bits.
-    #[error("a number leaves the 64 bits that it has{place}")]
-    #[diagnostic(code(schedc::resolve::overflow), help("keep numbers in the range of what they count"))]
+    #[error("a number grows beyond 64 bits{place}")]
+    #[diagnostic(
+        code(schedc::resolve::overflow),
+        help("choose smaller numbers; where a shape overflows, a smaller model")
+    )]
     Overflow {
         /// Empty, or on which rank or stage.
         place: String,

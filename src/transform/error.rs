@@ -18,7 +18,7 @@ pub enum TransformError {
     #[error("under this limit `{pass}` can never run on {rank}")]
     #[diagnostic(
         code(schedc::transform::limit_too_tight),
-        help("raise the limit; every pass that waits on it is held back by it for ever")
+        help("raise the limit: what would make room under it waits, in the end, for `{pass}` itself")
     )]
     LimitTooTight {
         /// The first pass that is held back.

@@ -9,6 +9,7 @@ mod insert;
 mod limits;
 mod lockstep;
 mod sides;
+mod stuck;
 
 pub use error::TransformError;
 
@@ -28,13 +29,18 @@ pub fn apply(
     costs: &Costs,
 ) -> Result<Schedule, TransformError> {
     let base = schedule.catalog.kinds.len();
+    let before = schedule.catalog.clone();
     extend(&mut schedule.catalog, transform);
     let sides = sides::Sides::of(&schedule.catalog, base);
     let per_microbatch = schedule.shape.chunks as usize;
     for order in &mut schedule.orders {
         *order = deepen::deepen(order, &sides, transform.deepen as usize * per_microbatch);
     }
-    schedule.orders = insert::insert(&mut schedule, transform, base, &sides, costs)?;
+    schedule.orders = match insert::insert(&mut schedule, transform, base, &sides, costs) {
+        Ok(orders) => orders,
+        // An order that deadlocks by itself also fills up every limit; the limit is not to blame then.
+        Err(error) => return Err(stuck::without_transform(&schedule, &before, costs).map_or(error, Into::into)),
+    };
     schedule.transforms.push(transform.name.clone());
     Ok(schedule)
 }

@@ -49,12 +49,12 @@ static ALLOCATOR: Counting = Counting;
 /// Computes nothing, so that what is counted is the interpreter's own. Where it counts, its thread's allocations are counted from the
 /// first pass of each step to the optimizer's.
 #[derive(Debug)]
-struct Marking {
+pub(crate) struct Marking {
     counts: bool,
     tied: Vec<f32>,
 }
 
-const IDLE: Marking = Marking { counts: false, tied: Vec::new() };
+pub(crate) const IDLE: Marking = Marking { counts: false, tied: Vec::new() };
 
 impl Backend for Marking {
     fn pass(&mut self, _: Compute, _: Pass, _: Views<'_>, _: Batch<'_>) {

@@ -1,14 +1,21 @@
 //! The tests of schedc: one binary, one file for each topic, data beside it.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod cli;
 mod compiled;
+mod differential;
 mod execute;
 mod forms;
+mod golden;
 mod language;
 mod model;
 mod mutations;
+mod orders;
+mod peaks;
 mod plans;
 mod printer;
+mod properties;
+mod refused;
 mod support;
 mod train;
 mod ui;

@@ -40,6 +40,7 @@ impl Options {
                 "heads" => options.model.heads = number(),
                 "seq" => options.model.sequence = number(),
                 "vocab" => options.model.vocab = number(),
+                "tied" => options.model.tied = number() == 1,
                 "schedule" => options.schedule = Some(value.to_owned()),
                 "with" => options.with.push(value.to_owned()),
                 "set" => {
