@@ -24,10 +24,22 @@ fn comments(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_library_is_a_fixed_point_and_keeps_its_comments() {
+fn the_library_and_the_examples_stand_in_the_printed_form() {
     for file in STDLIB {
-        let printed = formatted(file.text);
-        assert_eq!(comments(file.text), comments(&printed), "{}", file.name);
+        assert_eq!(formatted(file.text), file.text, "run `schedc fmt stdlib/{}.sched`", file.name);
+    }
+    for entry in std::fs::read_dir("examples").unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(formatted(&text), text, "run `schedc fmt {}`", path.display());
+    }
+}
+
+#[test]
+fn comments_survive_however_a_text_is_laid_out() {
+    for file in STDLIB {
+        let crammed = file.text.replace("    ", " ");
+        assert_eq!(comments(&crammed), comments(&formatted(&crammed)), "{}", file.name);
     }
 }
 
