@@ -89,7 +89,9 @@ pub(crate) enum JobError {
     #[error("`{path}` is a plan, which has been compiled already")]
     #[diagnostic(
         code(schedc::cli::already_a_plan),
-        help("check it with `schedc verify {path}`, train by it with `schedc run {path}`, or name a schedule")
+        help(
+            "check it with `schedc verify {path}`, train by it with `schedc run {path}`, or name a schedule"
+        )
     )]
     AlreadyAPlan {
         /// The file.

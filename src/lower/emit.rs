@@ -6,8 +6,8 @@ use super::rank::RankList;
 use super::uses::{Uses, direct};
 use crate::graph::{Graph, site_index};
 use crate::ir::{
-    BufferId, CollectiveId, CollectiveOp, GroupId, InstrId, KindId, Lane, LaneId, Microbatch,
-    Op, Pass, Payload, Port, Queue, Rank, RankPlan, Relation, Schedule, Site, Source, Stage, Value, Where,
+    BufferId, CollectiveId, CollectiveOp, GroupId, InstrId, KindId, Lane, LaneId, Microbatch, Op, Pass,
+    Payload, Port, Queue, Rank, RankPlan, Relation, Schedule, Site, Source, Stage, Value, Where,
 };
 
 const COMPUTE: LaneId = LaneId(0);

@@ -39,7 +39,9 @@ pub fn apply(
     schedule.orders = match insert::insert(&mut schedule, transform, base, &sides, costs) {
         Ok(orders) => orders,
         // An order that deadlocks by itself also fills up every limit; the limit is not to blame then.
-        Err(error) => return Err(stuck::without_transform(&schedule, &before, costs).map_or(error, Into::into)),
+        Err(error) => {
+            return Err(stuck::without_transform(&schedule, &before, costs).map_or(error, Into::into));
+        }
     };
     schedule.transforms.push(transform.name.clone());
     Ok(schedule)

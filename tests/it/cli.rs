@@ -143,8 +143,10 @@ fn an_unknown_name_is_answered_with_the_nearest() {
 #[test]
 fn no_ranks_and_no_microbatches_are_refused() {
     let folder = folder();
-    schedc(folder.path(), "compile 1f1b --ranks 0 --microbatches 4").refused(1, &["schedc::resolve::no_ranks"]);
-    schedc(folder.path(), "run 1f1b --ranks 4 --microbatches 0").refused(1, &["schedc::resolve::no_microbatches"]);
+    schedc(folder.path(), "compile 1f1b --ranks 0 --microbatches 4")
+        .refused(1, &["schedc::resolve::no_ranks"]);
+    schedc(folder.path(), "run 1f1b --ranks 4 --microbatches 0")
+        .refused(1, &["schedc::resolve::no_microbatches"]);
 }
 
 #[test]
@@ -163,7 +165,8 @@ fn formatting_is_idempotent_and_can_be_checked() {
     let folder = folder();
     let file = folder.path().join("own.sched");
     fs::write(&file, "schedule   \"own\" {order F^*   B^* }").unwrap();
-    schedc(folder.path(), "fmt --check own.sched").refused(1, &["schedc::cli::unformatted", "run `schedc fmt own.sched`"]);
+    schedc(folder.path(), "fmt --check own.sched")
+        .refused(1, &["schedc::cli::unformatted", "run `schedc fmt own.sched`"]);
     fine(folder.path(), "fmt own.sched");
     let once = fs::read_to_string(&file).unwrap();
     assert_eq!(once, OWN);
@@ -233,7 +236,8 @@ fn a_reader_that_goes_away_is_no_error() {
 /// Files that are no schedules and no plans, by name.
 fn hostile(folder: &Path) -> Vec<&'static str> {
     let write = |name: &str, bytes: &[u8]| fs::write(folder.join(name), bytes).unwrap();
-    let nested = |depth: usize| format!("schedule \"deep\" {{ order {}F{} }}", "(".repeat(depth), ")".repeat(depth));
+    let nested =
+        |depth: usize| format!("schedule \"deep\" {{ order {}F{} }}", "(".repeat(depth), ")".repeat(depth));
     write("nested.sched", nested(10_000_000).as_bytes());
     write("deep.sched", nested(400_000).as_bytes());
     write("brackets.json", "[".repeat(10_000_000).as_bytes());
@@ -255,9 +259,23 @@ fn hostile(folder: &Path) -> Vec<&'static str> {
         fs::File::create(folder.join(large)).unwrap().set_len(100 << 20).unwrap();
     }
     vec![
-        "nested.sched", "deep.sched", "brackets.json", "objects.json", "rubbish.sched", "rubbish.plan",
-        "rubbish-inside.plan", "empty.sched", "empty.plan", "zero.sched", "folder.sched", "large.sched", "large.plan",
-        "missing.sched", "missing.plan", ".", "..",
+        "nested.sched",
+        "deep.sched",
+        "brackets.json",
+        "objects.json",
+        "rubbish.sched",
+        "rubbish.plan",
+        "rubbish-inside.plan",
+        "empty.sched",
+        "empty.plan",
+        "zero.sched",
+        "folder.sched",
+        "large.sched",
+        "large.plan",
+        "missing.sched",
+        "missing.plan",
+        ".",
+        "..",
     ]
 }
 
@@ -265,7 +283,9 @@ fn hostile(folder: &Path) -> Vec<&'static str> {
 fn hostile_files_are_refused_by_every_command() {
     let folder = folder();
     for name in hostile(folder.path()) {
-        for command in ["compile FILE -p 2 -m 2", "run FILE -p 2 -m 2", "verify FILE", "fmt FILE", "fmt --check FILE"] {
+        for command in
+            ["compile FILE -p 2 -m 2", "run FILE -p 2 -m 2", "verify FILE", "fmt FILE", "fmt --check FILE"]
+        {
             let words = command.replace("FILE", name);
             let done = schedc(folder.path(), &words);
             let formats = command.starts_with("fmt") && name.starts_with("empty");
@@ -288,7 +308,9 @@ fn sizes_at_the_edge_are_compiled_or_refused_with_a_reason() {
     let folder = folder();
     for with in ["", "--with vocab-1", "--with vocab-2", "--with interlaced"] {
         fine(folder.path(), &format!("compile 1f1b {with} -p 64 -m 1"));
-        for (p, m) in [("1000000", "1000000"), ("1000000", "1"), ("1", "1000000000"), ("4294967295", "4294967295")] {
+        for (p, m) in
+            [("1000000", "1000000"), ("1000000", "1"), ("1", "1000000000"), ("4294967295", "4294967295")]
+        {
             let words = format!("compile zb-h2 {with} -p {p} -m {m}");
             schedc(folder.path(), &words).refused(1, &["schedc::resolve::too_many_passes"]);
         }

@@ -17,7 +17,8 @@ use crate::support::Options;
 fn cases() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let mut files: Vec<_> = files.filter(|path| path.extension().is_some_and(|ending| ending == "sched")).collect();
+    let mut files: Vec<_> =
+        files.filter(|path| path.extension().is_some_and(|ending| ending == "sched")).collect();
     files.sort();
     assert!(!files.is_empty());
     files
@@ -48,9 +49,11 @@ fn orders_and_plans_are_as_they_were() {
     for path in cases() {
         let stem = path.file_stem().unwrap().to_string_lossy().into_owned();
         let text = std::fs::read_to_string(&path).unwrap();
-        let words = text.lines().next().and_then(|line| line.strip_prefix("//@")).expect("numbers on the first line");
+        let words =
+            text.lines().next().and_then(|line| line.strip_prefix("//@")).expect("numbers on the first line");
         let options = Options::parse(words);
-        let dims = Dims { layers: options.ranks, hidden: 4, heads: 2, sequence: 2, vocab: 8, ..options.model };
+        let dims =
+            Dims { layers: options.ranks, hidden: 4, heads: 2, sequence: 2, vocab: 8, ..options.model };
         let job = Job {
             input: Input::File { name: &stem, bytes: text.as_bytes(), schedule: None },
             with: &options.with,

@@ -265,7 +265,10 @@ fn docs_above_an_item_are_its_own() {
     let vocab = library.transforms().find(|entry| entry.name == "vocab-2").expect("vocab-2");
     assert!(vocab.summary.starts_with("Algorithm 2"), "{}", vocab.summary);
     let schedule = library.schedules().find(|entry| entry.name == "zb-h1").expect("zb-h1");
-    assert_eq!(schedule.summary, "Zero-bubble H1: weight gradients fill the cool-down; 1F1B's memory, a third of its bubble.");
+    assert_eq!(
+        schedule.summary,
+        "Zero-bubble H1: weight gradients fill the cool-down; 1F1B's memory, a third of its bubble."
+    );
 }
 
 /// The ```` ```sched ```` blocks of the language's manual.

@@ -10,7 +10,7 @@ use schedc::ir::{
 };
 use schedc::verify::{Options, Violation, verify};
 
-use crate::plans::plans;
+use crate::plans::{compiled, plans};
 
 const SEEDS: u64 = 6;
 
@@ -67,7 +67,7 @@ const OPERATORS: &[Operator] = &[
 #[test]
 fn every_mutation_is_refused_with_the_code_that_it_must_cause() {
     let mut idle: BTreeSet<_> = OPERATORS.iter().map(|operator| operator.name).collect();
-    for (name, plan) in plans() {
+    for (name, plan) in plans().into_iter().chain(compiled()) {
         for operator in OPERATORS {
             for seed in 0..SEEDS {
                 let mut draft = Draft::of(&plan);

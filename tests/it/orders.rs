@@ -90,7 +90,11 @@ impl Orders {
             }
             _ => vec![Some(('B', stage, microbatch))],
         };
-        needs.into_iter().flatten().map(|need| ended.get(&need).copied()).try_fold(0, |latest, end| Some(latest.max(end?)))
+        needs
+            .into_iter()
+            .flatten()
+            .map(|need| ended.get(&need).copied())
+            .try_fold(0, |latest, end| Some(latest.max(end?)))
     }
 
     fn peaks(&self) -> Vec<usize> {

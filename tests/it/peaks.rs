@@ -34,7 +34,10 @@ fn at_most_two_shards_of_logits_are_in_flight() {
         for with in TRANSFORMS.into_iter().flatten() {
             for (p, m) in [(1, 4), (4, 8), (8, 32)] {
                 let logits = live(&plan(schedule, Some(with), p, m), "logits");
-                assert!(logits.iter().all(|&live| live <= 2), "{schedule} with {with} p={p} m={m}: {logits:?}");
+                assert!(
+                    logits.iter().all(|&live| live <= 2),
+                    "{schedule} with {with} p={p} m={m}: {logits:?}"
+                );
             }
         }
     }
@@ -58,8 +61,14 @@ fn a_transform_keeps_one_microbatch_more_for_each_barrier() {
                 let with_it = live(&plan(schedule, Some(with), p, m), "act");
                 for (rank, (&with_it, plain)) in with_it.iter().zip(live(&plain, "act")).enumerate() {
                     let most = (plain + barriers(with) * v).min(v * m);
-                    assert!(with_it <= most, "{schedule} with {with} p={p} m={m} r{rank}: {with_it} > {most}");
-                    assert!(with_it >= plain, "{schedule} with {with} p={p} m={m} r{rank}: below the plain plan");
+                    assert!(
+                        with_it <= most,
+                        "{schedule} with {with} p={p} m={m} r{rank}: {with_it} > {most}"
+                    );
+                    assert!(
+                        with_it >= plain,
+                        "{schedule} with {with} p={p} m={m} r{rank}: below the plain plan"
+                    );
                 }
             }
         }

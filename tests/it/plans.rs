@@ -1,9 +1,24 @@
-//! Plans to try things on: those in `tests/plans`, written without the compiler.
+//! Plans to try things on: those in `tests/plans`, written without the compiler, and the library's, compiled.
 
 use schedc::import::read_plan;
 use schedc::ir::Plan;
 
-/// Every plan with its name.
+use crate::compiled::{SCHEDULES, TRANSFORMS, library, tiny};
+
+/// Every schedule of the library under every transform, with its name.
+pub(crate) fn compiled() -> impl Iterator<Item = (String, Plan)> {
+    let shapes = [(2, 3, true), (4, 4, false)];
+    SCHEDULES.into_iter().flat_map(move |schedule| {
+        TRANSFORMS.into_iter().flat_map(move |with| {
+            shapes.into_iter().map(move |(ranks, microbatches, tied)| {
+                let plan = library(schedule, with, ranks, microbatches, tiny(2 * ranks, tied)).into_plan();
+                (format!("{schedule} with {with:?} at p={ranks}, m={microbatches}"), plan)
+            })
+        })
+    })
+}
+
+/// Every plan that was written without the compiler, with its name.
 pub(crate) fn plans() -> Vec<(String, Plan)> {
     let mut plans: Vec<_> = std::fs::read_dir("tests/plans")
         .unwrap()

@@ -18,7 +18,8 @@ fn pattern(passes: &'static [&'static str]) -> impl Strategy<Value = String> {
         prop_oneof![
             sequence.clone(),
             (sequence.clone(), repeats.clone()).prop_map(|(body, times)| format!("({body})^{times}")),
-            (sequence.clone(), sequence).prop_map(|(left, right)| format!("if rank % 2 == 0 {{ {left} }} else {{ {right} }}")),
+            (sequence.clone(), sequence)
+                .prop_map(|(left, right)| format!("if rank % 2 == 0 {{ {left} }} else {{ {right} }}")),
         ]
     })
 }
@@ -26,12 +27,26 @@ fn pattern(passes: &'static [&'static str]) -> impl Strategy<Value = String> {
 /// A schedule that takes what its random pattern leaves over.
 fn program() -> impl Strategy<Value = String> {
     let order = any::<bool>().prop_flat_map(|split| {
-        let passes: &'static [&'static str] = if split { &["F", "F", "B", "B", "W"] } else { &["F", "F", "B"] };
-        let leads = vec!["", "F ", "F^(min(ranks - rank, microbatches)) ", "F^(min(2 * (ranks - rank) + 1, chunks * microbatches)) "];
-        let steady = vec!["(F B)^*", "(F F B B)^*", "(F B)^(rank + 1) (B F)^*", "(F^2 B)^* (B F)^*", "(F B^2)^* (F B)^*"];
-        let pattern = prop_oneof![1 => pattern(passes), 1 => prop::sample::select(steady).prop_map(str::to_owned)];
+        let passes: &'static [&'static str] =
+            if split { &["F", "F", "B", "B", "W"] } else { &["F", "F", "B"] };
+        let leads = vec![
+            "",
+            "F ",
+            "F^(min(ranks - rank, microbatches)) ",
+            "F^(min(2 * (ranks - rank) + 1, chunks * microbatches)) ",
+        ];
+        let steady = vec![
+            "(F B)^*",
+            "(F F B B)^*",
+            "(F B)^(rank + 1) (B F)^*",
+            "(F^2 B)^* (B F)^*",
+            "(F B^2)^* (F B)^*",
+        ];
+        let pattern =
+            prop_oneof![1 => pattern(passes), 1 => prop::sample::select(steady).prop_map(str::to_owned)];
         (Just(split), prop::sample::select(leads), pattern).prop_map(|(split, lead, pattern)| {
-            let (declared, rest) = if split { ("passes F, B, W\n    ", "F^* (B W)^* B^* W^*") } else { ("", "F^* B^*") };
+            let (declared, rest) =
+                if split { ("passes F, B, W\n    ", "F^* (B W)^* B^* W^*") } else { ("", "F^* B^*") };
             (declared, format!("order {lead}{pattern} {rest}"))
         })
     });

@@ -79,7 +79,15 @@ fn more_memory_than_there_is_is_refused_before_it_is_taken() {
     let folder = tempfile::tempdir().unwrap();
     let huge = "run gpipe -p 1 -m 1 --hidden 1024 --heads 4 --vocab 4000000000 --seq 8";
     schedc(folder.path(), huge).refused(1, &["schedc::execute::too_large"]);
-    let dims = Dims { layers: 1, hidden: 1 << 20, heads: 1, sequence: 1 << 20, batch: 1 << 8, vocab: 256, tied: false };
+    let dims = Dims {
+        layers: 1,
+        hidden: 1 << 20,
+        heads: 1,
+        sequence: 1 << 20,
+        batch: 1 << 8,
+        vocab: 256,
+        tied: false,
+    };
     assert_eq!(engine(&one_f_one_b(1, 1, dims)), "schedc::execute::out_of_memory");
 }
 

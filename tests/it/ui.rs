@@ -110,7 +110,8 @@ const ROOMS_WITHOUT_FILES: [&str; 3] = ["cli", "driver", "execute"];
 /// All Rust sources of the tests, end to end.
 fn tests(folder: &Path) -> String {
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let text = |path: PathBuf| if path.is_dir() { tests(&path) } else { std::fs::read_to_string(path).unwrap() };
+    let text =
+        |path: PathBuf| if path.is_dir() { tests(&path) } else { std::fs::read_to_string(path).unwrap() };
     entries.map(text).collect()
 }
 
@@ -123,7 +124,10 @@ fn every_diagnostic_code_has_a_case() {
     let mut files = BTreeSet::new();
     for room in std::fs::read_dir(root()).unwrap().map(|entry| entry.unwrap()) {
         for file in std::fs::read_dir(room.path()).unwrap().map(|entry| entry.unwrap().path()) {
-            if file.extension().is_some_and(|ending| ["sched", "plan", "json"].iter().any(|case| ending == *case)) {
+            if file
+                .extension()
+                .is_some_and(|ending| ["sched", "plan", "json"].iter().any(|case| ending == *case))
+            {
                 let name = file.file_stem().unwrap().to_string_lossy().into_owned();
                 let code = name.split('@').next().unwrap_or_default();
                 files.insert(format!("{}::{code}", room.file_name().to_string_lossy()));
