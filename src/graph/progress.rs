@@ -92,12 +92,6 @@ impl Progress {
         self.passes[graph.index(pass)].done
     }
 
-    /// Whether a collective still misses a contribution.
-    #[must_use]
-    pub fn is_collected(&self, collective: CollectiveId, microbatch: Microbatch) -> bool {
-        self.gathers[collective.index() * self.microbatches + microbatch.index()].missing == 0
-    }
-
     /// Notes that a pass has ended at `at` and appends what that sets off, collectives before their readers.
     pub fn complete(
         &mut self,

@@ -1,9 +1,6 @@
 //! A schedule with every name bound and every number known: what `resolve` hands to `order` and `transform`.
 
-use super::{
-    Catalog, Chunk, ClassId, Collective, CollectiveId, Dims, Kind, KindId, Microbatch, Need, Shape, Span,
-    Where,
-};
+use super::{Catalog, Chunk, ClassId, Collective, Dims, Kind, KindId, Microbatch, Need, Shape, Span, Where};
 
 /// A schedule for one number of ranks and microbatches.
 #[derive(Clone, Debug)]
@@ -118,16 +115,4 @@ pub enum Limit {
         /// Where it was written.
         span: Span,
     },
-}
-
-impl Transform {
-    /// The ids of its kinds in a catalog that already holds `before` kinds.
-    pub fn kind_ids(&self, before: usize) -> impl Iterator<Item = KindId> {
-        (before..before + self.kinds.len()).map(KindId::new)
-    }
-
-    /// The ids of its collectives in a catalog that already holds `before` of them.
-    pub fn collective_ids(&self, before: usize) -> impl Iterator<Item = CollectiveId> {
-        (before..before + self.collectives.len()).map(CollectiveId::new)
-    }
 }

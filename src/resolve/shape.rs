@@ -9,7 +9,7 @@ use crate::ir::{At, Dims, Queue, Rank, Shape, Span};
 use crate::syntax::ast::Placement;
 
 /// The most passes of all ranks together.
-const MAX_PASSES: u64 = 1 << 27;
+const MAX_PASSES: u64 = 1 << 23;
 /// The most stages.
 const MAX_STAGES: u64 = 1 << 14;
 

@@ -14,6 +14,44 @@ pub enum TransformError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Deadlock(#[from] Deadlock),
+    /// The orders hold more than a limit allows: what the base schedule makes is never held back.
+    #[error("{rank} holds {held} `{class}` at once, and the limit is {most}")]
+    #[diagnostic(
+        code(schedc::transform::limit_not_met),
+        help(
+            "raise the limit to {held}, or choose an order with fewer in flight: a limit places the transform's own passes only"
+        )
+    )]
+    LimitNotMet {
+        /// The class.
+        class: String,
+        /// How many are held.
+        held: u32,
+        /// How many are allowed.
+        most: u32,
+        /// On which rank.
+        rank: Rank,
+        /// The limit.
+        #[label("not met on {rank}")]
+        at: Span,
+    },
+    /// A transform that asks for more microbatches in flight and does nothing between forward and backward.
+    #[error(
+        "no pass of `{transform}` stands between forward and backward, so `deepen` has nothing to make room for"
+    )]
+    #[diagnostic(
+        code(schedc::transform::nothing_to_deepen),
+        help(
+            "leave `deepen` out, or let a backward pass need one of the transform's passes that itself needs a forward pass"
+        )
+    )]
+    NothingToDeepen {
+        /// The transform.
+        transform: String,
+        /// Its name.
+        #[label("deepens nothing")]
+        at: Span,
+    },
     /// A limit under which a pass can never run.
     #[error("under this limit `{pass}` can never run on {rank}")]
     #[diagnostic(
@@ -35,7 +73,9 @@ impl Located for TransformError {
     fn file(&self) -> Option<FileId> {
         match self {
             Self::Deadlock(deadlock) => deadlock.file(),
-            Self::LimitTooTight { at, .. } => Some(at.file),
+            Self::LimitTooTight { at, .. }
+            | Self::LimitNotMet { at, .. }
+            | Self::NothingToDeepen { at, .. } => Some(at.file),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! A transform's limits while its passes are being placed.
 
+use super::TransformError;
 use crate::graph::Graph;
-use crate::ir::{KindId, Limit, Pass, Rank, Site, Span, Where};
+use crate::ir::{ClassId, KindId, Limit, Pass, Rank, Schedule, Site, Span, Where};
 
 /// How far each rank is with everything that a limit counts.
 #[derive(Debug)]
@@ -82,4 +83,31 @@ fn count(row: &mut [u32], graph: &Graph<'_>, pass: Pass, counted: (KindId, Where
         }
         Site::Stage(_) => false,
     }
+}
+
+/// Holds complete orders against the limits of classes: what the base schedule makes was not held back.
+pub(super) fn check(schedule: &Schedule, limits: &[Limit]) -> Result<(), TransformError> {
+    for limit in limits {
+        let Limit::Class { class, most, span } = *limit else { continue };
+        for (index, order) in schedule.orders.iter().enumerate() {
+            let held = peak(schedule, class, order.iter().map(|placed| placed.pass.kind));
+            if held > most {
+                let name = schedule.catalog.class(class).name.clone();
+                let rank = Rank::new(index);
+                return Err(TransformError::LimitNotMet { class: name, held, most, rank, at: span });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The most buffers of a class that are live at once in one rank's order.
+fn peak(schedule: &Schedule, class: ClassId, order: impl Iterator<Item = KindId>) -> u32 {
+    let (mut live, mut most) = (0_u32, 0);
+    for kind in order.map(|kind| schedule.catalog.kind(kind)) {
+        live += u32::from(kind.makes.contains(&class));
+        most = most.max(live);
+        live -= u32::from(kind.frees.contains(&class));
+    }
+    most
 }

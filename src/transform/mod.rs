@@ -32,6 +32,12 @@ pub fn apply(
     let before = schedule.catalog.clone();
     extend(&mut schedule.catalog, transform);
     let sides = sides::Sides::of(&schedule.catalog, base);
+    if transform.deepen > 0 && !sides.moves_any() {
+        return Err(TransformError::NothingToDeepen {
+            transform: transform.name.clone(),
+            at: transform.span,
+        });
+    }
     let per_microbatch = schedule.shape.chunks as usize;
     for order in &mut schedule.orders {
         *order = deepen::deepen(order, &sides, transform.deepen as usize * per_microbatch);
@@ -43,6 +49,7 @@ pub fn apply(
             return Err(stuck::without_transform(&schedule, &before, costs).map_or(error, Into::into));
         }
     };
+    limits::check(&schedule, &transform.limits)?;
     schedule.transforms.push(transform.name.clone());
     Ok(schedule)
 }

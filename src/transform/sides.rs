@@ -27,6 +27,11 @@ impl Sides {
         Self { backward: (0..count).map(|kind| kind < base && backward[kind]).collect(), urgent }
     }
 
+    /// Whether any kind of the base schedule moves back.
+    pub(super) fn moves_any(&self) -> bool {
+        self.backward.contains(&true)
+    }
+
     /// Whether a kind of the base schedule moves back.
     pub(super) fn is_backward(&self, kind: KindId) -> bool {
         self.backward[kind.index()]
