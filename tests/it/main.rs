@@ -15,6 +15,7 @@ mod peaks;
 mod plans;
 mod printer;
 mod properties;
+mod readme;
 mod refused;
 mod support;
 mod train;
