@@ -35,11 +35,9 @@ pub(crate) fn compile(args: &CompileArgs) -> Result<(), Failure> {
         Form::Text => schedc::emit::plan_text(&plan),
         Form::Json => schedc::emit::plan_json(&plan) + "\n",
     };
-    match &args.output {
-        Some(path) => job::write(path, |file| file.write_all(text.as_bytes())),
-        None => {
-            print(&text);
-            Ok(())
-        }
+    if let Some(path) = &args.output {
+        return job::write(path, |file| file.write_all(text.as_bytes()));
     }
+    print(&text);
+    Ok(())
 }

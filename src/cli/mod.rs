@@ -83,7 +83,9 @@ pub(crate) fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Refused(reasons)) => {
-            reasons.iter().for_each(|reason| report(&**reason));
+            for reason in &reasons {
+                report(&**reason);
+            }
             ExitCode::from(1)
         }
         Err(Failure::Usage(reason)) => {

@@ -61,6 +61,9 @@ struct Gather {
 
 impl Progress {
     /// Nothing has run yet. Linear in the number of passes.
+    ///
+    /// # Panics
+    /// When a kind has 2^16 needs or more; the language bounds its lists far below.
     #[must_use]
     pub fn new(graph: &Graph<'_>) -> Self {
         let m = graph.shape.microbatches as usize;
@@ -116,7 +119,7 @@ impl Progress {
                 let at = gather.last + costs.collective(collective);
                 events.push(Event::Collected { collective, microbatch: pass.microbatch, at });
                 graph.for_readers(collective, pass.microbatch, |reader| {
-                    self.arrive(graph, reader, at, events)
+                    self.arrive(graph, reader, at, events);
                 });
             }
         }

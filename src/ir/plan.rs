@@ -303,7 +303,10 @@ impl RankPlan {
         }
     }
 
-    /// Appends an instruction; operand lists are shorter than 2^16.
+    /// Appends an instruction.
+    ///
+    /// # Panics
+    /// When a list has 2^16 operands or more, or the rank's pool would pass 2^32.
     pub fn push(&mut self, op: Op, lane: LaneId, operands: Operands<'_>) -> InstrId {
         let id = InstrId::new(self.instrs.len());
         let lists = [operands.reads, operands.writes, operands.frees, operands.waits];

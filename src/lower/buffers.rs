@@ -16,7 +16,7 @@ const ALIGNMENT: u64 = 64;
 /// The buffers of one rank while its list is being written.
 #[derive(Debug, Default)]
 pub(super) struct Buffers {
-    buffers: Vec<Buffer>,
+    table: Vec<Buffer>,
     slot_of: Vec<usize>,
     slots: Vec<Slot>,
     /// Free slots by size.
@@ -81,7 +81,7 @@ impl Buffers {
     /// Gives a slot back; `rest`: only after the next pass has taken its own.
     pub(super) fn release(&mut self, id: BufferId, rest: bool) {
         let slot = self.slot_of[id.index()];
-        self.live[self.buffers[id.index()].class.index()] -= 1;
+        self.live[self.table[id.index()].class.index()] -= 1;
         if rest {
             self.resting.push(slot);
         } else {
@@ -131,13 +131,13 @@ impl Buffers {
 
     /// The table and its peak.
     pub(super) fn finish(self) -> (Vec<Buffer>, Peak) {
-        (self.buffers, Peak { bytes: Bytes(self.extent), live: self.peak })
+        (self.table, Peak { bytes: Bytes(self.extent), live: self.peak })
     }
 
     fn push(&mut self, buffer: Buffer, slot: usize) -> BufferId {
-        self.buffers.push(buffer);
+        self.table.push(buffer);
         self.slot_of.push(slot);
-        BufferId::new(self.buffers.len() - 1)
+        BufferId::new(self.table.len() - 1)
     }
 
     fn new_slot(&mut self, bytes: u64, pool: usize) -> usize {

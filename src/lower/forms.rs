@@ -20,7 +20,7 @@ pub(super) struct Form {
 /// Every form of a schedule.
 #[derive(Debug)]
 pub(super) struct Forms {
-    forms: Vec<Form>,
+    table: Vec<Form>,
     /// By class, then stage; ranks share the last place.
     of_class: Vec<FormId>,
     of_collective: Vec<FormId>,
@@ -39,7 +39,7 @@ impl Forms {
     pub(super) fn new(graph: &Graph<'_>) -> Self {
         let stages = graph.shape.stages.len();
         let mut forms =
-            Self { forms: Vec::new(), of_class: Vec::new(), of_collective: Vec::new(), stages, pools: 0 };
+            Self { table: Vec::new(), of_class: Vec::new(), of_collective: Vec::new(), stages, pools: 0 };
         for (index, class) in graph.catalog.classes.iter().enumerate() {
             for shape in class.at_stage.iter().chain([&class.at_rank]) {
                 let form = forms.add(ClassId::new(index), shape.clone());
@@ -69,7 +69,7 @@ impl Forms {
 
     /// The form of a number.
     pub(super) fn get(&self, id: FormId) -> &Form {
-        &self.forms[id.index()]
+        &self.table[id.index()]
     }
 
     /// How many pools of slots the forms need.
@@ -96,15 +96,15 @@ impl Forms {
     }
 
     fn add(&mut self, class: ClassId, shape: Vec<u64>) -> FormId {
-        let known = self.forms.iter().position(|form| form.class == class && form.shape == shape);
+        let known = self.table.iter().position(|form| form.class == class && form.shape == shape);
         let index = known.unwrap_or_else(|| {
             let buffer = Buffer { class, shape, place: Place::Arena(Bytes(0)) };
             let bytes = buffer.bytes().0;
             let pool =
-                self.forms.iter().find(|form| form.bytes == bytes).map_or(self.pools, |form| form.pool);
+                self.table.iter().find(|form| form.bytes == bytes).map_or(self.pools, |form| form.pool);
             self.pools = self.pools.max(pool + 1);
-            self.forms.push(Form { class, shape: buffer.shape, bytes, pool });
-            self.forms.len() - 1
+            self.table.push(Form { class, shape: buffer.shape, bytes, pool });
+            self.table.len() - 1
         });
         FormId(index as u32)
     }

@@ -92,7 +92,6 @@ impl Uses {
                     value.peers.push((rank, vec![reader]));
                 }
             }
-            Source::Pass { port: None, .. } => {}
             Source::Collective(id) if graph.matches(need.on, reader.site) => match direct(graph, id, rank) {
                 Some(site) => {
                     let collective = graph.catalog.collective(id);
@@ -101,7 +100,7 @@ impl Uses {
                 }
                 None => self.collected[id.index() * self.ranks + rank.index()] += 1,
             },
-            Source::Collective(_) => {}
+            Source::Pass { port: None, .. } | Source::Collective(_) => {}
         }
     }
 

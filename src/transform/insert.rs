@@ -203,7 +203,9 @@ impl<'a> List<'a> {
         if self.gang.is_called(rank) {
             self.busy[rank.index()] = true;
             if let Some(passes) = self.gang.arrive(self.graph, rank) {
-                passes.into_iter().for_each(|pass| self.start(pass, now, true));
+                for pass in passes {
+                    self.start(pass, now, true);
+                }
             }
             return;
         }
@@ -244,12 +246,11 @@ impl<'a> List<'a> {
         if !counted && self.limits.start(self.graph, pass) {
             self.woken.fill(true);
         }
-        let origin = match pass.kind.index().checked_sub(self.base) {
-            Some(new) => self.origins[new],
-            None => {
-                self.next[rank] += 1;
-                self.base_orders[rank][self.next[rank] - 1].origin
-            }
+        let origin = if let Some(new) = pass.kind.index().checked_sub(self.base) {
+            self.origins[new]
+        } else {
+            self.next[rank] += 1;
+            self.base_orders[rank][self.next[rank] - 1].origin
         };
         self.orders[rank].push(Placed { pass, origin });
         self.busy[rank] = true;

@@ -7,7 +7,7 @@ use crate::ir::{ClassId, KindId, Limit, Pass, Rank, Schedule, Site, Span, Where}
 /// How far each rank is with everything that a limit counts.
 #[derive(Debug)]
 pub(super) struct Limits<'a> {
-    limits: &'a [Limit],
+    all: &'a [Limit],
     ranks: usize,
     /// By limit and rank: passes started that make the class, or that run ahead.
     ahead: Vec<u32>,
@@ -17,12 +17,17 @@ pub(super) struct Limits<'a> {
 
 impl<'a> Limits<'a> {
     pub(super) fn new(limits: &'a [Limit], ranks: usize) -> Self {
-        Self { limits, ranks, ahead: vec![0; limits.len() * ranks], behind: vec![0; limits.len() * ranks] }
+        Self {
+            all: limits,
+            ranks,
+            ahead: vec![0; limits.len() * ranks],
+            behind: vec![0; limits.len() * ranks],
+        }
     }
 
     /// The limit that holds a new pass of this kind back on a rank.
     pub(super) fn holding(&self, graph: &Graph<'_>, kind: KindId, rank: Rank) -> Option<Span> {
-        self.limits.iter().enumerate().find_map(|(index, limit)| match *limit {
+        self.all.iter().enumerate().find_map(|(index, limit)| match *limit {
             Limit::Class { class, most, span } => (graph.catalog.kind(kind).makes.contains(&class)
                 && self.is_full(index, rank, most))
             .then_some(span),
@@ -34,7 +39,7 @@ impl<'a> Limits<'a> {
 
     /// Whether a pass of this kind on a rank would give room under a limit that is reached there.
     pub(super) fn presses(&self, graph: &Graph<'_>, kind: KindId, rank: Rank) -> bool {
-        self.limits.iter().enumerate().any(|(index, limit)| match *limit {
+        self.all.iter().enumerate().any(|(index, limit)| match *limit {
             Limit::Class { class, most, .. } => {
                 graph.catalog.kind(kind).frees.contains(&class) && self.is_full(index, rank, most)
             }
@@ -47,7 +52,7 @@ impl<'a> Limits<'a> {
         let kind = graph.catalog.kind(pass.kind);
         let here = graph.rank_of(pass.site).index();
         let mut elsewhere = false;
-        for (index, limit) in self.limits.iter().enumerate() {
+        for (index, limit) in self.all.iter().enumerate() {
             let row = index * self.ranks..(index + 1) * self.ranks;
             match *limit {
                 Limit::Class { class, .. } => {
@@ -78,7 +83,9 @@ fn count(row: &mut [u32], graph: &Graph<'_>, pass: Pass, counted: (KindId, Where
             false
         }
         site if graph.matches(counted.1, site) => {
-            row.iter_mut().for_each(|count| *count += 1);
+            for count in row.iter_mut() {
+                *count += 1;
+            }
             true
         }
         Site::Stage(_) => false,

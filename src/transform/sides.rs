@@ -21,7 +21,9 @@ impl Sides {
         let backward = reach(&needs, |kind| kind >= base && rooted[kind], |_| true);
         let mut readers = vec![Vec::new(); count];
         for (kind, needed) in needs.iter().enumerate() {
-            needed.iter().for_each(|&needed| readers[needed].push(kind));
+            for &needed in needed {
+                readers[needed].push(kind);
+            }
         }
         let urgent = reach(&readers, |kind| kind < base, |kind| kind >= base);
         Self { backward: (0..count).map(|kind| kind < base && backward[kind]).collect(), urgent }
