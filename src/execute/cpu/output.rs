@@ -50,7 +50,13 @@ pub(super) fn multiply(table: &OutputTable<'_>, x: &[f32], n: usize, logits: &mu
 }
 
 /// The gradient by the layer's input, `[tokens, hidden]`, of that by the logits. `turned` is scratch for it.
-pub(super) fn input_grad(table: &OutputTable<'_>, d_logits: &[f32], n: usize, dx: &mut [f32], turned: &mut [f32]) {
+pub(super) fn input_grad(
+    table: &OutputTable<'_>,
+    d_logits: &[f32],
+    n: usize,
+    dx: &mut [f32],
+    turned: &mut [f32],
+) {
     let (rows, width) = (table.rows.len(), dx.len() / n);
     let (weight, d_logits) = (Matrix::new(table.turned, width, rows), Matrix::new(d_logits, rows, n));
     product(MatrixMut::new(turned, width, n), Into::Replace, 1.0, weight, d_logits);

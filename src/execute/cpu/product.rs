@@ -1,8 +1,9 @@
 //! Matrix products: the one place where `gemm`'s pointers are handled.
 //!
 //! Every matrix is row-major; whoever needs columns turns them first (see `transpose`). With rows, and a multiple of the vector
-//! width of columns in the destination, `gemm` packs small panels into memory that it keeps. For anything else it would allocate a
-//! buffer for a whole operand in each product and read columns a power of two apart.
+//! width of columns in the destination, 2048 at most, `gemm` packs small panels into memory that it keeps, and allocates a few
+//! bytes of flags. For anything else it would allocate a buffer for a whole operand in each product, and read columns that may
+//! lie a power of two apart.
 
 /// A matrix that is read: `rows` by `columns`, rows that start `row_stride` elements apart.
 #[derive(Clone, Copy)]

@@ -21,7 +21,12 @@ pub(super) fn columns_max(logits: &[f32], most: &mut [f32]) {
 
 /// Replaces every element by e^(element - its column's `most`); leaves the columns' sums in `totals`. `partial` is scratch, one
 /// element a column.
-pub(super) fn columns_exponentiate(logits: &mut [f32], most: &[f32], totals: &mut [f32], partial: &mut [f32]) {
+pub(super) fn columns_exponentiate(
+    logits: &mut [f32],
+    most: &[f32],
+    totals: &mut [f32],
+    partial: &mut [f32],
+) {
     totals.fill(0.0);
     vectorised!(|| {
         for block in logits.chunks_mut(BLOCK * most.len()) {

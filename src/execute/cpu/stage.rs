@@ -156,7 +156,11 @@ impl StageRun<'_> {
         let acts = acts.chunks_exact_mut(LayerAct::elements(sizes));
         let deltas = views.delta.unwrap_or_default().chunks_exact_mut(LayerDelta::elements(sizes));
         for (layer, (act, delta)) in layers.iter_mut().zip(acts.zip(deltas)).rev() {
-            layer.weight_grad(&LayerAct::cut(sizes, act), &LayerDelta::cut(sizes, delta), &mut workspace.turned);
+            layer.weight_grad(
+                &LayerAct::cut(sizes, act),
+                &LayerDelta::cut(sizes, delta),
+                &mut workspace.turned,
+            );
         }
     }
 }

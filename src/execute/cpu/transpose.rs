@@ -20,10 +20,9 @@ pub(super) fn transpose(from: &[f32], rows: usize, columns: usize, row_stride: u
                         let start = (row + i) * row_stride + column;
                         line.copy_from_slice(&from[start..start + SIDE]);
                     }
-                    for j in 0..SIDE {
-                        let start = (column + j) * rows + row;
+                    for (j, to) in to[column * rows..].chunks_mut(rows).take(SIDE).enumerate() {
                         let line: [f32; SIDE] = std::array::from_fn(|i| tile[i][j]);
-                        to[start..start + SIDE].copy_from_slice(&line);
+                        to[row..row + SIDE].copy_from_slice(&line);
                     }
                 } else {
                     for i in row..row + height {

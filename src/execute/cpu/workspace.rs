@@ -29,8 +29,8 @@ impl Workspace {
         let sizes = &held.sizes;
         let wide = vec![0.0; sizes.tokens * sizes.hidden];
         let delta = if held.fused_backward { LayerDelta::elements(sizes) } else { 0 };
-        let head = sizes.sequence * (sizes.sequence + sizes.head());
-        let turned = head.max(4 * sizes.tokens * sizes.hidden);
+        let square_and_strip = sizes.sequence * (sizes.sequence + sizes.head());
+        let turned = square_and_strip.max(4 * sizes.tokens * sizes.hidden);
         Self {
             stream: wide.clone(),
             gradient: wide.clone(),
@@ -45,7 +45,8 @@ impl Workspace {
 
     /// Its size.
     pub(super) fn bytes(&self) -> u64 {
-        let floats = [&self.stream, &self.gradient, &self.branch, &self.scores, &self.turned, &self.each, &self.delta];
+        let floats =
+            [&self.stream, &self.gradient, &self.branch, &self.scores, &self.turned, &self.each, &self.delta];
         let floats: usize = floats.iter().map(|part| size_of_val(&part[..])).sum();
         (floats + size_of_val(&self.losses[..])) as u64
     }
