@@ -3,6 +3,7 @@
 use crate::execute::model::Sizes;
 
 use super::product::{Into, Matrix, MatrixMut, product};
+use super::transpose::transpose;
 use super::vector::{dot, exponentiate, max, scale, vectorised};
 
 /// Where one head of one sequence lies.
@@ -29,63 +30,104 @@ fn heads(sizes: &Sizes) -> impl Iterator<Item = Head> {
     })
 }
 
-/// `attended = softmax(Q Kᵀ / √head, causal) V`; keeps the probabilities, `[batch, heads, sequence, sequence]`.
-pub(super) fn forward(sizes: &Sizes, qkv: &[f32], probabilities: &mut [f32], attended: &mut [f32]) {
+/// Rows of scores that are computed at once. A block needs the keys up to its last row only.
+const BLOCK: usize = 32;
+
+/// The blocks of a sequence.
+fn blocks(sequence: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+    (0..sequence).step_by(BLOCK).map(move |start| start..(start + BLOCK).min(sequence))
+}
+
+/// `attended = softmax(Q Kᵀ / √head, causal) V`; keeps the probabilities, `[batch, heads, sequence, sequence]`. `turned` is scratch.
+pub(super) fn forward(
+    sizes: &Sizes,
+    qkv: &[f32],
+    probabilities: &mut [f32],
+    attended: &mut [f32],
+    turned: &mut [f32],
+) {
     let (s, hidden, width) = (sizes.sequence, sizes.hidden, sizes.head());
+    let factor = 1.0 / (width as f32).sqrt();
     for head in heads(sizes) {
-        let strip = |part: usize| Matrix::strided(&qkv[head.query + part * hidden..], s, width, 3 * hidden);
-        let (queries, keys, values) = (strip(0), strip(1), strip(2));
+        let strip = |part: usize, first: usize, rows: usize| {
+            Matrix::strided(&qkv[head.query + part * hidden + first * 3 * hidden..], rows, width, 3 * hidden)
+        };
         let square = &mut probabilities[head.square];
-        let factor = 1.0 / (width as f32).sqrt();
-        product(MatrixMut::new(square, s, s), Into::Replace, factor, queries, keys.t());
-        vectorised!(|| {
-            for (token, row) in square.chunks_exact_mut(s).enumerate() {
-                let (past, future) = row.split_at_mut(token + 1);
-                let total = exponentiate(past, max(past));
-                scale(past, 1.0 / total);
-                future.fill(0.0);
-            }
-        });
-        let output = MatrixMut::strided(&mut attended[head.column..], s, width, hidden);
-        product(output, Into::Replace, 1.0, Matrix::new(square, s, s), values);
+        transpose(&qkv[head.query + hidden..], s, width, 3 * hidden, turned);
+        for block in blocks(s) {
+            let (rows, end) = (block.len(), block.end);
+            let scores = MatrixMut::strided(&mut square[block.start * s..], rows, end, s);
+            let keys = Matrix::strided(turned, width, end, s);
+            product(scores, Into::Replace, factor, strip(0, block.start, rows), keys);
+            vectorised!(|| {
+                for token in block.clone() {
+                    let (past, future) = square[token * s..(token + 1) * s].split_at_mut(token + 1);
+                    let total = exponentiate(past, max(past));
+                    scale(past, 1.0 / total);
+                    future.fill(0.0);
+                }
+            });
+            let output = &mut attended[head.column + block.start * hidden..];
+            let output = MatrixMut::strided(output, rows, width, hidden);
+            let probabilities = Matrix::strided(&square[block.start * s..], rows, end, s);
+            product(output, Into::Replace, 1.0, probabilities, strip(2, 0, end));
+        }
     }
 }
 
-/// The gradients of queries, keys and values by that of `attended`. `scores` is one square of scratch.
+/// The gradients of queries, keys and values by that of `attended`. `scores` is one square of scratch, `turned` one and a strip.
 pub(super) fn backward(
     sizes: &Sizes,
     qkv: &[f32],
     probabilities: &[f32],
     d_attended: &[f32],
     d_qkv: &mut [f32],
-    scores: &mut [f32],
+    [scores, turned]: [&mut [f32]; 2],
 ) {
     let (s, hidden, width) = (sizes.sequence, sizes.hidden, sizes.head());
     let factor = 1.0 / (width as f32).sqrt();
+    let (turned, values) = turned.split_at_mut(s * s);
     for head in heads(sizes) {
-        let strip = |part: usize| Matrix::strided(&qkv[head.query + part * hidden..], s, width, 3 * hidden);
-        let (queries, keys, values) = (strip(0), strip(1), strip(2));
-        let output = Matrix::strided(&d_attended[head.column..], s, width, hidden);
-        let square = &probabilities[head.square];
-        let mut give = |part: usize, left: Matrix<'_>, right: Matrix<'_>| {
-            let place = MatrixMut::strided(&mut d_qkv[head.query + part * hidden..], s, width, 3 * hidden);
+        let strip = |part: usize, first: usize, rows: usize| {
+            Matrix::strided(&qkv[head.query + part * hidden + first * 3 * hidden..], rows, width, 3 * hidden)
+        };
+        let output = |first: usize, rows: usize| {
+            Matrix::strided(&d_attended[head.column + first * hidden..], rows, width, hidden)
+        };
+        let mut give = |part: usize, first: usize, left: Matrix<'_>, right: Matrix<'_>| {
+            let place = &mut d_qkv[head.query + part * hidden + first * 3 * hidden..];
+            let place = MatrixMut::strided(place, left.rows(), width, 3 * hidden);
             product(place, Into::Replace, 1.0, left, right);
         };
-        give(2, Matrix::new(square, s, s).t(), output);
-        product(MatrixMut::new(scores, s, s), Into::Replace, 1.0, output, values.t());
-        vectorised!(|| {
-            let rows = scores.chunks_exact_mut(s).zip(square.chunks_exact(s));
-            for (token, (scores, probabilities)) in rows.enumerate() {
-                let (past, future) = scores.split_at_mut(token + 1);
-                let probabilities = &probabilities[..=token];
-                let mean = dot(past, probabilities);
-                for (score, probability) in past.iter_mut().zip(probabilities) {
-                    *score = probability * (*score - mean) * factor;
+        let square = &probabilities[head.square];
+        transpose(square, s, s, s, turned);
+        transpose(&qkv[head.query + 2 * hidden..], s, width, 3 * hidden, values);
+        for block in blocks(s) {
+            let (first, rows, end) = (block.start, block.len(), block.end);
+            // Later tokens only saw the values of this block.
+            let left = Matrix::strided(&turned[first * s + first..], rows, s - first, s);
+            give(2, first, left, output(first, s - first));
+            let place = MatrixMut::strided(&mut scores[first * s..], rows, end, s);
+            product(place, Into::Replace, 1.0, output(first, rows), Matrix::strided(values, width, end, s));
+            vectorised!(|| {
+                for token in block {
+                    let row = token * s..(token + 1) * s;
+                    let (past, future) = scores[row.clone()].split_at_mut(token + 1);
+                    let probabilities = &square[row][..=token];
+                    let mean = dot(past, probabilities);
+                    for (score, probability) in past.iter_mut().zip(probabilities) {
+                        *score = probability * (*score - mean) * factor;
+                    }
+                    future.fill(0.0);
                 }
-                future.fill(0.0);
-            }
-        });
-        give(0, Matrix::new(scores, s, s), keys);
-        give(1, Matrix::new(scores, s, s).t(), queries);
+            });
+            give(0, first, Matrix::strided(&scores[first * s..], rows, end, s), strip(1, 0, end));
+        }
+        transpose(scores, s, s, s, turned);
+        for block in blocks(s) {
+            let (first, rows) = (block.start, block.len());
+            let left = Matrix::strided(&turned[first * s + first..], rows, s - first, s);
+            give(1, first, left, strip(0, first, s - first));
+        }
     }
 }

@@ -7,6 +7,7 @@ use crate::execute::model::{Held, LogitsState, ModelError, Train};
 use crate::ir::{Compute, Header, Pass, Rank, Site};
 
 use super::input;
+use super::output;
 use super::parameters::Parameters;
 use super::shard;
 use super::stage::{Backward, StageRun, share};
@@ -71,10 +72,11 @@ impl CpuBackend {
         let logits = views.logits.expect("the contract: S makes logits");
         let mut kept = LogitsState::cut(sizes, table.rows.len(), logits);
         let Some(stats) = views.stats.write else { return };
-        shard::softmax(sizes, &table, x, batch.targets, &mut kept, stats);
+        let Workspace { turned, each, .. } = &mut self.workspace;
+        shard::softmax(sizes, &table, x, batch.targets, &mut kept, stats, [turned, each]);
         if let Some(dx) = views.dx.write.filter(|_| compute == Compute::OutputSoftmaxGrad) {
             let sums = &stats[sizes.tokens..2 * sizes.tokens];
-            shard::unscaled_grad(sizes, &table, kept.exponentials, sums, dx);
+            shard::unscaled_grad(sizes, &table, kept.exponentials, sums, dx, turned);
         }
     }
 
@@ -85,12 +87,13 @@ impl CpuBackend {
         let stats = views.stats.read.expect("the contract: T reads stats");
         let logits = views.logits.expect("the contract: T reads logits");
         let kept = LogitsState::cut(sizes, table.rows.len(), logits);
-        let loss = shard::logits_grad(&table, rank, stats, batch.targets, share, kept.exponentials);
+        let Workspace { turned, each, losses, .. } = &mut self.workspace;
+        let loss = shard::logits_grad(&table, rank, stats, batch.targets, share, kept.exponentials, each);
         if let Some(dx) = views.dx.write.filter(|_| compute == Compute::OutputGrad) {
-            shard::input_grad(sizes, &table, kept.exponentials, dx);
+            output::input_grad(&table, kept.exponentials, sizes.tokens, dx, turned);
         }
-        shard::weight_grad(&mut table, kept.input, kept.exponentials);
-        self.workspace.losses[pass.microbatch.index()] = Some(loss);
+        output::weight_grad(&mut table, kept.input, sizes.tokens, kept.exponentials);
+        losses[pass.microbatch.index()] = Some(loss);
     }
 
     /// Algorithm 2's step between the gather and the sum.
@@ -159,7 +162,7 @@ impl Backend for CpuBackend {
     }
 
     fn workspace_bytes(&self) -> u64 {
-        self.workspace.bytes()
+        self.workspace.bytes() + self.parameters.turned_bytes()
     }
 
     fn parameter_bytes(&self) -> u64 {

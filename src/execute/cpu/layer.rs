@@ -77,12 +77,13 @@ impl Layer {
         ]
     }
 
-    /// Takes the residual stream through the layer.
-    pub(super) fn forward(&self, sizes: &Sizes, act: &mut LayerAct<'_>, stream: &mut [f32]) {
+    /// Takes the residual stream, `workspace.stream`, through the layer.
+    pub(super) fn forward(&self, sizes: &Sizes, act: &mut LayerAct<'_>, workspace: &mut Workspace) {
+        let Workspace { stream, turned, .. } = workspace;
         act.input.copy_from_slice(stream);
         self.norm1.forward(act.input, act.norm1, act.stats1);
         self.qkv.forward(act.norm1, act.qkv);
-        attention::forward(sizes, act.qkv, act.probabilities, act.attended);
+        attention::forward(sizes, act.qkv, act.probabilities, act.attended, turned);
         self.out.forward_onto(act.attended, stream);
         act.middle.copy_from_slice(stream);
         self.norm2.forward(act.middle, act.norm2, act.stats2);
@@ -100,7 +101,7 @@ impl Layer {
         delta: &mut LayerDelta<'_>,
         workspace: &mut Workspace,
     ) {
-        let Workspace { gradient, branch, scores, .. } = workspace;
+        let Workspace { gradient, branch, scores, turned, .. } = workspace;
         delta.output.copy_from_slice(gradient);
         self.down.input_grad(delta.output, delta.up);
         gelu::backward(delta.up, act.up);
@@ -108,16 +109,16 @@ impl Layer {
         self.norm2.backward(branch, act.middle, act.stats2, gradient);
         delta.middle.copy_from_slice(gradient);
         self.out.input_grad(delta.middle, branch);
-        attention::backward(sizes, act.qkv, act.probabilities, branch, delta.qkv, scores);
+        attention::backward(sizes, act.qkv, act.probabilities, branch, delta.qkv, [scores, turned]);
         self.qkv.input_grad(delta.qkv, branch);
         self.norm1.backward(branch, act.input, act.stats1, gradient);
     }
 
     /// Accumulates the gradients of the four linear layers.
-    pub(super) fn weight_grad(&mut self, act: &LayerAct<'_>, delta: &LayerDelta<'_>) {
-        self.down.weight_grad(act.gelu, delta.output);
-        self.up.weight_grad(act.norm2, delta.up);
-        self.out.weight_grad(act.attended, delta.middle);
-        self.qkv.weight_grad(act.norm1, delta.qkv);
+    pub(super) fn weight_grad(&mut self, act: &LayerAct<'_>, delta: &LayerDelta<'_>, turned: &mut [f32]) {
+        self.down.weight_grad(act.gelu, delta.output, turned);
+        self.up.weight_grad(act.norm2, delta.up, turned);
+        self.out.weight_grad(act.attended, delta.middle, turned);
+        self.qkv.weight_grad(act.norm1, delta.qkv, turned);
     }
 }

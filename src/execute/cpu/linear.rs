@@ -4,6 +4,7 @@ use crate::execute::model::Spec;
 
 use super::param::Param;
 use super::product::{Into, Matrix, MatrixMut, product};
+use super::transpose::transpose;
 use super::vector::{add, vectorised};
 
 /// A linear layer.
@@ -21,7 +22,7 @@ impl Linear {
     /// Draws a layer.
     pub(super) fn new([weight, bias]: [Spec; 2], seed: u64) -> Self {
         let (outputs, inputs) = (weight.shape[0] as usize, weight.shape[1] as usize);
-        Self { weight: Param::new(weight, seed), bias: Param::new(bias, seed), inputs, outputs }
+        Self { weight: Param::new(weight, seed).with_turned(), bias: Param::new(bias, seed), inputs, outputs }
     }
 
     /// `y = x Wᵀ + b`.
@@ -39,9 +40,9 @@ impl Linear {
     /// `y += x Wᵀ`.
     fn multiply(&self, x: &[f32], y: &mut [f32]) {
         let n = x.len() / self.inputs;
-        let weight = Matrix::new(&self.weight.value, self.outputs, self.inputs);
+        let weight = Matrix::new(&self.weight.turned, self.inputs, self.outputs);
         let x = Matrix::new(x, n, self.inputs);
-        product(MatrixMut::new(y, n, self.outputs), Into::Add, 1.0, x, weight.t());
+        product(MatrixMut::new(y, n, self.outputs), Into::Add, 1.0, x, weight);
     }
 
     /// `dx = dy W`.
@@ -52,12 +53,13 @@ impl Linear {
         product(MatrixMut::new(dx, n, self.inputs), Into::Replace, 1.0, dy, weight);
     }
 
-    /// `dW += dyᵀ x`, `db += Σ dy`.
-    pub(super) fn weight_grad(&mut self, x: &[f32], dy: &[f32]) {
+    /// `dW += dyᵀ x`, `db += Σ dy`. `turned` is scratch for dyᵀ.
+    pub(super) fn weight_grad(&mut self, x: &[f32], dy: &[f32], turned: &mut [f32]) {
         let n = dy.len() / self.outputs;
         let gradient = MatrixMut::new(&mut self.weight.gradient, self.outputs, self.inputs);
-        let (x, matrix) = (Matrix::new(x, n, self.inputs), Matrix::new(dy, n, self.outputs));
-        product(gradient, Into::Add, 1.0, matrix.t(), x);
+        transpose(dy, n, self.outputs, self.outputs, turned);
+        let (x, turned) = (Matrix::new(x, n, self.inputs), Matrix::new(turned, self.outputs, n));
+        product(gradient, Into::Add, 1.0, turned, x);
         let bias = &mut self.bias.gradient;
         vectorised!(|| dy.chunks_exact(self.outputs).for_each(|row| add(bias, row)));
     }

@@ -3,6 +3,7 @@
 use crate::execute::backend::{State, Tensor};
 use crate::execute::model::{Spec, Train};
 
+use super::transpose::transpose;
 use super::vector::vectorised;
 
 /// A parameter, or this rank's rows of it.
@@ -15,6 +16,8 @@ pub(super) struct Param {
     pub(super) gradient: Vec<f32>,
     first: Vec<f32>,
     second: Vec<f32>,
+    /// `[columns, rows]`, for products that want the columns as rows; empty where there are none.
+    pub(super) turned: Vec<f32>,
 }
 
 impl Param {
@@ -22,7 +25,22 @@ impl Param {
     pub(super) fn new(spec: Spec, seed: u64) -> Self {
         let value = spec.values(seed);
         let zeros = vec![0.0; value.len()];
-        Self { spec, value, gradient: zeros.clone(), first: zeros.clone(), second: zeros }
+        Self { spec, value, gradient: zeros.clone(), first: zeros.clone(), second: zeros, turned: Vec::new() }
+    }
+
+    /// Keeps a turned copy from now on.
+    pub(super) fn with_turned(mut self) -> Self {
+        self.turned = vec![0.0; self.value.len()];
+        self.turn();
+        self
+    }
+
+    /// Turns the values after each change.
+    fn turn(&mut self) {
+        let columns = self.spec.shape.last().map_or(1, |&columns| columns as usize).max(1);
+        if !self.turned.is_empty() {
+            transpose(&self.value, self.value.len() / columns, columns, columns, &mut self.turned);
+        }
     }
 
     /// The name.
@@ -57,7 +75,13 @@ impl Param {
         self.value.copy_from_slice(state.value);
         self.first.copy_from_slice(state.first);
         self.second.copy_from_slice(state.second);
+        self.turn();
         true
+    }
+
+    /// Bytes of the turned copy.
+    pub(super) fn turned_bytes(&self) -> u64 {
+        size_of_val(&self.turned[..]) as u64
     }
 
     /// Bytes of values, gradient and moments.
@@ -79,6 +103,7 @@ impl Param {
                 *value = keep.mul_add(*value, -(rate * *first / second.sqrt().mul_add(root, eps)));
             }
         });
+        self.turn();
     }
 }
 

@@ -67,6 +67,11 @@ impl Parameters {
         self.all_mut().for_each(|param| param.step(&adam));
     }
 
+    /// Bytes of turned copies.
+    pub(super) fn turned_bytes(&self) -> u64 {
+        self.all().map(Param::turned_bytes).sum()
+    }
+
     /// Bytes of parameters, gradients and moments.
     pub(super) fn bytes(&self) -> u64 {
         let tables = self.tables.bytes();

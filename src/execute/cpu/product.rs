@@ -1,13 +1,17 @@
-//! Matrix products on strided views: the one place where `gemm`'s pointers are handled.
+//! Matrix products: the one place where `gemm`'s pointers are handled.
+//!
+//! Every matrix is row-major; whoever needs columns turns them first (see `transpose`). With rows, and a multiple of the vector
+//! width of columns in the destination, 2048 at most, `gemm` packs small panels into memory that it keeps, and allocates a few
+//! bytes of flags. For anything else it would allocate a buffer for a whole operand in each product, and read columns that may
+//! lie a power of two apart.
 
-/// A matrix that is read: `rows` by `columns`, element (i, j) at `i * row_stride + j * column_stride`.
+/// A matrix that is read: `rows` by `columns`, rows that start `row_stride` elements apart.
 #[derive(Clone, Copy)]
 pub(super) struct Matrix<'a> {
     data: &'a [f32],
     rows: usize,
     columns: usize,
     row_stride: usize,
-    column_stride: usize,
 }
 
 impl<'a> Matrix<'a> {
@@ -18,25 +22,19 @@ impl<'a> Matrix<'a> {
 
     /// Rows that start `row_stride` elements apart.
     pub(super) fn strided(data: &'a [f32], rows: usize, columns: usize, row_stride: usize) -> Self {
-        Self { data, rows, columns, row_stride, column_stride: 1 }
+        Self { data, rows, columns, row_stride }
     }
 
-    /// The transposed view.
-    pub(super) fn t(self) -> Self {
-        Self {
-            rows: self.columns,
-            columns: self.rows,
-            row_stride: self.column_stride,
-            column_stride: self.row_stride,
-            ..self
-        }
+    /// How many rows there are.
+    pub(super) fn rows(&self) -> usize {
+        self.rows
     }
 
     /// Whether every element lies within the data.
     fn fits(&self) -> bool {
         self.rows == 0
             || self.columns == 0
-            || (self.rows - 1) * self.row_stride + (self.columns - 1) * self.column_stride < self.data.len()
+            || (self.rows - 1) * self.row_stride + self.columns - 1 < self.data.len()
     }
 }
 
@@ -93,8 +91,8 @@ pub(super) fn product(
     assert!(row_stride >= n && (m - 1) * row_stride + n <= data.len(), "a product writes within its matrix");
     let stride = |side: usize| isize::try_from(side).expect("strides lie within a slice");
     #[allow(unsafe_code, reason = "gemm takes pointers")]
-    // SAFETY: the assertions above keep every element that gemm touches, (rows - 1) * row_stride + (columns - 1) * column_stride
-    // at most, within the slices; no two elements of the destination coincide, for its rows do not overlap; the destination is
+    // SAFETY: the assertions above keep every element that gemm touches, (rows - 1) * row_stride + columns - 1 at most,
+    // within the slices; no two elements of the destination coincide, for its rows do not overlap; the destination is
     // borrowed mutably, so the sources cannot alias it. With `read_dst` false gemm does not read the destination.
     unsafe {
         gemm::gemm(
@@ -106,10 +104,10 @@ pub(super) fn product(
             stride(row_stride),
             into == Into::Add,
             left.data.as_ptr(),
-            stride(left.column_stride),
+            1,
             stride(left.row_stride),
             right.data.as_ptr(),
-            stride(right.column_stride),
+            1,
             stride(right.row_stride),
             1.0,
             scale,

@@ -6,9 +6,10 @@
 
 use crate::execute::model::{LogitsState, Sizes};
 
-use super::product::{Into, Matrix, MatrixMut, product};
+use super::output;
+use super::softmax::{columns_exponentiate, columns_max, columns_scale};
 use super::tables::OutputTable;
-use super::vector::{add_scaled, exp, exponentiate, max, scale, vectorised};
+use super::vector::{add_scaled, exp, scale, vectorised};
 
 /// The position of a target among the rows of a shard, where it is owned.
 fn owned(table: &OutputTable<'_>, target: u32) -> Option<usize> {
@@ -16,7 +17,7 @@ fn owned(table: &OutputTable<'_>, target: u32) -> Option<usize> {
     table.rows.contains(&target).then(|| target - table.rows.start)
 }
 
-/// Pass S: exponentials of the shard's logits, and its statistics `[3, tokens]`.
+/// Pass S: exponentials of the shard's logits, and its statistics `[3, tokens]`. Scratch as in [`output::forward`].
 pub(super) fn softmax(
     sizes: &Sizes,
     table: &OutputTable<'_>,
@@ -24,20 +25,19 @@ pub(super) fn softmax(
     targets: &[u32],
     kept: &mut LogitsState<'_>,
     stats: &mut [f32],
+    [turned, each]: [&mut [f32]; 2],
 ) {
-    let (n, width, rows) = (sizes.tokens, sizes.hidden, table.rows.len());
+    let n = sizes.tokens;
     kept.input.copy_from_slice(x);
-    let weight = Matrix::new(table.value, rows, width);
-    let logits = MatrixMut::new(kept.exponentials, n, rows);
-    product(logits, Into::Replace, 1.0, Matrix::new(x, n, width), weight.t());
+    output::multiply(table, x, n, kept.exponentials, turned);
+    let (most, rest) = stats.split_at_mut(n);
+    let (sums, of_targets) = rest.split_at_mut(n);
     for (token, &target) in targets.iter().enumerate() {
-        let row = &mut kept.exponentials[token * rows..(token + 1) * rows];
-        stats[2 * n + token] = owned(table, target).map_or(f32::NEG_INFINITY, |column| row[column]);
-        (stats[token], stats[n + token]) = vectorised!(|| {
-            let most = max(row);
-            (most, exponentiate(row, most))
-        });
+        of_targets[token] =
+            owned(table, target).map_or(f32::NEG_INFINITY, |row| kept.exponentials[row * n + token]);
     }
+    columns_max(kept.exponentials, most);
+    columns_exponentiate(kept.exponentials, most, sums, &mut each[..n]);
 }
 
 /// Algorithm 2's share of S: the shard's softmax times its rows, `[tokens, hidden]`.
@@ -47,14 +47,12 @@ pub(super) fn unscaled_grad(
     exponentials: &[f32],
     sums: &[f32],
     dx: &mut [f32],
+    turned: &mut [f32],
 ) {
-    let (n, width, rows) = (sizes.tokens, sizes.hidden, table.rows.len());
-    let weight = Matrix::new(table.value, rows, width);
-    let exponentials = Matrix::new(exponentials, n, rows);
-    product(MatrixMut::new(dx, n, width), Into::Replace, 1.0, exponentials, weight);
-    if rows > 0 {
+    output::input_grad(table, exponentials, sizes.tokens, dx, turned);
+    if !table.rows.is_empty() {
         vectorised!(|| {
-            for (dx, sum) in dx.chunks_exact_mut(width).zip(sums) {
+            for (dx, sum) in dx.chunks_exact_mut(sizes.hidden).zip(sums) {
                 scale(dx, 1.0 / sum);
             }
         });
@@ -110,6 +108,7 @@ pub(super) fn rescale(
 }
 
 /// Turns a shard's exponentials into its gradient by the logits, `(softmax - target) * share`, in place; returns the mean loss.
+/// `each` is scratch, an element a token.
 pub(super) fn logits_grad(
     table: &OutputTable<'_>,
     rank: usize,
@@ -117,37 +116,21 @@ pub(super) fn logits_grad(
     targets: &[u32],
     share: f32,
     exponentials: &mut [f32],
+    each: &mut [f32],
 ) -> f64 {
-    let (n, rows) = (targets.len(), table.rows.len());
+    let n = targets.len();
+    let factors = &mut each[..n];
     let mut loss = 0.0;
-    for (token, &target) in targets.iter().enumerate() {
+    for (token, factor) in factors.iter_mut().enumerate() {
         let combined = combine(stats, n, token, rank);
         loss += f64::from(combined.loss);
-        let row = &mut exponentials[token * rows..(token + 1) * rows];
-        vectorised!(|| scale(row, combined.factor * share));
-        if let Some(column) = owned(table, target) {
-            row[column] -= share;
+        *factor = combined.factor * share;
+    }
+    columns_scale(exponentials, factors);
+    for (token, &target) in targets.iter().enumerate() {
+        if let Some(row) = owned(table, target) {
+            exponentials[row * n + token] -= share;
         }
     }
     loss / n as f64
-}
-
-/// Accumulates the shard's gradient.
-pub(super) fn weight_grad(table: &mut OutputTable<'_>, x: &[f32], d_logits: &[f32]) {
-    let rows = table.rows.len();
-    let n = d_logits.len().checked_div(rows).unwrap_or(0);
-    if n == 0 {
-        return;
-    }
-    let width = x.len() / n;
-    let d_logits = Matrix::new(d_logits, n, rows);
-    let gradient = MatrixMut::new(table.gradient, rows, width);
-    product(gradient, Into::Add, 1.0, d_logits.t(), Matrix::new(x, n, width));
-}
-
-/// Algorithm 1's share of T: the shard's gradient by the output layer's input.
-pub(super) fn input_grad(sizes: &Sizes, table: &OutputTable<'_>, d_logits: &[f32], dx: &mut [f32]) {
-    let (n, width, rows) = (sizes.tokens, sizes.hidden, table.rows.len());
-    let weight = Matrix::new(table.value, rows, width);
-    product(MatrixMut::new(dx, n, width), Into::Replace, 1.0, Matrix::new(d_logits, n, rows), weight);
 }

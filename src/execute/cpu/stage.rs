@@ -45,7 +45,7 @@ impl StageRun<'_> {
         let share = self.share();
         let stage = self.stage().clone();
         let Self { held, local, parameters, workspace } = self;
-        let (sizes, stream) = (&held.sizes, &mut workspace.stream[..]);
+        let (sizes, stream) = (&held.sizes, &mut workspace.stream);
         if let Some(x) = views.x.read {
             stream.copy_from_slice(x);
         } else {
@@ -58,8 +58,9 @@ impl StageRun<'_> {
         let (layers, rest) = act.split_at_mut(parameters.stages[*local].len() * LayerAct::elements(sizes));
         let layers = layers.chunks_exact_mut(LayerAct::elements(sizes));
         for (layer, act) in parameters.stages[*local].iter().zip(layers) {
-            layer.forward(sizes, &mut LayerAct::cut(sizes, act), stream);
+            layer.forward(sizes, &mut LayerAct::cut(sizes, act), workspace);
         }
+        let Workspace { stream, turned, each, .. } = &mut **workspace;
         let mut loss = None;
         if let Some(norm) = parameters.norm.as_ref().filter(|_| stage.last) {
             let kept = OutputAct::cut(sizes, held.sharded_output, rest);
@@ -69,7 +70,8 @@ impl StageRun<'_> {
             } else {
                 norm.forward(kept.input, kept.normed, kept.stats);
                 let table = parameters.tables.output();
-                loss = Some(output::forward(&table, kept.normed, batch.targets, share, kept.logits));
+                let scratch = [&mut turned[..], each];
+                loss = Some(output::forward(&table, kept.normed, batch.targets, share, kept.logits, scratch));
             }
         }
         if let Some(x) = views.x.write {
@@ -91,16 +93,16 @@ impl StageRun<'_> {
         let (acts, rest) = act.split_at_mut(layers.len() * LayerAct::elements(sizes));
         if let Some(norm) = parameters.norm.as_mut().filter(|_| stage.last) {
             let kept = OutputAct::cut(sizes, held.sharded_output, rest);
-            let Workspace { gradient, branch, .. } = &mut **workspace;
+            let Workspace { gradient, branch, turned, .. } = &mut **workspace;
             if held.sharded_output {
                 branch.copy_from_slice(gradient);
             } else {
-                output::input_grad(&parameters.tables.output(), kept.logits, branch);
+                output::input_grad(&parameters.tables.output(), kept.logits, sizes.tokens, branch, turned);
             }
             gradient.fill(0.0);
             norm.backward(branch, kept.input, kept.stats, gradient);
             if which == Backward::Fused && !held.sharded_output {
-                output::weight_grad(&mut parameters.tables.output(), kept.normed, kept.logits);
+                output::weight_grad(&mut parameters.tables.output(), kept.normed, sizes.tokens, kept.logits);
             }
         }
         let delta = views.delta.unwrap_or_default();
@@ -115,7 +117,7 @@ impl StageRun<'_> {
                 let mut own = std::mem::take(&mut workspace.delta);
                 let mut delta = LayerDelta::cut(sizes, &mut own);
                 layer.input_grad(sizes, &act, &mut delta, workspace);
-                layer.weight_grad(&act, &delta);
+                layer.weight_grad(&act, &delta, &mut workspace.turned);
                 workspace.delta = own;
             }
         }
@@ -142,19 +144,23 @@ impl StageRun<'_> {
     /// The weight gradients that [`Backward::InputOnly`] left.
     pub(super) fn weight_grad(&mut self, views: Views<'_>) {
         let last = self.stage().last;
-        let Self { held, local, parameters, .. } = self;
+        let Self { held, local, parameters, workspace } = self;
         let sizes = &held.sizes;
         let layers = &mut parameters.stages[*local];
         let act = views.act.unwrap_or_default();
         let (acts, rest) = act.split_at_mut(layers.len() * LayerAct::elements(sizes));
         if last && !held.sharded_output {
             let kept = OutputAct::cut(sizes, held.sharded_output, rest);
-            output::weight_grad(&mut parameters.tables.output(), kept.normed, kept.logits);
+            output::weight_grad(&mut parameters.tables.output(), kept.normed, sizes.tokens, kept.logits);
         }
         let acts = acts.chunks_exact_mut(LayerAct::elements(sizes));
         let deltas = views.delta.unwrap_or_default().chunks_exact_mut(LayerDelta::elements(sizes));
         for (layer, (act, delta)) in layers.iter_mut().zip(acts.zip(deltas)).rev() {
-            layer.weight_grad(&LayerAct::cut(sizes, act), &LayerDelta::cut(sizes, delta));
+            layer.weight_grad(
+                &LayerAct::cut(sizes, act),
+                &LayerDelta::cut(sizes, delta),
+                &mut workspace.turned,
+            );
         }
     }
 }

@@ -25,6 +25,8 @@ pub(super) struct Tables {
 pub(super) struct OutputTable<'a> {
     /// The rows, as positions in the vocabulary.
     pub(super) rows: std::ops::Range<usize>,
+    /// `[hidden, rows]`.
+    pub(super) turned: &'a [f32],
     /// `[rows, hidden]`.
     pub(super) value: &'a [f32],
     /// `[rows, hidden]`.
@@ -37,7 +39,9 @@ impl Tables {
         let sharded = held.sharded_output;
         let serves_both = held.dims.tied && (sharded || (held.first() && held.last()));
         let input = held.input_table().map(|spec| Param::new(spec, seed));
-        let output = held.output_table().filter(|_| !serves_both).map(|spec| Param::new(spec, seed));
+        let input = if serves_both { input.map(Param::with_turned) } else { input };
+        let output = held.output_table().filter(|_| !serves_both);
+        let output = output.map(|spec| Param::new(spec, seed).with_turned());
         let separate =
             if serves_both && !sharded { input.as_ref().map_or(0, |table| table.value.len()) } else { 0 };
         let copied = held.dims.tied && !sharded;
@@ -56,7 +60,7 @@ impl Tables {
         let table = table.as_mut().expect("the output layer runs where its table lies");
         let rows = table.rows();
         let gradient = if output_gradient.is_empty() { &mut table.gradient } else { output_gradient };
-        OutputTable { rows, value: &table.value, gradient }
+        OutputTable { rows, turned: &table.turned, value: &table.value, gradient }
     }
 
     /// Adds the two gradients of a tied embedding that both accumulate here.

@@ -39,19 +39,21 @@ impl Whole {
     /// Forward and loss of one microbatch.
     pub(in crate::execute) fn forward(&mut self, tokens: &[u32], targets: &[u32]) -> f64 {
         let Self { held, parameters, workspace, act, kept, .. } = self;
-        let (sizes, stream) = (&held.sizes, &mut workspace.stream[..]);
+        let (sizes, stream) = (&held.sizes, &mut workspace.stream);
         input::lookup(parameters.tables.input(), tokens, sizes.hidden, stream);
         if let Some(positions) = &parameters.positions {
             input::add_positions(positions, stream);
         }
         for (layer, act) in parameters.stages[0].iter().zip(act.chunks_exact_mut(LayerAct::elements(sizes))) {
-            layer.forward(sizes, &mut LayerAct::cut(sizes, act), stream);
+            layer.forward(sizes, &mut LayerAct::cut(sizes, act), workspace);
         }
+        let Workspace { stream, turned, each, .. } = workspace;
         let kept = OutputAct::cut(sizes, false, kept);
         kept.input.copy_from_slice(stream);
         let norm = parameters.norm.as_ref().expect("the whole model has its norm");
         norm.forward(kept.input, kept.normed, kept.stats);
-        output::forward(&parameters.tables.output(), kept.normed, targets, share(held), kept.logits)
+        let table = parameters.tables.output();
+        output::forward(&table, kept.normed, targets, share(held), kept.logits, [turned, each])
     }
 
     /// Backward of the microbatch whose forward came last.
@@ -59,17 +61,18 @@ impl Whole {
         let Self { held, parameters, workspace, act, kept, .. } = self;
         let sizes = &held.sizes;
         let kept = OutputAct::cut(sizes, false, kept);
-        output::weight_grad(&mut parameters.tables.output(), kept.normed, kept.logits);
-        output::input_grad(&parameters.tables.output(), kept.logits, &mut workspace.branch);
-        workspace.gradient.fill(0.0);
+        output::weight_grad(&mut parameters.tables.output(), kept.normed, sizes.tokens, kept.logits);
+        let Workspace { gradient, branch, turned, .. } = workspace;
+        output::input_grad(&parameters.tables.output(), kept.logits, sizes.tokens, branch, turned);
+        gradient.fill(0.0);
         let norm = parameters.norm.as_mut().expect("the whole model has its norm");
-        norm.backward(&mut workspace.branch, kept.input, kept.stats, &mut workspace.gradient);
+        norm.backward(branch, kept.input, kept.stats, gradient);
         let mut own = std::mem::take(&mut workspace.delta);
         let acts = act.chunks_exact_mut(LayerAct::elements(sizes));
         for (layer, act) in parameters.stages[0].iter_mut().zip(acts).rev() {
             let (act, mut delta) = (LayerAct::cut(sizes, act), LayerDelta::cut(sizes, &mut own));
             layer.input_grad(sizes, &act, &mut delta, workspace);
-            layer.weight_grad(&act, &delta);
+            layer.weight_grad(&act, &delta, &mut workspace.turned);
         }
         workspace.delta = own;
         if let Some(positions) = &mut parameters.positions {

@@ -13,6 +13,10 @@ pub(super) struct Workspace {
     pub(super) branch: Vec<f32>,
     /// Attention scores of one head, `[sequence, sequence]`.
     pub(super) scores: Vec<f32>,
+    /// Operands of products, turned: the columns of `[tokens, 4 * hidden]`, or one head's square and strip.
+    pub(super) turned: Vec<f32>,
+    /// What a softmax knows of each token, `[4, tokens]`.
+    pub(super) each: Vec<f32>,
     /// One layer's `delta`, where both gradients are computed at once.
     pub(super) delta: Vec<f32>,
     /// The mean loss of each microbatch of the step, once it is known.
@@ -25,11 +29,15 @@ impl Workspace {
         let sizes = &held.sizes;
         let wide = vec![0.0; sizes.tokens * sizes.hidden];
         let delta = if held.fused_backward { LayerDelta::elements(sizes) } else { 0 };
+        let square_and_strip = sizes.sequence * (sizes.sequence + sizes.head());
+        let turned = square_and_strip.max(4 * sizes.tokens * sizes.hidden);
         Self {
             stream: wide.clone(),
             gradient: wide.clone(),
             branch: wide,
             scores: vec![0.0; sizes.sequence * sizes.sequence],
+            turned: vec![0.0; turned],
+            each: vec![0.0; 4 * sizes.tokens],
             delta: vec![0.0; delta],
             losses: vec![None; held.microbatches as usize],
         }
@@ -37,7 +45,8 @@ impl Workspace {
 
     /// Its size.
     pub(super) fn bytes(&self) -> u64 {
-        let floats = [&self.stream, &self.gradient, &self.branch, &self.scores, &self.delta];
+        let floats =
+            [&self.stream, &self.gradient, &self.branch, &self.scores, &self.turned, &self.each, &self.delta];
         let floats: usize = floats.iter().map(|part| size_of_val(&part[..])).sum();
         (floats + size_of_val(&self.losses[..])) as u64
     }

@@ -107,7 +107,7 @@ pub struct OutputAct<'a> {
     pub stats: &'a mut [f32],
     /// The final norm's output, `[tokens, hidden]`; empty where the output layer is sharded.
     pub normed: &'a mut [f32],
-    /// The gradient of the loss by the logits, `[tokens, vocab]`; empty where the output layer is sharded. The targets are known
+    /// The gradient of the loss by the logits, `[vocab, tokens]`; empty where the output layer is sharded. The targets are known
     /// in the forward pass, so it takes the logits' place at once.
     pub logits: &'a mut [f32],
 }
@@ -139,7 +139,7 @@ impl<'a> OutputAct<'a> {
 pub struct LogitsState<'a> {
     /// The output layer's input, `[tokens, hidden]`.
     pub input: &'a mut [f32],
-    /// Exponentials of the owned rows' logits less their maximum, `[tokens, owned]`.
+    /// Exponentials of the owned rows' logits less their token's maximum, `[owned, tokens]`.
     pub exponentials: &'a mut [f32],
 }
 
