@@ -57,12 +57,15 @@ pub(crate) struct RunArgs {
     inject: Option<Drill>,
 }
 
+/// The largest rate and the largest number of seconds that are taken.
+const LARGEST: f32 = 1e9;
+
 fn positive(text: &str) -> Result<f32, String> {
     let number: f32 = text.parse().map_err(|_| "write a number".to_owned())?;
-    if number.is_finite() && number > 0.0 && number <= 1e9 {
+    if number.is_finite() && number > 0.0 && number <= LARGEST {
         Ok(number)
     } else {
-        Err("write a number larger than 0".to_owned())
+        Err(format!("write a number larger than 0 and at most {LARGEST:e}"))
     }
 }
 
@@ -192,6 +195,10 @@ fn peaks(plan: &Plan) -> String {
 
 fn opened(opening: &Opening) -> String {
     let Opening { parameters, tokens, data, entropy, tokenizer: (tokenizer, ids), .. } = opening;
+    let skipped = opening.skipped.iter();
+    let skipped: String = skipped
+        .map(|skipped| format!("\nskipped   {}: {}", skipped.path.display(), skipped.reason))
+        .collect();
     let resumed = match &opening.resumed {
         Some((path, step)) => format!("\nresumed   {} after {step} steps", path.display()),
         None => String::new(),
@@ -208,7 +215,7 @@ fn opened(opening: &Opening) -> String {
     format!(
         "memory    buffers {} (as the plan states) · parameters, gradients, Adam {} · workspace {}\n\
          train     {parameters} parameters · {data}: {tokens} tokens ({tokenizer}, {ids} ids{unused}) · \
-         unigram entropy {entropy:.4} nats{resumed}{done}",
+         unigram entropy {entropy:.4} nats{skipped}{resumed}{done}",
         size(opening.arenas),
         size(opening.parameter_bytes),
         size(opening.workspace),

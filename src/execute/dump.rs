@@ -1,12 +1,24 @@
 //! One step in a file: weights, tokens, loss and gradients, whole, so that any other framework can be held against them.
 
 use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
 use std::path::Path;
 
 use super::data::Tokens;
 use super::error::ExecuteError;
 use super::stored::{Stored, Whole, write};
 use crate::ir::Dims;
+
+/// Tries whether the file can be written; what it holds stays.
+///
+/// # Errors
+/// It cannot be written.
+pub fn probe(path: &Path) -> Result<(), ExecuteError> {
+    let new = !path.exists();
+    let tried = OpenOptions::new().write(true).create(true).truncate(false).open(path);
+    let tried = tried.and_then(|_| if new { fs::remove_file(path) } else { Ok(()) });
+    tried.map_err(|source| ExecuteError::Write { what: path.display().to_string(), source })
+}
 
 /// Writes a step: parameters before it with their gradients, by name; tokens by microbatch; the mean loss.
 ///

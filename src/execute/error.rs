@@ -220,7 +220,7 @@ pub enum ExecuteError {
     #[error("the checkpoint file `{path}` is damaged: {reason}")]
     #[diagnostic(
         code(schedc::execute::checkpoint_damaged),
-        help("remove this step's directory to resume from the one before")
+        help("move this step's directory away to resume from the one before")
     )]
     CheckpointDamaged {
         /// The file.
@@ -228,12 +228,62 @@ pub enum ExecuteError {
         /// What is wrong.
         reason: String,
     },
+    /// Checkpoints, and none of them complete.
+    #[error("`{directory}` has {found} checkpoints and none is complete; of the newest: {reason}")]
+    #[diagnostic(
+        code(schedc::execute::no_complete_checkpoint),
+        help("to start anew, move them away or name another directory for --checkpoint")
+    )]
+    NoCompleteCheckpoint {
+        /// Where they lie.
+        directory: String,
+        /// How many there are.
+        found: usize,
+        /// What is wrong with the newest.
+        reason: String,
+    },
+    /// A file in the place of the checkpoints' directory.
+    #[error("checkpoints lie in a directory, and `{path}` is a file")]
+    #[diagnostic(
+        code(schedc::execute::not_a_directory),
+        help("name a directory for --checkpoint; it is made where it does not exist")
+    )]
+    NotADirectory {
+        /// The file.
+        path: String,
+    },
+    /// A dump of a step that is not taken.
+    #[error("--dump writes the first step of a run, and this one takes none: {done} of {steps} are done")]
+    #[diagnostic(
+        code(schedc::execute::nothing_to_dump),
+        help("raise --steps above {done}, or leave --checkpoint out to start from the first step")
+    )]
+    NothingToDump {
+        /// Steps that had been taken.
+        done: u64,
+        /// Steps in all.
+        steps: u64,
+    },
+    /// The loss is not a number any more.
+    #[error("the loss of step {step} is {loss}: the training has diverged")]
+    #[diagnostic(
+        code(schedc::execute::diverged),
+        help("start again with a lower --lr than {lr:e}; nothing of this step was saved")
+    )]
+    Diverged {
+        /// The step.
+        step: u64,
+        /// Its loss.
+        loss: f64,
+        /// The learning rate.
+        lr: f32,
+    },
     /// The plan computes something else than the reference.
     #[error("`{what}` differs from the model without a schedule by {difference:e}, more than {tolerance:e}")]
     #[diagnostic(
         code(schedc::execute::check_failed),
         help(
-            "the table lists the worst tensors; a plan that verifies and computes wrong is a bug in schedc"
+            "the table lists the worst tensors; of a schedule of your own, look at what its passes compute, read and give; with the library's passes only, this is a bug in schedc"
         )
     )]
     CheckFailed {

@@ -11,7 +11,7 @@ use safetensors::{Dtype, SafeTensorError, SafeTensors, View};
 use super::backend::Backend;
 
 /// The key of the metadata that says what a file is.
-const METADATA: &str = "schedc";
+pub(super) const METADATA: &str = "schedc";
 
 /// A tensor on its way into a file.
 pub(super) struct Stored<'a> {
@@ -80,12 +80,6 @@ pub(super) fn write(path: &Path, tensors: Vec<(String, Stored<'_>)>, metadata: S
         other => io::Error::other(other.to_string()),
     })?;
     File::open(path)?.sync_all()
-}
-
-/// The metadata of a file that [`write()`] wrote.
-pub(super) fn metadata(bytes: &[u8]) -> Option<String> {
-    let (_, header) = SafeTensors::read_metadata(bytes).ok()?;
-    header.metadata().as_ref()?.get(METADATA).cloned()
 }
 
 /// The numbers of an f32 tensor of a file.

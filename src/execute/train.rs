@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::check::{CheckReport, check};
-use super::checkpoint::{Checkpoint, Identity, save};
+use super::checkpoint::{Checkpoint, Identity, Skipped, prepare, save};
 use super::cpu::CpuBackend;
-use super::data::{Corpus, Text};
-use super::dump::dump;
+use super::data::{Corpus, Text, Tokens};
+use super::dump::{dump, probe};
 use super::error::ExecuteError;
 use super::interpreter::{Engine, Finish};
 use super::model::{Held, Train};
@@ -65,6 +65,8 @@ pub struct Opening {
     pub entropy: f64,
     /// The checkpoint that the run resumes from, and its step.
     pub resumed: Option<(PathBuf, u64)>,
+    /// Newer checkpoints that were passed over, since they are not complete.
+    pub skipped: Vec<Skipped>,
     /// Steps in all.
     pub steps: u64,
 }
@@ -124,12 +126,14 @@ pub fn train(
     let (header, dims) = (&plan.header, plan.header.model);
     fits(plan)?;
     let text = Text::load(settings.data.as_deref())?;
-    let resumed = settings.checkpoint.as_deref().map(Checkpoint::newest).transpose()?.flatten();
+    let mut resumed = settings.checkpoint.as_deref().map(Checkpoint::newest).transpose()?.flatten();
     let tokenizer = tokenizer(settings, resumed.as_ref(), &text, &dims)?;
     let corpus = Corpus::new(&text, &tokenizer, dims.sequence)?;
     drop(text);
     let seed = settings.train.seed;
     let batches = |step| corpus.step(&dims, seed, step, header.microbatches);
+    let begin = resumed.as_ref().map_or(0, |checkpoint| checkpoint.step);
+    writable(settings, begin)?;
     if settings.check {
         let report = check(plan, &settings.train, &batches(0), &settings.limits)?;
         listener.checked(&report);
@@ -144,7 +148,7 @@ pub fn train(
         checkpoint.check(&run)?;
         checkpoint.restore(backends(&mut engine).into_iter())?;
     }
-    let begin = resumed.as_ref().map_or(0, |checkpoint| checkpoint.step);
+    let skipped = resumed.as_mut().map(|checkpoint| std::mem::take(&mut checkpoint.skipped));
     let entropy = corpus.unigram_entropy();
     listener.opened(&Opening {
         parameters: parameters(&dims),
@@ -157,6 +161,7 @@ pub fn train(
         vocab: dims.vocab,
         entropy,
         resumed: resumed.map(|checkpoint| (checkpoint.path().to_owned(), checkpoint.step)),
+        skipped: skipped.unwrap_or_default(),
         steps: settings.steps,
     });
 
@@ -165,17 +170,11 @@ pub fn train(
     for step in begin..settings.steps {
         let batches = batches(step);
         let started = Instant::now();
-        let loss = match settings.dump.as_deref().filter(|_| step == begin) {
-            None => engine.step(step + 1, batches, Finish::Update)?,
-            Some(path) => {
-                let loss = engine.step(step + 1, batches.clone(), Finish::Keep)?;
-                dump(path, &dims, &gather(engine.backends()), &batches, loss.ok_or(ExecuteError::NoLoss)?)?;
-                listener.dumped(path);
-                engine.backends().for_each(super::backend::Backend::step);
-                loss
-            }
-        };
-        let loss = loss.ok_or(ExecuteError::NoLoss)?;
+        let dump = settings.dump.as_deref().filter(|_| step == begin);
+        let loss = take(&mut engine, step + 1, batches, &dims, settings.train.lr, dump)?;
+        if let Some(path) = dump {
+            listener.dumped(path);
+        }
         losses = Some((losses.map_or(loss, |(first, _)| first), loss));
         let (tokens_per_second, gflops) = pace.add(started.elapsed());
         listener.taken(&Taken { step: step + 1, loss, tokens_per_second, gflops });
@@ -190,6 +189,42 @@ pub fn train(
     let (tokens_per_second, gflops) = pace.mean();
     let steps = settings.steps.saturating_sub(begin);
     Ok(Ending { steps, losses, entropy, tokens_per_second, gflops })
+}
+
+/// Takes a step, and writes it where a path is given; the loss. It ends with the first loss that is not a number: the update that
+/// follows would spoil every parameter, and a checkpoint would keep it.
+fn take(
+    engine: &mut Engine<CpuBackend>,
+    step: u64,
+    batches: Vec<Tokens>,
+    dims: &Dims,
+    lr: f32,
+    path: Option<&Path>,
+) -> Result<f64, ExecuteError> {
+    let finite = |loss: Option<f64>| match loss {
+        Some(loss) if loss.is_finite() => Ok(loss),
+        Some(loss) => Err(ExecuteError::Diverged { step, loss, lr }),
+        None => Err(ExecuteError::NoLoss),
+    };
+    let Some(path) = path else {
+        return finite(engine.step(step, batches, Finish::Update)?);
+    };
+    let loss = finite(engine.step(step, batches.clone(), Finish::Keep)?)?;
+    dump(path, dims, &gather(engine.backends()), &batches, loss)?;
+    engine.backends().for_each(super::backend::Backend::step);
+    Ok(loss)
+}
+
+/// Tries the places that will be written, before any step is taken.
+fn writable(settings: &Settings, begin: u64) -> Result<(), ExecuteError> {
+    if let Some(directory) = &settings.checkpoint {
+        prepare(directory)?;
+    }
+    let Some(path) = &settings.dump else { return Ok(()) };
+    if begin >= settings.steps {
+        return Err(ExecuteError::NothingToDump { done: begin, steps: settings.steps });
+    }
+    probe(path)
 }
 
 fn backends(engine: &mut Engine<CpuBackend>) -> Vec<&mut CpuBackend> {

@@ -1,0 +1,184 @@
+//! Checkpoints: a directory a step, with one safetensors file a rank, which is complete or absent.
+//!
+//! A checkpoint is written beside its place, brought to the disk (files, then directory), and renamed; a crash at any moment leaves the
+//! one before. The newest two are kept. It resumes bit for bit, on the plan, the model, the seed and the data that it was made with.
+
+mod directory;
+mod file;
+mod identity;
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+pub use directory::prepare;
+pub use identity::Identity;
+
+use directory::{UNFINISHED, free_name, is_no_file, name_of, prune, remove_unfinished, steps, sync};
+use file::{Label, VERSION, damaged, file_name, label, read, restore_rank, write_rank};
+
+use super::backend::Backend;
+use super::error::ExecuteError;
+use super::tokenizer::Tokenizer;
+use crate::ir::Rank;
+
+/// Where the tokenizer of a checkpoint lies.
+const TOKENIZER: &str = "tokenizer.json";
+
+/// A complete checkpoint.
+#[derive(Debug)]
+pub struct Checkpoint {
+    path: PathBuf,
+    /// Steps that had been taken.
+    pub step: u64,
+    /// Newer ones that are not complete, the newest first.
+    pub skipped: Vec<Skipped>,
+}
+
+/// A checkpoint that is passed over.
+#[derive(Clone, Debug)]
+pub struct Skipped {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Why, as one sentence.
+    pub reason: String,
+}
+
+/// Writes the state of every rank after `step` steps, and removes the older checkpoints of the run.
+///
+/// # Errors
+/// A file cannot be written.
+pub fn save<'a, B: Backend + 'a>(
+    directory: &Path,
+    step: u64,
+    run: &Identity,
+    tokenizer: &Tokenizer,
+    backends: impl ExactSizeIterator<Item = &'a mut B>,
+) -> Result<PathBuf, ExecuteError> {
+    let json = tokenizer.to_json()?;
+    let name = name_of(step);
+    let path = directory.join(&name);
+    let saved = || -> io::Result<()> {
+        fs::create_dir_all(directory)?;
+        remove_unfinished(directory)?;
+        let unfinished = directory.join(format!("{UNFINISHED}{name}"));
+        fs::create_dir(&unfinished)?;
+        let ranks = backends.len() as u32;
+        for (rank, backend) in backends.enumerate() {
+            let label = Label { version: VERSION, step, rank: rank as u32, ranks, run: run.clone() };
+            write_rank(&unfinished.join(file_name(Rank::new(rank))), backend, &label)?;
+        }
+        if let Some(json) = json {
+            let path = unfinished.join(TOKENIZER);
+            fs::write(&path, json)?;
+            File::open(path)?.sync_all()?;
+        }
+        sync(&unfinished)?;
+        free_name(directory, step)?;
+        fs::rename(&unfinished, &path)?;
+        sync(directory)?;
+        remove_unfinished(directory)?;
+        prune(directory, step, run)
+    };
+    saved().map_err(|source| ExecuteError::Write { what: path.display().to_string(), source })?;
+    Ok(path)
+}
+
+impl Checkpoint {
+    /// The newest complete checkpoint of a directory; `None` where it has none at all.
+    ///
+    /// # Errors
+    /// The directory cannot be read, or has checkpoints and none of them is complete.
+    pub fn newest(directory: &Path) -> Result<Option<Self>, ExecuteError> {
+        is_no_file(directory)?;
+        let steps = match steps(directory) {
+            Ok(steps) => steps,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(ExecuteError::Read { what: directory.display().to_string(), source }),
+        };
+        let mut skipped = Vec::new();
+        for (step, path) in steps.into_iter().rev() {
+            match Self::examine(&path, step) {
+                Ok(_) => return Ok(Some(Self { path, step, skipped })),
+                Err(error) => skipped.push(Skipped { path, reason: error.to_string() }),
+            }
+        }
+        let Some(newest) = skipped.first() else { return Ok(None) };
+        Err(ExecuteError::NoCompleteCheckpoint {
+            directory: directory.display().to_string(),
+            found: skipped.len(),
+            reason: newest.reason.clone(),
+        })
+    }
+
+    /// Checks the header and the length of every rank's file; the label of the first.
+    fn examine(path: &Path, step: u64) -> Result<Label, ExecuteError> {
+        let first = label(&path.join(file_name(Rank(0))))?;
+        for rank in 0..first.ranks {
+            let path = path.join(file_name(Rank(rank)));
+            let own = label(&path)?;
+            if (own.step, own.rank, own.ranks) != (step, rank, first.ranks) || own.run != first.run {
+                return Err(damaged(&path, "it belongs to another step, rank or run"));
+            }
+        }
+        Ok(first)
+    }
+
+    /// Where it lies.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Refuses a checkpoint of another run, by what differs.
+    ///
+    /// # Errors
+    /// It was made with another plan, model, seed, tokenizer or data, or is damaged.
+    pub fn check(&self, run: &Identity) -> Result<(), ExecuteError> {
+        let path = self.path.join(file_name(Rank(0)));
+        let label = label(&path)?;
+        match label.run.difference(run) {
+            None => Ok(()),
+            Some((what, kept, now)) => Err(ExecuteError::CheckpointDiffers {
+                path: self.path.display().to_string(),
+                what,
+                kept,
+                now,
+            }),
+        }
+    }
+
+    /// The tokenizer that it keeps; `None` where the run reads bytes.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn tokenizer(&self, vocab: u32) -> Result<Option<Tokenizer>, ExecuteError> {
+        let path = self.path.join(TOKENIZER);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let json = String::from_utf8(read(&path)?).map_err(|_| damaged(&path, "it is not text"))?;
+        Tokenizer::from_json(&json, vocab).map(Some)
+    }
+
+    /// Restores every rank.
+    ///
+    /// # Errors
+    /// A file is damaged, or lacks a parameter.
+    pub fn restore<'a, B: Backend + 'a>(
+        &self,
+        backends: impl ExactSizeIterator<Item = &'a mut B>,
+    ) -> Result<(), ExecuteError> {
+        let ranks = backends.len() as u32;
+        for (rank, backend) in backends.enumerate() {
+            let path = self.path.join(file_name(Rank::new(rank)));
+            let label = label(&path)?;
+            if (label.step, label.rank, label.ranks) != (self.step, rank as u32, ranks) {
+                return Err(damaged(&path, "it belongs to another step or rank"));
+            }
+            restore_rank(&path, &read(&path)?, backend)?;
+            backend.set_steps(self.step);
+        }
+        Ok(())
+    }
+}
