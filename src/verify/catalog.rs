@@ -15,12 +15,7 @@ const MOST: usize = 64;
 /// Reports every malformed declaration.
 pub(super) fn check(plan: &Plan, report: &mut Report) {
     let catalog = &plan.header.catalog;
-    let mut wrong = |what: &str, problem: &str| {
-        report.add(Place::Header, || Rule::MalformedCatalog {
-            what: what.escape_debug().to_string(),
-            problem: problem.to_owned(),
-        });
-    };
+    let mut wrong = malformed(report);
     names(catalog, &mut wrong);
     for each in &catalog.classes {
         class(each, plan.header.stages.len(), &mut wrong);
@@ -28,6 +23,11 @@ pub(super) fn check(plan: &Plan, report: &mut Report) {
     for each in &catalog.kinds {
         kind(each, catalog, plan, &mut wrong);
     }
+    // What follows indexes by the ids that the kinds name.
+    if !report.is_empty() {
+        return;
+    }
+    let mut wrong = malformed(report);
     for (id, each) in catalog.collectives.iter().enumerate() {
         if let Err(problem) = collective(id, each, catalog, plan.ranks.len()) {
             wrong(&each.name, problem);
@@ -37,6 +37,16 @@ pub(super) fn check(plan: &Plan, report: &mut Report) {
     let tied = plan.header.model.tied && plan.ranks.len() > 1;
     if tied && catalog.shards_input() != catalog.shards_output() {
         wrong(&plan.header.name, "a tied embedding is sharded on one side only");
+    }
+}
+
+/// Reports a declaration by its name and what is wrong with it.
+fn malformed(report: &mut Report) -> impl FnMut(&str, &str) + '_ {
+    |what, problem| {
+        report.add(Place::Header, || Rule::MalformedCatalog {
+            what: what.escape_debug().to_string(),
+            problem: problem.to_owned(),
+        });
     }
 }
 
