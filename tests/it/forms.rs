@@ -98,7 +98,8 @@ fn change(value: &mut Value, at: &mut usize, rng: &mut ChaCha8Rng) {
     };
     match value {
         Value::Number(number) if here() => {
-            let nearby = number.as_u64().unwrap_or_default().wrapping_add(rng.random_range(0..3)).wrapping_sub(1);
+            let nearby =
+                number.as_u64().unwrap_or_default().wrapping_add(rng.random_range(0..3)).wrapping_sub(1);
             let other = NUMBERS[rng.random_range(0..NUMBERS.len())];
             *value = if rng.random_bool(0.5) { nearby } else { other }.into();
         }
@@ -129,7 +130,8 @@ fn change_line(lines: &mut Vec<String>, rng: &mut ChaCha8Rng) {
             lines.swap(at, other);
         }
         _ => {
-            let starts: Vec<usize> = lines[at].match_indices(|c: char| c.is_ascii_digit()).map(|(at, _)| at).collect();
+            let starts: Vec<usize> =
+                lines[at].match_indices(|c: char| c.is_ascii_digit()).map(|(at, _)| at).collect();
             if starts.is_empty() {
                 return;
             }
