@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Failure, job, model, print};
+use super::{Failure, files, job, model, print};
 
 /// What `schedc compile` takes.
 #[derive(Clone, Debug, clap::Args)]
@@ -30,13 +30,13 @@ enum Form {
 
 /// Compiles and writes the plan.
 pub(crate) fn compile(args: &CompileArgs) -> Result<(), Failure> {
-    let plan = args.job.compile("compile", &args.model)?;
+    let plan = args.job.compile(&args.model)?;
     let text = match args.emit {
         Form::Text => schedc::emit::plan_text(&plan),
         Form::Json => schedc::emit::plan_json(&plan) + "\n",
     };
     if let Some(path) = &args.output {
-        return job::write(path, |file| file.write_all(text.as_bytes()));
+        return files::write(path, |file| file.write_all(text.as_bytes()));
     }
     print(&text);
     Ok(())

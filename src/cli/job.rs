@@ -1,16 +1,15 @@
 //! What to compile: a library name, a `.sched` file or a plan file, and the numbers for it.
 
-use std::fs;
-use std::io::Read as _;
 use std::path::Path;
 
 use miette::Diagnostic;
 use schedc::driver::{self, Input, Job};
-use schedc::source::Sources;
+use schedc::source::{Library, Sources};
 use schedc::verify::Verified;
 use thiserror::Error;
 
 use super::Failure;
+use super::files::{self, Contents, Wanted};
 use super::model::ModelArgs;
 
 /// The schedule and its shape.
@@ -61,30 +60,6 @@ pub(crate) enum JobError {
         /// The schedule.
         schedule: String,
     },
-    /// A file can't be read.
-    #[error("can't read `{path}`: {reason}")]
-    #[diagnostic(
-        code(schedc::cli::unreadable),
-        help("name a file that exists and may be read; `schedc list` has the schedules that need no file")
-    )]
-    Unreadable {
-        /// The file.
-        path: String,
-        /// What the system says.
-        reason: std::io::Error,
-    },
-    /// A file can't be written.
-    #[error("can't write `{path}`: {reason}")]
-    #[diagnostic(
-        code(schedc::cli::unwritable),
-        help("name a file in a folder that exists and may be written")
-    )]
-    Unwritable {
-        /// The file.
-        path: String,
-        /// What the system says.
-        reason: std::io::Error,
-    },
     /// A plan where a schedule is asked for.
     #[error("`{path}` is a plan, which has been compiled already")]
     #[diagnostic(
@@ -98,51 +73,86 @@ pub(crate) enum JobError {
         path: String,
     },
     /// A flag asks for another shape than a plan file has.
-    #[error("`{flag} {asked}` contradicts the plan, which was compiled for {has}")]
+    #[error("`{asked}` contradicts the plan, {has}")]
     #[diagnostic(
         code(schedc::cli::contradiction),
         help("leave the flag out, or compile the schedule again with it")
     )]
     Contradiction {
-        /// The flag.
-        flag: String,
-        /// Its value.
+        /// The flag and its value.
         asked: String,
         /// What the plan has.
         has: String,
+    },
+    /// A choice among schedules where there is one.
+    #[error("`--schedule-name {name}` chooses from a `.sched` file, and `{schedule}` is {what}")]
+    #[diagnostic(code(schedc::cli::nothing_to_choose), help("leave `--schedule-name` out"))]
+    NothingToChoose {
+        /// The flag's value.
+        name: String,
+        /// What was named.
+        schedule: String,
+        /// What that is.
+        what: &'static str,
+    },
+    /// Two values for a parameter.
+    #[error("`--set {name}` is given twice")]
+    #[diagnostic(code(schedc::cli::set_twice), help("keep one of the two"))]
+    SetTwice {
+        /// The parameter.
+        name: String,
     },
 }
 
 impl JobArgs {
     /// Compiles the schedule, or reads and verifies the plan.
     pub(crate) fn plan(&self, model: &ModelArgs) -> Result<Verified, Failure> {
-        let path = Path::new(&self.schedule);
-        if is_file_name(&self.schedule) && path.extension().is_none_or(|extension| extension != "sched") {
-            let bytes = read(path, u64::MAX)?;
-            if looks_like_a_plan(&bytes) {
+        self.refuse_twice()?;
+        match self.read()? {
+            Some(Contents::Plan(bytes)) => {
+                self.refuse_choice("a plan")?;
                 let plan =
                     super::verify::verified(&self.schedule, &bytes, &schedc::verify::Options::default())?;
                 self.agree(&plan, model)?;
-                return Ok(plan);
+                Ok(plan)
             }
+            Some(Contents::Schedule(text)) => self.compiled("run", Some(&text), model),
+            None => self.compiled("run", None, model),
         }
-        self.compile("run", model)
     }
 
     /// Compiles the schedule.
-    pub(crate) fn compile(&self, command: &'static str, model: &ModelArgs) -> Result<Verified, Failure> {
+    pub(crate) fn compile(&self, model: &ModelArgs) -> Result<Verified, Failure> {
+        self.refuse_twice()?;
+        match self.read()? {
+            Some(Contents::Plan(_)) => {
+                Err(Failure::usage(JobError::AlreadyAPlan { path: self.schedule.clone() }))
+            }
+            Some(Contents::Schedule(text)) => self.compiled("compile", Some(&text), model),
+            None => self.compiled("compile", None, model),
+        }
+    }
+
+    /// What is in the file that was named; `None` where the library's schedule was.
+    fn read(&self) -> Result<Option<Contents>, Failure> {
+        let file = is_file_name(&self.schedule);
+        file.then(|| files::read(Path::new(&self.schedule), Wanted::Job)).transpose()
+    }
+
+    fn compiled(
+        &self,
+        command: &'static str,
+        text: Option<&[u8]>,
+        model: &ModelArgs,
+    ) -> Result<Verified, Failure> {
         let missing = |flag| {
             let schedule = self.schedule.clone();
             Failure::usage(JobError::MissingFlag { flag, command, schedule })
         };
-        let text;
-        let input = if is_file_name(&self.schedule) {
-            text = read(Path::new(&self.schedule), schedc::syntax::MAX_BYTES + 1)?;
-            if looks_like_a_plan(&text) {
-                return Err(Failure::usage(JobError::AlreadyAPlan { path: self.schedule.clone() }));
-            }
-            Input::File { name: &self.schedule, bytes: &text, schedule: self.schedule_name.as_deref() }
+        let input = if let Some(bytes) = text {
+            Input::File { name: &self.schedule, bytes, schedule: self.schedule_name.as_deref() }
         } else {
+            self.refuse_choice("a name of the library")?;
             Input::Library(&self.schedule)
         };
         let mut sources = Sources::default();
@@ -157,6 +167,21 @@ impl JobArgs {
         driver::compile(&job, &mut sources).map_err(Failure::all)
     }
 
+    /// Refuses two values for one parameter.
+    fn refuse_twice(&self) -> Result<(), Failure> {
+        let known = |at: usize, name: &str| self.set[..at].iter().any(|(other, _)| other == name);
+        match self.set.iter().enumerate().find(|(at, (name, _))| known(*at, name)) {
+            Some((_, (name, _))) => Err(Failure::usage(JobError::SetTwice { name: name.clone() })),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses `--schedule-name` for what is no file of schedules.
+    fn refuse_choice(&self, what: &'static str) -> Result<(), Failure> {
+        let Some(name) = self.schedule_name.clone() else { return Ok(()) };
+        Err(Failure::usage(JobError::NothingToChoose { name, schedule: self.schedule.clone(), what }))
+    }
+
     /// Refuses flags that say something else than a plan file.
     fn agree(&self, plan: &Verified, model: &ModelArgs) -> Result<(), Failure> {
         let header = &plan.plan().header;
@@ -164,68 +189,33 @@ impl JobArgs {
             ("--ranks", self.ranks, header.ranks()),
             ("--microbatches", self.microbatches, header.microbatches),
         ];
+        let compiled_for = |has: String| format!("which was compiled for {has}");
         let number = numbers.into_iter().find_map(|(flag, asked, has)| {
             let asked = asked.filter(|&asked| asked != has)?;
-            Some((flag.to_owned(), asked.to_string(), has.to_string()))
+            Some((format!("{flag} {asked}"), compiled_for(has.to_string())))
         });
-        let dims = || {
-            model
-                .contradiction(&header.model)
-                .map(|(flag, asked, has)| (flag.to_owned(), asked.to_string(), has.to_string()))
-        };
+        let dims = || model.contradiction(&header.model);
         let with = || {
             let asked =
                 (!self.with.is_empty() && self.with != header.transforms).then(|| self.with.join(", "))?;
-            Some(("--with".to_owned(), asked, format!("transforms [{}]", header.transforms.join(", "))))
+            let has = format!("transforms [{}]", header.transforms.join(", "));
+            Some((format!("--with {asked}"), compiled_for(has)))
         };
         let set = || {
             let (name, value) = self.set.first()?;
-            Some(("--set".to_owned(), format!("{name}={value}"), "fixed parameters".to_owned()))
+            Some((format!("--set {name}={value}"), compiled_for("fixed parameters".to_owned())))
         };
         match number.or_else(dims).or_else(with).or_else(set) {
-            Some((flag, asked, has)) => Err(Failure::usage(JobError::Contradiction { flag, asked, has })),
+            Some((asked, has)) => Err(Failure::usage(JobError::Contradiction { asked, has })),
             None => Ok(()),
         }
     }
 }
 
-/// Whether a word names a file rather than a schedule of the library.
+/// Whether a word names a file rather than a schedule of the library. The library's names stay its own where a file in
+/// the folder happens to have one; with a folder or an extension it is the file.
 fn is_file_name(word: &str) -> bool {
-    Path::new(word).extension().is_some()
-        || word.contains(std::path::MAIN_SEPARATOR)
-        || Path::new(word).is_file()
-}
-
-fn looks_like_a_plan(bytes: &[u8]) -> bool {
-    let start = bytes.trim_ascii_start();
-    start.starts_with(b"schedc plan") || start.starts_with(b"{")
-}
-
-/// A file's bytes, `limit` of them at most.
-pub(crate) fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Failure> {
-    let refuse = |reason| Failure::usage(JobError::Unreadable { path: path.display().to_string(), reason });
-    let mut bytes = Vec::new();
-    let file = fs::File::open(path).map_err(refuse)?;
-    file.take(limit).read_to_end(&mut bytes).map_err(refuse)?;
-    Ok(bytes)
-}
-
-/// Writes a file whole: beside its place first, then moved there.
-pub(crate) fn write(
-    path: &Path,
-    write: impl FnOnce(&mut dyn std::io::Write) -> std::io::Result<()>,
-) -> Result<(), Failure> {
-    let refuse = |reason| Failure::usage(JobError::Unwritable { path: path.display().to_string(), reason });
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".part");
-    let written = || -> std::io::Result<()> {
-        let mut file = std::io::BufWriter::new(fs::File::create(&beside)?);
-        write(&mut file)?;
-        std::io::Write::flush(&mut file)?;
-        fs::rename(&beside, path)
-    };
-    written().map_err(|reason| {
-        let _ = fs::remove_file(&beside);
-        refuse(reason)
-    })
+    let path = Path::new(word);
+    let of_library = || Library::load(&mut Sources::default()).schedule(word).is_some();
+    path.extension().is_some() || word.contains(std::path::is_separator) || path.exists() && !of_library()
 }

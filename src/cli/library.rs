@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use miette::Diagnostic;
+use schedc::driver;
 use schedc::source::{Entry, Library, Sources};
-use schedc::{driver, syntax};
 use thiserror::Error;
 
+use super::files::{self, Contents, Wanted};
 use super::{Failure, job, print};
 
 /// What `schedc fmt` takes.
@@ -65,8 +66,11 @@ struct Unformatted {
 
 /// Prints a file in one form, in place.
 pub(crate) fn fmt(args: &FmtArgs) -> Result<(), Failure> {
-    let bytes = job::read(&args.file, syntax::MAX_BYTES + 1)?;
     let name = args.file.display().to_string();
+    let bytes = match files::read(&args.file, Wanted::Schedule)? {
+        Contents::Plan(_) => return Err(Failure::usage(job::JobError::AlreadyAPlan { path: name })),
+        Contents::Schedule(text) => text,
+    };
     let mut sources = Sources::default();
     let formatted = driver::format(&name, &bytes, &mut sources).map_err(Failure::all)?;
     if formatted.as_bytes() == bytes {
@@ -75,5 +79,5 @@ pub(crate) fn fmt(args: &FmtArgs) -> Result<(), Failure> {
     if args.check {
         return Err(Failure::one(Unformatted { name }));
     }
-    job::write(&args.file, |file| file.write_all(formatted.as_bytes()))
+    files::write(&args.file, |file| file.write_all(formatted.as_bytes()))
 }

@@ -1,6 +1,7 @@
 //! Arguments, files, exit codes. No compilation logic.
 
 mod compile;
+mod files;
 mod job;
 mod library;
 mod model;

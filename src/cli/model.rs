@@ -44,8 +44,8 @@ impl ModelArgs {
         Model { layers: self.layers, dims }
     }
 
-    /// The first flag that asks for another model than a plan was compiled for: flag, asked, has.
-    pub(crate) fn contradiction(&self, dims: &Dims) -> Option<(&'static str, u32, u32)> {
+    /// The first flag that asks for another model than a plan was compiled for, and what the plan has.
+    pub(crate) fn contradiction(&self, dims: &Dims) -> Option<(String, String)> {
         let flags = [
             ("--layers", self.layers, dims.layers),
             ("--hidden", self.hidden, dims.hidden),
@@ -53,11 +53,15 @@ impl ModelArgs {
             ("--seq", self.seq, dims.sequence),
             ("--batch", self.batch, dims.batch),
             ("--vocab", self.vocab, dims.vocab),
-            ("--tied", self.tied.then_some(1), u32::from(dims.tied)),
         ];
         let differs = |(flag, asked, has): (_, Option<u32>, u32)| {
-            Some((flag, asked.filter(|&asked| asked != has)?, has))
+            let asked = asked.filter(|&asked| asked != has)?;
+            Some((format!("{flag} {asked}"), format!("which was compiled for {has}")))
         };
-        flags.into_iter().find_map(differs)
+        let tied = || {
+            let differs = self.tied && !dims.tied;
+            differs.then(|| ("--tied".to_owned(), "whose embeddings are untied".to_owned()))
+        };
+        flags.into_iter().find_map(differs).or_else(tied)
     }
 }

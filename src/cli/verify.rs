@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use schedc::ir::Bytes;
 use schedc::verify::{Channel, Fifo, Options, Sends, Verified};
 
-use super::{Failure, job, print};
+use super::files::{self, Wanted};
+use super::{Failure, print};
 
 /// What `schedc verify` takes.
 #[derive(Clone, Debug, clap::Args)]
@@ -58,7 +59,7 @@ pub(crate) fn verify(args: &VerifyArgs) -> Result<(), Failure> {
     };
     let options =
         Options { channel: Channel { sends: args.channel, queue }, memory_limit: args.memory_limit };
-    let plan = verified(&name, &job::read(&args.plan, u64::MAX)?, &options)?;
+    let plan = verified(&name, &files::read(&args.plan, Wanted::Plan)?.into_bytes(), &options)?;
     let instrs: usize = plan.ranks.iter().map(|rank| rank.instrs.len()).sum();
     let peak = plan.ranks.iter().map(|rank| rank.peak.bytes).max().unwrap_or_default();
     let hash = schedc::emit::plan_hash(&plan);

@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use miette::{MietteError, MietteSpanContents, SourceCode, SourceSpan, SpanContents};
 
-/// Bytes shown on either side of a label; a hostile line may be as long as the file.
-const MARGIN: usize = 400;
+/// Lines up to this are shown whole; a hostile line, or a plan in JSON, may be as long as the file.
+const LONGEST_LINE: usize = 400;
+
+/// Bytes of a longer line that are shown on either side of a label.
+const MARGIN: usize = 40;
 
 /// A plan file's name and text.
 #[derive(Clone, Debug)]
@@ -53,8 +56,12 @@ impl SourceCode for PlanSource {
         for line in 0..=after {
             to = text[to..].find('\n').map_or(text.len(), |newline| to + newline + usize::from(line < after));
         }
-        from = text.ceil_char_boundary(from.max(span.offset().saturating_sub(MARGIN)));
-        to = text.floor_char_boundary(to.min(end.saturating_add(MARGIN)));
+        if text[from..to].split('\n').any(|line| line.len() > LONGEST_LINE) {
+            let start = text[..span.offset()].rfind('\n').map_or(0, |newline| newline + 1);
+            let stop = text[end..].find('\n').map_or(text.len(), |newline| end + newline);
+            from = text.ceil_char_boundary(start.max(span.offset().saturating_sub(MARGIN)));
+            to = text.floor_char_boundary(stop.min(end.saturating_add(MARGIN)));
+        }
         let line = text[..from].matches('\n').count();
         let column = from - text[..from].rfind('\n').map_or(0, |newline| newline + 1);
         let lines = text[from..to].split('\n').count();

@@ -14,10 +14,7 @@ use crate::ir::{At, ClassId, Kind, KindId, Need, Relation, Shape, Source, Span, 
 /// Checks base schedule and transforms together.
 pub(super) fn catalog(drafts: &Drafts, shape: &Shape, errors: &mut Vec<ResolveError>) {
     state(drafts, errors);
-    // A class whose shape has no value is not empty.
-    if errors.is_empty() {
-        elements(drafts, errors);
-    }
+    elements(drafts, shape, errors);
     cycles(drafts, shape, errors);
 }
 
@@ -58,11 +55,15 @@ fn state(drafts: &Drafts, errors: &mut Vec<ResolveError>) {
 }
 
 /// Whatever a pass leaves has elements at one of its sites.
-fn elements(drafts: &Drafts, errors: &mut Vec<ResolveError>) {
+fn elements(drafts: &Drafts, shape: &Shape, errors: &mut Vec<ResolveError>) {
     let mut refused = Vec::new();
     for kind in &drafts.kinds {
         for &id in kind.gives.iter().chain(&kind.makes) {
             let class = &drafts.classes[id.index()];
+            // A shape that could not be computed is reported already, and is not known to be empty.
+            if class.at_stage.len() < shape.stages.len() {
+                continue;
+            }
             let empty = |sides: &Vec<u64>| sides.contains(&0);
             let never = match kind.at {
                 At::Stage => class.at_stage.iter().all(empty),

@@ -129,7 +129,7 @@ pub(super) fn choose<'tree>(request: &Request<'tree>) -> Result<&'tree Schedule,
     let help = if all.is_empty() {
         "add one: `schedule \"mine\" { order F^* B^* }`".to_owned()
     } else {
-        format!("name one of {}, or keep one schedule in each file", all.join(", "))
+        format!("choose with `--schedule-name` from {}, or keep one schedule in each file", all.join(", "))
     };
     Err(ResolveError::WhichSchedule { count: all.len(), help })
 }

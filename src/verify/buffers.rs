@@ -13,6 +13,9 @@ use crate::ir::{BufferId, InstrId, Place as Slot, Rank, RankPlan};
 /// Pieces that a rank's writes may cover, for each instruction and buffer; plans of other minds may share less tidily.
 const PIECES: usize = 256;
 
+/// No buffer, and no entry in the list of readers. A table of these has an entry for each piece or buffer of a plan with
+/// 10^7 instructions: 4 bytes each, where an `Option` takes 8. No id is as large: `streams` refuses ranks with 2^31 buffers
+/// or 2^32 operands.
 const NOBODY: u32 = u32::MAX;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,8 +99,10 @@ impl Slots {
         self.buffers.clear();
         for buffer in &plan.buffers {
             let (from, to) = range(buffer);
-            let piece =
-                |end: u64| u32::try_from(self.cuts.partition_point(|&cut| cut < end)).unwrap_or(NOBODY);
+            let piece = |end: u64| {
+                let before = self.cuts.partition_point(|&cut| cut < end);
+                u32::try_from(before).expect("fewer than 2^31 buffers have fewer than 2^32 ends")
+            };
             let pieces = (piece(from), piece(to));
             self.buffers.push(Held { state: State::Never, writer: InstrId(0), reader: NOBODY, pieces });
         }
@@ -107,8 +112,9 @@ impl Slots {
         let slot = &mut self.buffers[buffer.index()];
         match slot.state {
             State::Live => {
+                let entry = u32::try_from(self.readers.len()).expect("a rank has fewer than 2^32 operands");
                 self.readers.push((id, slot.reader));
-                slot.reader = u32::try_from(self.readers.len() - 1).unwrap_or(NOBODY);
+                slot.reader = entry;
             }
             State::FreedBy(by) => report.add_with(
                 Place::Instr(rank, id),

@@ -14,29 +14,45 @@ const MOST: usize = 64;
 
 /// Reports every malformed declaration.
 pub(super) fn check(plan: &Plan, report: &mut Report) {
+    classes_and_kinds(plan, &mut malformed(report));
+    // The rest indexes by the ids that the kinds name.
+    if report.is_empty() {
+        collectives_and_states(plan, &mut malformed(report));
+    }
+}
+
+fn classes_and_kinds(plan: &Plan, wrong: &mut Wrong<'_>) {
     let catalog = &plan.header.catalog;
-    let mut wrong = |what: &str, problem: &str| {
-        report.add(Place::Header, || Rule::MalformedCatalog {
-            what: what.escape_debug().to_string(),
-            problem: problem.to_owned(),
-        });
-    };
-    names(catalog, &mut wrong);
+    names(catalog, wrong);
     for each in &catalog.classes {
-        class(each, plan.header.stages.len(), &mut wrong);
+        class(each, plan.header.stages.len(), wrong);
     }
     for each in &catalog.kinds {
-        kind(each, catalog, plan, &mut wrong);
+        kind(each, catalog, plan, wrong);
     }
+}
+
+fn collectives_and_states(plan: &Plan, wrong: &mut Wrong<'_>) {
+    let catalog = &plan.header.catalog;
     for (id, each) in catalog.collectives.iter().enumerate() {
         if let Err(problem) = collective(id, each, catalog, plan.ranks.len()) {
             wrong(&each.name, problem);
         }
     }
-    states(catalog, &mut wrong);
+    states(catalog, wrong);
     let tied = plan.header.model.tied && plan.ranks.len() > 1;
     if tied && catalog.shards_input() != catalog.shards_output() {
         wrong(&plan.header.name, "a tied embedding is sharded on one side only");
+    }
+}
+
+/// Reports a declaration by its name and what is wrong with it.
+fn malformed(report: &mut Report) -> impl FnMut(&str, &str) + '_ {
+    |what, problem| {
+        report.add(Place::Header, || Rule::MalformedCatalog {
+            what: what.escape_debug().to_string(),
+            problem: problem.to_owned(),
+        });
     }
 }
 

@@ -23,7 +23,8 @@ impl Meetings {
         let mut first = vec![0];
         let mut count = 0;
         for rank in &plan.ranks {
-            count += u32::try_from(rank.instrs.len()).unwrap_or(u32::MAX);
+            count +=
+                u32::try_from(rank.instrs.len()).expect("`structure` refuses plans with 2^32 instructions");
             first.push(count);
         }
         Self { first, pairs: Vec::new(), channel_ends: Vec::new(), joint: Vec::new() }

@@ -42,7 +42,7 @@ impl Clocks {
             // Of its own lane exactly those before it have ended, and now it has: a wait cannot know of more.
             row[lane] = self.last[lane].map_or(0, |before| self.places[before as usize].1) + 1;
             self.places.push((instr.lane.0, row[lane]));
-            self.last[lane] = Some(u32::try_from(position).unwrap_or(u32::MAX));
+            self.last[lane] = Some(InstrId::new(position).0);
         }
     }
 

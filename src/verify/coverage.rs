@@ -7,7 +7,8 @@ use super::names;
 use super::report::{Place, Report};
 use crate::ir::{CollectiveId, InstrId, KindId, Microbatch, Op, Pass, Payload, Rank};
 
-/// Nowhere in a list.
+/// Nowhere in a list. A table of positions has an entry for each pass of a plan, of which there may be 10^7: 4 bytes each,
+/// where an `Option` takes 8. No position is as large: `structure` refuses plans with 2^32 instructions.
 const NOWHERE: u32 = u32::MAX;
 
 /// Where each pass runs in the list of the rank that owns it.

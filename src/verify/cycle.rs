@@ -53,9 +53,9 @@ fn core(events: &Events<'_, '_>, followers: &Followers, blocked: &[u32]) -> Vec<
     for event in (0..).take(blocked.len()).filter(|&event: &u32| blocked[event as usize] > 0) {
         for member in events.members(event) {
             let waits = followers.of_instr(member).iter();
+            let waits = waits.filter(|&&by| core[events.event[by as usize] as usize]).count();
             waiting[event as usize] +=
-                u32::try_from(waits.filter(|&&by| core[events.event[by as usize] as usize]).count())
-                    .unwrap_or(NONE);
+                u32::try_from(waits).expect("the followers of all instructions are counted in 32 bits");
         }
         if waiting[event as usize] == 0 {
             idle.push(event);

@@ -15,6 +15,8 @@ use super::report::{Place, Report};
 use super::{Channel, Fifo, Sends};
 use crate::ir::{Lane, Rank, RankPlan};
 
+/// No instruction. The tables of events have several entries for each instruction of a plan, of which there may be 10^7:
+/// 4 bytes each, where an `Option` takes 8. No instruction has this number: `structure` refuses plans with 2^32 of them.
 pub(super) const NONE: u32 = u32::MAX;
 
 /// Why an instruction waits for another.

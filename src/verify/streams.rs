@@ -22,8 +22,9 @@ pub(super) fn check(plan: &Plan, report: &mut Report) {
             let problem = "its peak must have a number for each class".to_owned();
             report.add(Place::Rank(rank), || Rule::MalformedRank { problem });
         }
-        if u32::try_from(part.instrs.len()).is_err() || u32::try_from(part.buffers.len()).is_err() {
-            let problem = "it has more than 2^32 instructions or buffers".to_owned();
+        let sizes = [part.instrs.len(), part.pool.len(), part.buffers.len().saturating_mul(2)];
+        if sizes.into_iter().any(|size| u32::try_from(size).is_err()) {
+            let problem = "it has 2^32 instructions or operands, or 2^31 buffers, or more".to_owned();
             return report.add(Place::Rank(rank), || Rule::MalformedRank { problem });
         }
         lanes(plan, rank, part, report);

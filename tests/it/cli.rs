@@ -1,7 +1,7 @@
 //! The built binary: what it prints, how it exits, and that nothing a user gives it makes it panic or hang.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -206,6 +206,147 @@ fn flags_that_contradict_a_plan_are_refused() {
         let words = ["schedc::cli::contradiction", flag.split(' ').next().unwrap()];
         schedc(folder.path(), &format!("run a.plan {flag}")).refused(2, &words);
     }
+    let words = ["`--ranks 3` contradicts the plan, which was compiled for 2"];
+    schedc(folder.path(), "run a.plan --ranks 3").refused(2, &words);
+    let words = ["`--tied` contradicts the plan, whose embeddings are untied"];
+    schedc(folder.path(), "run a.plan --tied").refused(2, &words);
+}
+
+#[test]
+fn a_choice_without_a_choice_and_a_parameter_set_twice_are_refused() {
+    let folder = folder();
+    let path = folder.path();
+    fs::write(path.join("two.sched"), OWN.to_owned() + &OWN.replace("own", "other")).unwrap();
+    let words = ["schedc::resolve::which_schedule", "--schedule-name", "`own`, `other`"];
+    schedc(path, "compile two.sched -p 2 -m 3").refused(1, &words);
+    fine(path, "compile two.sched -p 2 -m 3 --schedule-name own -o a.plan");
+    for (job, what) in [("compile 1f1b -p 2 -m 3", "a name of the library"), ("run a.plan", "a plan")] {
+        let words = ["schedc::cli::nothing_to_choose", what, "leave `--schedule-name` out"];
+        schedc(path, &format!("{job} --schedule-name own")).refused(2, &words);
+    }
+    let words = ["schedc::cli::set_twice", "`--set v` is given twice"];
+    schedc(path, "compile interleaved -p 2 -m 4 --set v=2 --set v=2").refused(2, &words);
+}
+
+#[test]
+fn a_file_does_not_shadow_the_library_unless_its_folder_is_named() {
+    let folder = folder();
+    fs::write(folder.path().join("1f1b"), OWN).unwrap();
+    fs::write(folder.path().join("mine"), OWN).unwrap();
+    let name = |job: &str| {
+        fine(folder.path(), &format!("compile {job} -p 2 -m 3")).lines().nth(1).unwrap().to_owned()
+    };
+    assert!(name("1f1b").contains("1f1b"));
+    assert!(name("./1f1b").contains("own"));
+    assert!(name("mine").contains("own"));
+}
+
+#[test]
+fn files_are_told_apart_before_flags_are_asked_for() {
+    let folder = folder();
+    let path = folder.path();
+    let write = |name: &str, bytes: &[u8]| fs::write(path.join(name), bytes).unwrap();
+    write("nothing", b" \n");
+    write("nothing.plan", b"");
+    write("rubbish.plan", b"\x00\xff\xfe rubbish");
+    for command in ["run", "verify", "compile"] {
+        for (file, what) in [
+            ("./nothing", "it is empty"),
+            ("nothing.plan", "it is empty"),
+            ("rubbish.plan", "it is not text"),
+        ] {
+            let words = ["schedc::cli::neither", "neither a plan nor a `.sched` file", what];
+            schedc(path, &format!("{command} {file}")).refused(1, &words);
+        }
+    }
+    for form in ["text", "json"] {
+        let plan = fine(path, &format!("compile 1f1b -p 2 -m 3 {SMALL} --emit {form}"));
+        for (mark, name) in [("", "a.plan"), ("\u{feff}", "marked.plan"), ("\n ", "blank.plan")] {
+            write(name, format!("{mark}{plan}").as_bytes());
+            for command in ["compile", "fmt"] {
+                let words = ["schedc::cli::already_a_plan", "schedc verify", "schedc run"];
+                schedc(path, &format!("{command} {name}")).refused(2, &words);
+            }
+        }
+        fine(path, "verify marked.plan");
+        fine(path, "run marked.plan --steps 1");
+    }
+    write("marked.sched", format!("\u{feff}{OWN}").as_bytes());
+    fine(path, "compile marked.sched -p 2 -m 3");
+    let missing = schedc(path, "verify missing.plan");
+    missing.refused(2, &["schedc::cli::unreadable", "name a plan file"]);
+    assert!(!missing.err.contains("schedc list"), "{}", missing.err);
+}
+
+#[test]
+fn a_plan_without_end_is_refused_before_it_is_read() {
+    let folder = folder();
+    let file = fs::File::create(folder.path().join("long.plan")).unwrap();
+    (&file).write_all(b"schedc plan 1\n").unwrap();
+    file.set_len((4 << 30) + 1).unwrap();
+    for command in ["verify", "run", "compile"] {
+        schedc(folder.path(), &format!("{command} long.plan")).refused(1, &["schedc::cli::plan_too_large"]);
+    }
+    if cfg!(unix) {
+        for command in ["verify", "run", "fmt"] {
+            schedc(folder.path(), &format!("{command} /dev/zero"))
+                .refused(2, &["schedc::cli::unreadable", "neither a file nor a pipe"]);
+        }
+    }
+}
+
+#[test]
+fn of_a_long_line_only_the_part_around_a_label_is_shown() {
+    let folder = folder();
+    fs::write(folder.path().join("deep.json"), "[".repeat(1_000_000).replacen('[', "{\"version\":", 1))
+        .unwrap();
+    let plan = fine(folder.path(), "compile 1f1b -p 4 -m 8 --emit json");
+    fs::write(folder.path().join("odd.json"), plan.replacen("\"instructions\"", "\"instructiøns\"", 2))
+        .unwrap();
+    for file in ["deep.json", "odd.json"] {
+        let done = schedc(folder.path(), &format!("verify {file}"));
+        done.refused(1, &["schedc::import::malformed_json"]);
+        let longest = done.err.lines().map(|line| line.chars().count()).max();
+        assert!(longest.is_some_and(|longest| longest <= 130), "{}", done.err);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_plan_is_written_through_links_and_pipes_and_beside_nobodys_file() {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    let folder = folder();
+    let path = folder.path();
+    let plan = fine(path, "compile 1f1b -p 2 -m 3");
+    let write = |to: &str| fine(path, &format!("compile 1f1b -p 2 -m 3 -o {to}"));
+    let read = |name: &str| fs::read_to_string(path.join(name)).unwrap();
+    fs::create_dir(path.join("real")).unwrap();
+    fs::write(path.join("real/a"), "old").unwrap();
+    fs::write(path.join("real/a.part"), "mine").unwrap();
+    fs::set_permissions(path.join("real/a"), fs::Permissions::from_mode(0o640)).unwrap();
+    symlink("real/a", path.join("link")).unwrap();
+    symlink("real/b", path.join("dangling")).unwrap();
+    for (name, file) in [("link", "real/a"), ("dangling", "real/b")] {
+        write(name);
+        assert!(fs::symlink_metadata(path.join(name)).unwrap().is_symlink());
+        assert_eq!(read(file), plan);
+    }
+    assert_eq!(fs::metadata(path.join("real/a")).unwrap().permissions().mode() & 0o777, 0o640);
+    assert_eq!(read("real/a.part"), "mine");
+    assert_eq!(fs::read_dir(path.join("real")).unwrap().count(), 3, "nothing is left behind");
+    write("/dev/null");
+    assert!(!fs::metadata("/dev/null").unwrap().is_file());
+    assert!(Command::new("mkfifo").arg(path.join("pipe")).status().unwrap().success());
+    let pipe = path.join("pipe");
+    let reader = std::thread::spawn(move || fs::read_to_string(pipe).unwrap());
+    write("pipe");
+    assert_eq!(reader.join().unwrap(), plan);
+    fs::write(path.join("own.sched"), "schedule \"own\" {order F^* B^*}").unwrap();
+    symlink("own.sched", path.join("named.sched")).unwrap();
+    fine(path, "fmt named.sched");
+    assert!(fs::symlink_metadata(path.join("named.sched")).unwrap().is_symlink());
+    assert_eq!(read("own.sched"), OWN);
 }
 
 #[test]
@@ -298,7 +439,7 @@ fn hostile_files_are_refused_by_every_command() {
     refused("compile nested.sched -p 2 -m 2", "schedc::syntax::too_large");
     refused("compile deep.sched -p 2 -m 2", "schedc::syntax::too_deep");
     refused("compile large.sched -p 2 -m 2", "schedc::syntax::too_large");
-    refused("verify large.plan", "schedc::import::");
+    refused("verify large.plan", "schedc::cli::neither");
     schedc(folder.path(), "compile folder.sched -p 2 -m 2").refused(2, &["schedc::cli::unreadable"]);
     schedc(folder.path(), "verify missing.plan").refused(2, &["schedc::cli::unreadable", "missing.plan"]);
 }

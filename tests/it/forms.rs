@@ -5,7 +5,9 @@ use rand_chacha::ChaCha8Rng;
 use schedc::emit::{plan_hash, plan_json, plan_schema, plan_text};
 use schedc::import::read_plan;
 use schedc::verify::{Options, verify};
+use serde_json::Value;
 
+use crate::compiled::{library, tiny};
 use crate::plans::plans;
 
 #[test]
@@ -64,18 +66,119 @@ fn damaged_files_are_read_or_refused_and_never_bring_the_reader_down() {
                         _ => bytes[at] = alphabet[rng.random_range(0..alphabet.len())],
                     }
                 }
-                match read_plan(&name, &bytes) {
-                    Ok((plan, source)) => {
-                        if let Err(refused) = verify(plan, &Options::default()) {
-                            let report = miette::Report::new(refused.labelled_in_plan(source));
-                            assert!(!format!("{report:?}").is_empty());
-                        }
-                    }
-                    Err(error) => assert!(!format!("{:?}", miette::Report::new(error)).is_empty()),
-                }
+                judge(&name, &bytes);
             }
         }
     }
+}
+
+/// Reads and verifies, and renders what is said against the file. Whether it is sound.
+fn judge(name: &str, bytes: &[u8]) -> bool {
+    let report = match read_plan(name, bytes) {
+        Ok((plan, source)) => match verify(plan, &Options::default()) {
+            Ok(_) => return true,
+            Err(refused) => miette::Report::new(refused.labelled_in_plan(source)),
+        },
+        Err(error) => miette::Report::new(error),
+    };
+    assert!(!format!("{report:?}").is_empty());
+    false
+}
+
+/// Numbers that ids, counts and sizes break at.
+const NUMBERS: [u64; 12] =
+    [0, 1, 2, 3, 5, 63, 65, 65_535, 65_536, u32::MAX as u64, i64::MAX as u64, u64::MAX];
+
+/// Counts the numbers and lists of a JSON value, and changes the one with the number `at`.
+fn change(value: &mut Value, at: &mut usize, rng: &mut ChaCha8Rng) {
+    let mut here = || {
+        let here = *at == 0;
+        *at = at.wrapping_sub(1);
+        here
+    };
+    match value {
+        Value::Number(number) if here() => {
+            let nearby =
+                number.as_u64().unwrap_or_default().wrapping_add(rng.random_range(0..3)).wrapping_sub(1);
+            let other = NUMBERS[rng.random_range(0..NUMBERS.len())];
+            *value = if rng.random_bool(0.5) { nearby } else { other }.into();
+        }
+        Value::Array(items) => {
+            if here() && !items.is_empty() {
+                let item = rng.random_range(0..items.len());
+                match rng.random_range(0..3) {
+                    0 => drop(items.remove(item)),
+                    1 => items.insert(item, items[item].clone()),
+                    _ => items.swap(0, item),
+                }
+            }
+            items.iter_mut().for_each(|item| change(item, at, rng));
+        }
+        Value::Object(fields) => fields.values_mut().for_each(|field| change(field, at, rng)),
+        _ => {}
+    }
+}
+
+/// Changes a word of digits of a line, or drops, repeats or moves the line.
+fn change_line(lines: &mut Vec<String>, rng: &mut ChaCha8Rng) {
+    let at = rng.random_range(0..lines.len());
+    match rng.random_range(0..8) {
+        0 => drop(lines.remove(at)),
+        1 => lines.insert(at, lines[at].clone()),
+        2 => {
+            let other = rng.random_range(0..lines.len());
+            lines.swap(at, other);
+        }
+        _ => {
+            let starts: Vec<usize> =
+                lines[at].match_indices(|c: char| c.is_ascii_digit()).map(|(at, _)| at).collect();
+            if starts.is_empty() {
+                return;
+            }
+            let start = starts[rng.random_range(0..starts.len())];
+            let number = if rng.random_bool(0.7) {
+                rng.random_range(0..10)
+            } else {
+                NUMBERS[rng.random_range(0..NUMBERS.len())]
+            };
+            lines[at].replace_range(start..=start, &number.to_string());
+        }
+    }
+}
+
+#[test]
+fn plans_with_other_numbers_or_items_are_read_and_verified_or_refused() {
+    let mut rng = ChaCha8Rng::seed_from_u64(11);
+    let mut refused = 0;
+    for (schedule, with) in [("1f1b", None), ("1f1b", Some("vocab-2")), ("zb-h1", Some("interlaced"))] {
+        let plan = library(schedule, with, 2, 2, tiny(2, true));
+        let json: Value = serde_json::from_str(&plan_json(&plan)).unwrap();
+        let lines: Vec<String> = plan_text(&plan).lines().map(str::to_owned).collect();
+        let mut places = usize::MAX;
+        change(&mut json.clone(), &mut places, &mut rng);
+        let places = usize::MAX - places;
+        let header = lines.iter().position(|line| line.starts_with("rank ")).unwrap();
+        for case in 0..600 {
+            let mut other = json.clone();
+            for _ in 0..rng.random_range(1..3) {
+                // The first places are the header's, on which everything else rests.
+                let mut at = rng.random_range(0..if case % 2 == 0 { places } else { places.min(150) });
+                change(&mut other, &mut at, &mut rng);
+            }
+            refused += usize::from(!judge("other.json", other.to_string().as_bytes()));
+            let mut other = lines.clone();
+            for _ in 0..rng.random_range(1..3) {
+                change_line(&mut other, &mut rng);
+            }
+            if case % 2 == 0 {
+                let mut head: Vec<String> = other.drain(..header.min(other.len())).collect();
+                change_line(&mut head, &mut rng);
+                other.splice(0..0, head);
+            }
+            refused += usize::from(!judge("other.plan", other.join("\n").as_bytes()));
+        }
+    }
+    assert!(refused > 2500, "only {refused} of 3600 are refused");
 }
 
 #[test]

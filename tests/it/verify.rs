@@ -2,7 +2,7 @@
 
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
 use schedc::import::read_plan;
-use schedc::ir::Bytes;
+use schedc::ir::{Bytes, ClassId};
 use schedc::verify::{Channel, Fifo, Options, Sends, verify};
 
 use crate::plans::plans;
@@ -28,6 +28,23 @@ fn a_plan_may_be_safe_on_one_channel_and_hang_on_another() {
     assert!(!verdict(Sends::Rendezvous, Fifo::PerRank));
     assert!(verdict(Sends::Rendezvous, Fifo::PerDirection));
     assert!(verdict(Sends::Buffered(2), Fifo::PerPair));
+}
+
+#[test]
+fn a_class_that_does_not_exist_is_refused_before_anything_looks_it_up() {
+    for (name, plan) in plans() {
+        for kind in 0..plan.header.catalog.kinds.len() {
+            let mut added = plan.clone();
+            added.header.catalog.kinds[kind].makes.push(ClassId(65_000));
+            let mut changed = plan.clone();
+            changed.header.catalog.kinds[kind].gives.fill(ClassId(65_000));
+            let changed = (!changed.header.catalog.kinds[kind].gives.is_empty()).then_some(changed);
+            for broken in std::iter::once(added).chain(changed) {
+                let refused = verify(broken, &Options::default()).expect_err(&name);
+                assert_eq!(refused.violations[0].name(), "schedc::verify::malformed_catalog", "{name}");
+            }
+        }
+    }
 }
 
 #[test]
