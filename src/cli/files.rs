@@ -174,49 +174,53 @@ fn is_text(bytes: &[u8]) -> bool {
 
 /// Writes a file whole or not at all: beside its place first, then moved there. A link stays a link, a file keeps its
 /// permissions, and what is no file (a pipe, a device) is written to as it is.
-pub(crate) fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Failure> {
+pub(crate) fn write(
+    path: &Path,
+    contents: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<(), Failure> {
     let written = match fs::metadata(path) {
-        Ok(metadata) if metadata.is_file() => replace(path, &metadata, fill),
-        Ok(_) => OpenOptions::new().write(true).open(path).and_then(|file| filled(file, fill).map(drop)),
+        Ok(metadata) if metadata.is_file() => replace(path, &metadata, contents),
+        Ok(_) => OpenOptions::new().write(true).open(path).and_then(|file| filled(file, contents)),
         // A link to a file that is not there yet.
         Err(_) if fs::symlink_metadata(path).is_ok() => {
-            File::create(path).and_then(|file| filled(file, fill).map(drop))
+            File::create(path).and_then(|file| filled(file, contents))
         }
-        Err(_) => moved(path, None, fill),
+        Err(_) => moved(path, None, contents),
     };
     written
         .map_err(|reason| Failure::usage(FileError::Unwritable { path: path.display().to_string(), reason }))
 }
 
-fn filled(file: File, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<File> {
+fn filled(file: File, contents: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
     let mut file = BufWriter::new(file);
-    fill(&mut file)?;
-    file.into_inner().map_err(io::IntoInnerError::into_error)
+    contents(&mut file)?;
+    file.flush()
 }
 
 /// Replaces a file that may be written, where it lies.
 fn replace(
     path: &Path,
     metadata: &Metadata,
-    fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    contents: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> io::Result<()> {
     let place = fs::canonicalize(path)?;
     // A move asks only whether the folder may be written.
     OpenOptions::new().write(true).open(&place)?;
-    moved(&place, Some(metadata), fill)
+    moved(&place, Some(metadata), contents)
 }
 
 fn moved(
     place: &Path,
     old: Option<&Metadata>,
-    fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    contents: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> io::Result<()> {
     let (beside, file) = beside(place)?;
     let done = || {
-        let file = filled(file, fill)?;
+        // First: what the old file kept from others is kept from them while it is written too.
         if let Some(old) = old {
             file.set_permissions(old.permissions())?;
         }
+        filled(file, contents)?;
         fs::rename(&beside, place)
     };
     done().inspect_err(|_| {
@@ -226,13 +230,10 @@ fn moved(
 
 /// A new file in the folder of another, under a name that nothing has.
 fn beside(place: &Path) -> io::Result<(PathBuf, File)> {
-    let name = place.file_name().ok_or(ErrorKind::InvalidInput)?;
+    place.file_name().ok_or(ErrorKind::InvalidInput)?;
     let mut attempt = 0;
     loop {
-        let mut other = std::ffi::OsString::from(".");
-        other.push(name);
-        other.push(format!(".{}-{attempt}.part", std::process::id()));
-        let other = place.with_file_name(other);
+        let other = place.with_file_name(format!(".schedc-{}-{attempt}.part", std::process::id()));
         match OpenOptions::new().write(true).create_new(true).open(&other) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists && attempt < 100 => attempt += 1,
             file => return Ok((other, file?)),

@@ -112,7 +112,9 @@ fn change(value: &mut Value, at: &mut usize, rng: &mut ChaCha8Rng) {
                     _ => items.swap(0, item),
                 }
             }
-            items.iter_mut().for_each(|item| change(item, at, rng));
+            for item in items {
+                change(item, at, rng);
+            }
         }
         Value::Object(fields) => fields.values_mut().for_each(|field| change(field, at, rng)),
         _ => {}
