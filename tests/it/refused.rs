@@ -62,8 +62,9 @@ fn two_values_of_one_class_have_no_meaning() {
     let folder = tempfile::tempdir().unwrap();
     let text = "transform \"twice\" {
     pass IF at every rank  computes input_lookup  gives x
-    pass IG at every rank  computes input_lookup  gives x
-    F(first) needs reduce IF, reduce IG
+    barrier C = all_reduce IF.x
+    F(first) needs reduce IF, C.x
+    pass IB at every rank  computes input_scatter  needs broadcast B(first)
 }
 schedule \"own\" {
     apply \"twice\"
@@ -139,11 +140,45 @@ fn checkpoints_of_other_runs_and_damaged_ones_are_refused() {
     assert_eq!(schedc(folder.path(), &format!("run {job} {SMALL}")).code, 0);
     run(folder.path(), &format!("{job} --seed 1"), "schedc::execute::checkpoint_differs");
     let file = folder.path().join("kept/step-00000002/rank-001.safetensors");
-    fs::write(&file, "rubbish").unwrap();
+    let bytes = fs::read(&file).unwrap();
+    let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+    let nothing: Vec<(String, safetensors::tensor::TensorView<'_>)> = Vec::new();
+    let empty = safetensors::serialize(nothing, header.metadata().clone()).unwrap();
+    fs::write(&file, empty).unwrap();
     run(folder.path(), job, "schedc::execute::checkpoint_damaged");
-    fs::write(folder.path().join("file"), "").unwrap();
-    schedc(folder.path(), &format!("run 1f1b -p 2 -m 2 --steps 1 --checkpoint file {SMALL}"))
-        .refused(1, &["schedc::execute::"]);
+    fs::write(&file, "rubbish").unwrap();
+    run(folder.path(), job, "schedc::execute::no_complete_checkpoint");
+}
+
+#[test]
+fn places_that_cannot_be_written_are_refused_before_the_first_step() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("file"), "kept").unwrap();
+    for (words, code) in [
+        ("--checkpoint file", "schedc::execute::not_a_directory"),
+        ("--checkpoint file/below", "schedc::execute::write"),
+        ("--dump no/such/folder/step", "schedc::execute::write"),
+        ("--dump .", "schedc::execute::write"),
+        ("--steps 0 --dump step", "schedc::execute::nothing_to_dump"),
+    ] {
+        let done = schedc(folder.path(), &format!("run 1f1b -p 2 -m 2 --check {words} {SMALL}"));
+        done.refused(1, &[code]);
+        assert!(!done.out.contains("check"), "{words}: {}", done.out);
+    }
+    assert_eq!(fs::read_to_string(folder.path().join("file")).unwrap(), "kept");
+    assert!(!folder.path().join("step").exists());
+}
+
+#[test]
+fn a_run_that_diverges_ends_before_it_is_saved() {
+    let folder = tempfile::tempdir().unwrap();
+    let job = format!("run 1f1b -p 2 -m 2 --steps 9 --lr 1e9 --checkpoint kept {SMALL}");
+    schedc(folder.path(), &job).refused(1, &["schedc::execute::diverged", "--lr"]);
+    assert_eq!(fs::read_dir(folder.path().join("kept")).unwrap().count(), 0);
+    for rate in ["1e20", "nan", "0", "inf"] {
+        let done = schedc(folder.path(), &format!("run 1f1b -p 2 -m 2 --lr {rate}"));
+        done.refused(2, &["larger than 0 and at most 1e9"]);
+    }
 }
 
 #[test]

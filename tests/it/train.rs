@@ -109,7 +109,7 @@ fn a_run_that_has_ended_takes_no_step_more() {
 fn torn_checkpoints_are_passed_over_and_cleared_away() {
     let directory = tempfile::tempdir().unwrap();
     kept(directory.path(), 4, 2);
-    let torn = directory.path().join(".tmp-step-00000006");
+    let torn = directory.path().join(".schedc-tmp-step-00000006");
     fs::create_dir(&torn).unwrap();
     fs::write(torn.join("rank-000.safetensors"), b"half a fi").unwrap();
     let lacking = directory.path().join("step-00000007");
@@ -121,8 +121,11 @@ fn torn_checkpoints_are_passed_over_and_cleared_away() {
     .unwrap();
     assert_eq!(Checkpoint::newest(directory.path()).unwrap().unwrap().step, 4);
     let notes = kept(directory.path(), 8, 50);
-    assert_eq!(notes.opening.unwrap().resumed.unwrap().1, 4);
-    assert!(names(directory.path()).iter().all(|name| !name.starts_with(".tmp-")));
+    let opening = notes.opening.unwrap();
+    assert_eq!(opening.resumed.unwrap().1, 4);
+    assert_eq!(opening.skipped[0].path, lacking);
+    assert!(opening.skipped[0].reason.contains("another step"), "{}", opening.skipped[0].reason);
+    assert!(names(directory.path()).iter().all(|name| !name.starts_with(".schedc-tmp-")));
 }
 
 /// `schedc run` of a small job with a checkpoint after every step.
@@ -178,16 +181,63 @@ fn a_checkpoint_of_another_model_is_refused_by_what_differs() {
 }
 
 #[test]
-fn a_damaged_checkpoint_is_refused_without_a_panic() {
+fn what_the_user_keeps_beside_the_checkpoints_stays() {
     let directory = tempfile::tempdir().unwrap();
-    kept(directory.path(), 2, 50);
+    let own = ["step-1", "step-002", "step-0000000002", ".tmp-notes", "step-00000003"];
+    for name in own {
+        fs::create_dir(directory.path().join(name)).unwrap();
+        fs::write(directory.path().join(name).join("notes"), name).unwrap();
+    }
+    fs::remove_dir_all(directory.path().join("step-00000003")).unwrap();
+    kept(directory.path(), 2, 1);
+    fs::create_dir(directory.path().join("step-00000003")).unwrap();
+    fs::write(directory.path().join("step-00000003/notes"), "step-00000003").unwrap();
+    kept(directory.path(), 5, 1);
+    let aside = "set-aside-1-step-00000003";
+    let mut expected = vec![aside, "step-00000004", "step-00000005"];
+    expected.extend(&own[..4]);
+    expected.sort_unstable();
+    assert_eq!(names(directory.path()), expected);
+    assert_eq!(fs::read_to_string(directory.path().join(aside).join("notes")).unwrap(), own[4]);
+}
+
+#[test]
+fn what_was_just_saved_is_kept_though_damaged_ones_have_higher_numbers() {
+    let directory = tempfile::tempdir().unwrap();
+    kept(directory.path(), 2, 1);
+    for step in [7, 8, 9] {
+        let lacking = directory.path().join(format!("step-{step:08}"));
+        fs::create_dir(&lacking).unwrap();
+        fs::write(lacking.join("rank-000.safetensors"), b"rubbish").unwrap();
+    }
+    let notes = kept(directory.path(), 3, 1);
+    assert_eq!(notes.opening.unwrap().skipped.len(), 3);
+    let newest = Checkpoint::newest(directory.path()).unwrap().unwrap();
+    assert_eq!((newest.step, newest.skipped.len()), (3, 3));
+    let steps = [2, 3, 7, 8, 9].map(|step| format!("step-{step:08}"));
+    assert_eq!(names(directory.path()), steps);
+}
+
+#[test]
+fn a_damaged_checkpoint_is_passed_over_and_with_none_before_it_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    kept(directory.path(), 2, 1);
     let file = directory.path().join("step-00000002/rank-001.safetensors");
     let whole = fs::read(&file).unwrap();
-    for damaged in [&[][..], b"rubbish", &whole[..whole.len() / 2], &[0xff; 64]] {
+    let longer = [&whole[..], b"x"].concat();
+    let damages = [&[][..], b"rubbish", &whole[..whole.len() / 2], &[0xff; 64], &longer];
+    let newest = || Checkpoint::newest(directory.path());
+    for damaged in damages {
         fs::write(&file, damaged).unwrap();
-        let settings = Settings { checkpoint: Some(directory.path().to_owned()), ..settings(4) };
-        let error = train(&plan(), &settings, &mut Notes::default()).unwrap_err();
-        assert!(matches!(error, ExecuteError::CheckpointDamaged { .. }), "{error}");
+        let found = newest().unwrap().unwrap();
+        assert_eq!(found.step, 1);
+        assert!(found.skipped[0].reason.contains("rank-001"), "{}", found.skipped[0].reason);
+    }
+    fs::remove_dir_all(directory.path().join("step-00000001")).unwrap();
+    for damaged in damages {
+        fs::write(&file, damaged).unwrap();
+        let error = newest().unwrap_err();
+        assert!(matches!(error, ExecuteError::NoCompleteCheckpoint { found: 1, .. }), "{error}");
     }
 }
 

@@ -1,11 +1,11 @@
 //! One rank's file of a checkpoint: what it says about itself, its parameters and moments.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::Path;
 
 use safetensors::SafeTensors;
+use safetensors::tensor::Metadata;
 use serde::{Deserialize, Serialize};
 
 use super::Identity;
@@ -33,21 +33,6 @@ pub(super) struct Label {
     pub(super) run: Identity,
 }
 
-/// The header of a safetensors file, as far as a checkpoint's completeness depends on it.
-#[derive(Deserialize)]
-struct Header {
-    #[serde(rename = "__metadata__", default)]
-    metadata: BTreeMap<String, String>,
-    #[serde(flatten)]
-    tensors: BTreeMap<String, Extent>,
-}
-
-/// Where a tensor lies behind the header.
-#[derive(Deserialize)]
-struct Extent {
-    data_offsets: (u64, u64),
-}
-
 /// The name of a rank's file.
 pub(super) fn file_name(rank: Rank) -> String {
     format!("rank-{:03}.safetensors", rank.0)
@@ -69,14 +54,14 @@ pub(super) fn label(path: &Path) -> Result<Label, ExecuteError> {
     }
     let mut header = vec![0; length as usize];
     file.read_exact(&mut header).map_err(unread)?;
-    let header: Header =
+    let header: Metadata =
         serde_json::from_slice(&header).map_err(|error| damaged(path, &error.to_string()))?;
-    let data = header.tensors.values().map(|extent| extent.data_offsets.1).max().unwrap_or(0);
-    let stated = data.saturating_add(LENGTH + length);
+    let stated = (header.data_len() as u64).saturating_add(LENGTH + length);
     if stated != found {
         return Err(damaged(path, &format!("it has {found} bytes, and its header states {stated}")));
     }
-    let text = header.metadata.get(METADATA).ok_or_else(|| damaged(path, "it is not a checkpoint file"))?;
+    let text = header.metadata().as_ref().and_then(|metadata| metadata.get(METADATA));
+    let text = text.ok_or_else(|| damaged(path, "it is not a checkpoint file"))?;
     let label: Label = serde_json::from_str(text).map_err(|error| damaged(path, &error.to_string()))?;
     if label.version == VERSION {
         Ok(label)

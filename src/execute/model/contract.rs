@@ -1,8 +1,11 @@
 //! Whether the declarations of a plan bring what its computations need: plans come from files, too.
 
-use crate::ir::{At, Catalog, Class, CollectiveOp, Compute, Header, Kind, Need, Relation, Source, Where};
+use crate::ir::{
+    At, Catalog, Class, ClassId, Collective, CollectiveOp, Compute, Header, Kind, Need, Relation, Source,
+    Where,
+};
 
-use super::{Held, HeldStage, LayerAct, LayerDelta, ModelError, OutputAct};
+use super::{Held, HeldStage, LayerAct, LayerDelta, ModelError, OutputAct, complete};
 
 /// Whether some pass computes both gradients of a stage at once.
 pub(super) fn fuses_backward(catalog: &Catalog) -> bool {
@@ -11,6 +14,7 @@ pub(super) fn fuses_backward(catalog: &Catalog) -> bool {
 
 /// Checks every kind that computes something, at every site of a rank.
 pub(super) fn check(held: &Held, header: &Header) -> Result<(), ModelError> {
+    complete::check(&header.catalog)?;
     for kind in &header.catalog.kinds {
         let Some(computes) = kind.computes else { continue };
         let lacks = |lacks: String| ModelError::PassContract {
@@ -23,6 +27,7 @@ pub(super) fn check(held: &Held, header: &Header) -> Result<(), ModelError> {
                 if site(computes) == At::Stage { "must run at a stage" } else { "must run at every rank" };
             return Err(lacks(site.to_owned()));
         }
+        writes(&header.catalog, kind, computes).map_err(&lacks)?;
         if kind.at == At::Stage {
             for stage in &held.stages {
                 check_stage(held, &header.catalog, kind, computes, stage).map_err(&lacks)?;
@@ -45,7 +50,33 @@ fn site(computes: Compute) -> At {
     }
 }
 
-/// What a pass at a stage must read and make.
+/// Fails unless a pass gives and makes exactly what its computation writes.
+fn writes(catalog: &Catalog, kind: &Kind, computes: Compute) -> Result<(), String> {
+    let (gives, makes): (&[&str], &[&str]) = match computes {
+        Compute::StageForward => (&["x"], &["act"]),
+        Compute::StageBackward | Compute::OutputRescale | Compute::OutputGrad => (&["dx"], &[]),
+        Compute::StageInputGrad => (&["dx"], &["delta"]),
+        Compute::OutputSoftmax => (&["stats"], &["logits"]),
+        Compute::OutputSoftmaxGrad => (&["dx", "stats"], &["logits"]),
+        Compute::InputLookup => (&["x"], &[]),
+        Compute::StageWeightGrad | Compute::OutputWeightGrad | Compute::InputScatter => (&[], &[]),
+    };
+    let same = |ids: &[ClassId], names: &[&str]| {
+        let mut found: Vec<&str> = ids.iter().map(|&id| catalog.class(id).name.as_str()).collect();
+        found.sort_unstable();
+        found == names
+    };
+    let list = |names: &[&str]| if names.is_empty() { "nothing".to_owned() } else { names.join(" and ") };
+    if !same(&kind.gives, gives) {
+        return Err(format!("must give {}", list(gives)));
+    }
+    if !same(&kind.makes, makes) {
+        return Err(format!("must make {}", list(makes)));
+    }
+    Ok(())
+}
+
+/// What a pass at a stage must read.
 fn check_stage(
     held: &Held,
     catalog: &Catalog,
@@ -54,20 +85,17 @@ fn check_stage(
     at: &HeldStage,
 ) -> Result<(), String> {
     let reads = Reads { catalog, kind, first: at.first, last: at.last, alone: held.ranks == 1 };
-    let gradient = !at.last || held.sharded_output;
     match computes {
-        Compute::StageForward => {
-            reads.value("x", !at.first || held.sharded_input)?;
-            reads.makes("act")
-        }
-        Compute::StageBackward => {
-            reads.value("dx", gradient)?;
+        Compute::StageForward if !at.first => reads.value("x", &[computes], Way::At(Relation::Prev)),
+        Compute::StageForward if held.sharded_input => reads.value("x", &[Compute::InputLookup], Way::Sum),
+        Compute::StageForward => Ok(()),
+        Compute::StageBackward | Compute::StageInputGrad => {
+            if !at.last {
+                reads.value("dx", &[computes], Way::At(Relation::Next))?;
+            } else if held.sharded_output {
+                reads.value("dx", &[Compute::OutputGrad, Compute::OutputRescale], Way::Sum)?;
+            }
             reads.state("act")
-        }
-        Compute::StageInputGrad => {
-            reads.value("dx", gradient)?;
-            reads.state("act")?;
-            reads.makes("delta")
         }
         _ => {
             reads.state("act")?;
@@ -76,7 +104,7 @@ fn check_stage(
     }
 }
 
-/// What a pass at every rank must read and make.
+/// What a pass at every rank must read.
 fn check_rank(held: &Held, catalog: &Catalog, kind: &Kind, computes: Compute) -> Result<(), String> {
     let reads = Reads { catalog, kind, first: true, last: true, alone: held.ranks == 1 };
     let input = matches!(computes, Compute::InputLookup | Compute::InputScatter);
@@ -86,25 +114,65 @@ fn check_rank(held: &Held, catalog: &Catalog, kind: &Kind, computes: Compute) ->
     if !input && !held.sharded_output {
         return Err("needs a pass that computes output_softmax".to_owned());
     }
+    let softmax = [Compute::OutputSoftmax, Compute::OutputSoftmaxGrad];
     match computes {
         Compute::OutputSoftmax | Compute::OutputSoftmaxGrad => {
-            reads.value("x", true)?;
-            reads.makes("logits")
+            reads.value("x", &[Compute::StageForward], Way::At(Relation::Last))
         }
         Compute::OutputRescale => {
-            reads.value("dx", true)?;
-            reads.value("stats", true)
+            reads.value("dx", &[Compute::OutputSoftmaxGrad], Way::At(Relation::Here))?;
+            reads.value("stats", &softmax, Way::Gather)
         }
         Compute::OutputGrad | Compute::OutputWeightGrad => {
-            reads.value("stats", true)?;
+            reads.value("stats", &softmax, Way::Gather)?;
             reads.state("logits")
         }
-        Compute::InputScatter => reads.value("dx", true),
+        Compute::InputScatter => {
+            let backward = [Compute::StageBackward, Compute::StageInputGrad];
+            reads.value("dx", &backward, Way::At(Relation::First))
+        }
         _ => Ok(()),
     }
 }
 
-/// What a kind reads and makes at one site.
+/// How a value must come to the pass that computes with it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// From the pass at one site, straight or broadcast.
+    At(Relation),
+    /// The sum over all ranks.
+    Sum,
+    /// Those of all ranks side by side.
+    Gather,
+}
+
+impl Way {
+    fn words(self) -> &'static str {
+        match self {
+            Self::At(Relation::Prev) => "of the stage before",
+            Self::At(Relation::Next) => "of the stage after",
+            Self::At(Relation::First) => "of the first stage",
+            Self::At(Relation::Last) => "of the last stage",
+            Self::At(Relation::Here) => "of its own rank",
+            Self::Sum => "summed over all ranks",
+            Self::Gather => "gathered from all ranks",
+        }
+    }
+
+    /// Whether the result of a collective comes this way.
+    fn is(self, collective: &Collective) -> bool {
+        let (op, source) = (collective.op, collective.source);
+        match self {
+            Self::At(Relation::First) => op == CollectiveOp::Broadcast && source == Where::First,
+            Self::At(Relation::Last) => op == CollectiveOp::Broadcast && source == Where::Last,
+            Self::At(_) => false,
+            Self::Sum => matches!(op, CollectiveOp::Reduce | CollectiveOp::AllReduce) && source == Where::All,
+            Self::Gather => op == CollectiveOp::AllGather && source == Where::All,
+        }
+    }
+}
+
+/// What a kind reads at one site.
 struct Reads<'a> {
     catalog: &'a Catalog,
     kind: &'a Kind,
@@ -115,37 +183,31 @@ struct Reads<'a> {
 }
 
 impl Reads<'_> {
-    /// Fails unless a value of a class is read, where it is needed, in the shape that the computation takes it in.
-    fn value(&self, class: &str, needed: bool) -> Result<(), String> {
-        let given = |kind: &Kind, port: usize| {
-            kind.gives.get(port).is_some_and(|&id| self.catalog.class(id).name == class)
-        };
-        let mut read = false;
+    /// Fails unless a value of a class is read, given by one of these computations, and comes the way that it must.
+    fn value(&self, class: &str, from: &[Compute], way: Way) -> Result<(), String> {
+        // With one rank a collective changes nothing, so that the plain value is as good.
+        let any = self.alone && !matches!(way, Way::At(Relation::Prev | Relation::Next));
+        let (mut read, mut right) = (false, true);
         for need in self.kind.needs.iter().filter(|need| self.applies(need)) {
-            match need.from {
-                Source::Pass { kind, port: Some(port), .. } => {
-                    read |= given(self.catalog.kind(kind), port.index()) && (class != "stats" || self.alone);
-                }
-                Source::Pass { .. } => {}
+            let (kind, port, comes) = match need.from {
+                Source::Pass { port: None, .. } => continue,
+                Source::Pass { kind, at, port: Some(port) } => (kind, port, way == Way::At(at)),
                 Source::Collective(id) => {
                     let collective = self.catalog.collective(id);
-                    if !given(self.catalog.kind(collective.kind), collective.port.index()) {
-                        continue;
-                    }
-                    let op = collective.op;
-                    let whole = if class == "stats" {
-                        op == CollectiveOp::AllGather
-                    } else {
-                        !matches!(op, CollectiveOp::AllGather | CollectiveOp::ReduceScatter)
-                    };
-                    if !whole && !self.alone {
-                        return Err(format!("cannot read `{class}` from `{op}`"));
-                    }
-                    read = true;
+                    (collective.kind, collective.port, way.is(collective))
                 }
+            };
+            let giver = self.catalog.kind(kind);
+            if giver.gives.get(port.index()).is_some_and(|&id| self.catalog.class(id).name == class) {
+                read = true;
+                right &= (comes || any) && giver.computes.is_none_or(|computes| from.contains(&computes));
             }
         }
-        if read || !needed { Ok(()) } else { Err(format!("must read a value of class `{class}`")) }
+        if read && right {
+            return Ok(());
+        }
+        let givers: Vec<&str> = from.iter().map(|computes| computes.word()).collect();
+        Err(format!("must read the `{class}` of {}, {}", givers.join(" or "), way.words()))
     }
 
     /// Whether a need applies at this site.
@@ -167,16 +229,12 @@ impl Reads<'_> {
     fn state(&self, class: &str) -> Result<(), String> {
         let is = |id: &crate::ir::ClassId| self.catalog.class(*id).name == class;
         let here = self.kind.needs.iter().any(|need| match need.from {
-            Source::Pass { kind, at: Relation::Here, .. } => self.catalog.kind(kind).makes.iter().any(is),
+            Source::Pass { kind, at: Relation::Here, port: None } => {
+                self.catalog.kind(kind).makes.iter().any(is)
+            }
             _ => false,
         });
         if here || self.kind.frees.iter().any(is) { Ok(()) } else { Err(format!("must read `{class}`")) }
-    }
-
-    /// Fails unless state of a class is made.
-    fn makes(&self, class: &str) -> Result<(), String> {
-        let is = |id: &crate::ir::ClassId| self.catalog.class(*id).name == class;
-        if self.kind.makes.iter().any(is) { Ok(()) } else { Err(format!("must make `{class}`")) }
     }
 }
 

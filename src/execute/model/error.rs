@@ -52,6 +52,50 @@ pub enum ModelError {
         /// Elements that the computation needs.
         needed: u64,
     },
+    /// A part of the model is computed by half.
+    #[error("no pass computes `{lacks}`, without which the model is not trained")]
+    #[diagnostic(
+        code(schedc::execute::lacks_computation),
+        help("declare one pass for each of {way}, as the standard library does")
+    )]
+    LacksComputation {
+        /// What is missing.
+        lacks: &'static str,
+        /// All that belongs together.
+        way: String,
+    },
+    /// Two passes do the same work, which would count twice.
+    #[error("`{first}` and `{second}` both compute `{computes}`, which would count twice")]
+    #[diagnostic(
+        code(schedc::execute::computed_twice),
+        help("declare one pass that computes `{computes}`; apply one transform of each layer only")
+    )]
+    ComputedTwice {
+        /// The computation.
+        computes: &'static str,
+        /// The first pass.
+        first: String,
+        /// The second.
+        second: String,
+    },
+    /// Computations of two algorithms.
+    #[error("`{pass}` computes `{computes}` and `{other}` computes `{mixed}`, which do not go together")]
+    #[diagnostic(
+        code(schedc::execute::mixed_computations),
+        help(
+            "stages: stage_forward with stage_backward, or with stage_input_grad and stage_weight_grad; a sharded output: output_softmax with output_grad, or output_softmax_grad with output_rescale and output_weight_grad"
+        )
+    )]
+    MixedWays {
+        /// A pass.
+        pass: String,
+        /// What it computes.
+        computes: &'static str,
+        /// Another pass.
+        other: String,
+        /// What that computes.
+        mixed: &'static str,
+    },
     /// A pass computes something that needs a buffer which its declaration does not bring.
     #[error("`{pass}` cannot compute `{computes}`: it {lacks}")]
     #[diagnostic(

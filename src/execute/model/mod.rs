@@ -3,6 +3,7 @@
 //! A GPT: learned positions, pre-norm layers of causal attention and a GELU MLP (tanh form) of width `4 * hidden`, biases on
 //! every linear layer, a final norm and a head without bias. Weights lie as `[outputs, inputs]`: y = x Wᵀ + b.
 
+mod complete;
 mod contract;
 mod error;
 mod held;

@@ -2,7 +2,7 @@
 
 use miette::Diagnostic;
 use schedc::execute::cpu::CpuBackend;
-use schedc::ir::{At, CollectiveOp, Dims, Header, Rank};
+use schedc::ir::{At, ClassId, CollectiveOp, Compute, Dims, Header, KindId, Port, Rank, Relation, Source};
 
 use super::rig::{Backward, Vocabulary, header, tiny, train};
 
@@ -59,6 +59,57 @@ fn passes_without_their_buffers_are_refused() {
         header.catalog.kinds[5].computes = None;
     };
     assert_eq!(refusal(without_softmax), code);
+}
+
+#[test]
+fn values_that_come_another_way_or_from_another_pass_are_refused() {
+    let code = "schedc::execute::pass_contract";
+    let ops = [(0, CollectiveOp::AllReduce), (1, CollectiveOp::AllGather), (2, CollectiveOp::Broadcast)];
+    for (collective, op) in ops {
+        assert_eq!(refusal(|header| header.catalog.collectives[collective].op = op), code, "{op}");
+    }
+    let of_softmax = |header: &mut Header| header.catalog.collectives[2].kind = KindId(3);
+    assert_eq!(refusal(of_softmax), code, "the sum of gradients that are not rescaled");
+    let first = |header: &mut Header| {
+        let Source::Pass { at, .. } = &mut header.catalog.kinds[3].needs[0].from else { panic!() };
+        *at = Relation::First;
+    };
+    assert_eq!(refusal(first), code, "the output layer of the first stage's activations");
+}
+
+#[test]
+fn a_pass_gives_and_makes_what_its_computation_writes() {
+    let code = "schedc::execute::pass_contract";
+    assert_eq!(refusal(|header| header.catalog.kinds[0].gives.push(ClassId(1))), code);
+    assert_eq!(refusal(|header| header.catalog.kinds[2].gives.push(ClassId(1))), code);
+    assert_eq!(refusal(|header| header.catalog.kinds[6].makes.push(ClassId(5))), code);
+}
+
+#[test]
+fn a_need_that_carries_a_value_brings_no_state() {
+    let carries = |header: &mut Header| {
+        let Source::Pass { port, .. } = &mut header.catalog.kinds[1].needs[0].from else { panic!() };
+        *port = Some(Port(0));
+    };
+    assert_eq!(refusal(carries), "schedc::execute::pass_contract");
+}
+
+#[test]
+fn half_a_model_and_twice_the_work_and_a_mixture_are_refused() {
+    for kind in [0, 1, 2, 4, 6, 7] {
+        let lacks = |header: &mut Header| drop(header.catalog.kinds.remove(kind));
+        assert_eq!(refusal(lacks), "schedc::execute::lacks_computation", "without kind {kind}");
+    }
+    for kind in 0..8 {
+        let twice = |header: &mut Header| header.catalog.kinds.push(header.catalog.kinds[kind].clone());
+        assert_eq!(refusal(twice), "schedc::execute::computed_twice", "kind {kind} twice");
+    }
+    for (kind, computes) in
+        [(2, Compute::StageBackward), (4, Compute::OutputGrad), (7, Compute::OutputSoftmax)]
+    {
+        let mixed = |header: &mut Header| header.catalog.kinds[kind].computes = Some(computes);
+        assert_eq!(refusal(mixed), "schedc::execute::mixed_computations", "{computes}");
+    }
 }
 
 #[test]

@@ -119,12 +119,17 @@ pub(super) fn header(
     };
     back.needs = vec![need(Where::All, 0, here, None), need(Where::All, 1, next, Some(0))];
     let wait = vec![need(Where::All, 1, here, None), need(Where::All, 0, here, None)];
-    let weights = kind("W", At::Stage, Compute::StageWeightGrad, wait, [&[], &[], &[3, 4]]);
+    let mut weights = kind("W", At::Stage, Compute::StageWeightGrad, wait, [&[], &[], &[3, 4]]);
+    if backward == Backward::Fused {
+        // It keeps its place, so that the other kinds keep theirs.
+        weights.computes = None;
+    }
     let mut kinds = vec![forward, back, weights];
     if sharded {
         let every = |name, computes, needs, buffers| kind(name, At::EveryRank, computes, needs, buffers);
-        kinds[0].needs.push(need(Where::First, 5, here, Some(0)));
-        kinds[1].needs.push(need(last, if vocabulary == Vocabulary::One { 4 } else { 3 }, here, Some(0)));
+        let result = |on, id| Need { on, from: Source::Collective(CollectiveId(id)), span: None };
+        kinds[0].needs.push(result(Where::First, 1));
+        kinds[1].needs.push(result(last, 2));
         let from_last = vec![need(Where::All, 0, Relation::Last, Some(0))];
         let gathered = Source::Collective(CollectiveId(0));
         let stats = || vec![Need { on: Where::All, from: gathered, span: None }];
@@ -139,18 +144,29 @@ pub(super) fn header(
         let first = vec![need(Where::All, 1, Relation::First, Some(0))];
         let scatter = every("IB", Compute::InputScatter, first, [&[], &[], &[]]);
         kinds.extend([s, t, lookup, scatter]);
+        if vocabulary == Vocabulary::Two {
+            let mut needs = stats();
+            needs.push(need(Where::All, 3, here, Some(0)));
+            kinds.push(every("R", Compute::OutputRescale, needs, [&[1], &[], &[]]));
+        }
     }
-    let gather = sharded.then(|| Collective {
-        name: "C1.stats".to_owned(),
-        op: CollectiveOp::AllGather,
-        kind: KindId(3),
-        port: Port(u32::from(vocabulary == Vocabulary::Two)),
+    let collective = |name: &str, op, kind, port, reader| Collective {
+        name: name.to_owned(),
+        op,
+        kind: KindId(kind),
+        port: Port(port),
         source: Where::All,
-        reader: Where::All,
+        reader,
         after: None,
         lockstep: false,
         span: None,
-    });
+    };
+    let two = vocabulary == Vocabulary::Two;
+    let collectives = [
+        collective("C1.stats", CollectiveOp::AllGather, 3, u32::from(two), Where::All),
+        collective("reduce IF", CollectiveOp::Reduce, 5, 0, Where::First),
+        collective("dx", CollectiveOp::AllReduce, if two { 7 } else { 4 }, 0, Where::All),
+    ];
     Header {
         name: "by hand".to_owned(),
         transforms: vec![],
@@ -160,7 +176,7 @@ pub(super) fn header(
         catalog: Catalog {
             classes: classes(dims, places.len() as u32, ranks, sharded),
             kinds,
-            collectives: gather.into_iter().collect(),
+            collectives: collectives.into_iter().filter(|_| sharded).collect(),
         },
         groups: vec![],
     }
