@@ -195,10 +195,9 @@ fn peaks(plan: &Plan) -> String {
 
 fn opened(opening: &Opening) -> String {
     let Opening { parameters, tokens, data, entropy, tokenizer: (tokenizer, ids), .. } = opening;
-    let skipped = opening.skipped.iter();
-    let skipped: String = skipped
-        .map(|skipped| format!("\nskipped   {}: {}", skipped.path.display(), skipped.reason))
-        .collect();
+    let skipped = opening.skipped.iter().fold(String::new(), |lines, skipped| {
+        lines + &format!("\nskipped   {}: {}", skipped.path.display(), skipped.reason)
+    });
     let resumed = match &opening.resumed {
         Some((path, step)) => format!("\nresumed   {} after {step} steps", path.display()),
         None => String::new(),

@@ -243,7 +243,7 @@ pub enum ExecuteError {
         reason: String,
     },
     /// A file in the place of the checkpoints' directory.
-    #[error("checkpoints lie in a directory, and `{path}` is a file")]
+    #[error("checkpoints lie in a directory, and at `{path}` there is a file")]
     #[diagnostic(
         code(schedc::execute::not_a_directory),
         help("name a directory for --checkpoint; it is made where it does not exist")

@@ -156,7 +156,7 @@ fn places_that_cannot_be_written_are_refused_before_the_first_step() {
     fs::write(folder.path().join("file"), "kept").unwrap();
     for (words, code) in [
         ("--checkpoint file", "schedc::execute::not_a_directory"),
-        ("--checkpoint file/below", "schedc::execute::write"),
+        ("--checkpoint file/below", "schedc::execute::not_a_directory"),
         ("--dump no/such/folder/step", "schedc::execute::write"),
         ("--dump .", "schedc::execute::write"),
         ("--steps 0 --dump step", "schedc::execute::nothing_to_dump"),

@@ -94,6 +94,9 @@ impl Checkpoint {
         let steps = match steps(directory) {
             Ok(steps) => steps,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                return Err(ExecuteError::NotADirectory { path: directory.display().to_string() });
+            }
             Err(source) => return Err(ExecuteError::Read { what: directory.display().to_string(), source }),
         };
         let mut skipped = Vec::new();
