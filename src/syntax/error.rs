@@ -167,7 +167,7 @@ pub enum SyntaxError {
     },
 
     /// A file that is too large to be a schedule.
-    #[error("a `.sched` file has at most {MAX_BYTES} bytes, and this one has {bytes}")]
+    #[error("a `.sched` file has at most {MAX_BYTES} bytes, and this one has {bytes} or more")]
     #[diagnostic(
         code(schedc::syntax::too_large),
         help(
@@ -177,7 +177,7 @@ pub enum SyntaxError {
     TooLarge {
         /// Which file.
         file: FileId,
-        /// Its size.
+        /// Its size, as far as it was read.
         bytes: u64,
     },
 
