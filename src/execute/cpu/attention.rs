@@ -2,9 +2,11 @@
 
 use crate::execute::model::Sizes;
 
-use super::product::{Into, Matrix, MatrixMut, product};
+use super::panels::Packed;
+use super::product::{Matrix, MatrixMut, Onto, product};
 use super::transpose::transpose;
 use super::vector::{dot, exponentiate, max, scale, vectorised};
+use super::workspace::Factors;
 
 /// Where one head of one sequence lies.
 struct Head {
@@ -38,77 +40,76 @@ fn blocks(sequence: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
     (0..sequence).step_by(BLOCK).map(move |start| start..(start + BLOCK).min(sequence))
 }
 
-/// `attended = softmax(Q Kᵀ / √head, causal) V`; keeps the probabilities, `[batch, heads, sequence, sequence]`. `turned` is scratch.
+/// `attended = softmax(Q Kᵀ / √head, causal) V`; keeps the probabilities, `[batch, heads, sequence, sequence]`.
 pub(super) fn forward(
     sizes: &Sizes,
     qkv: &[f32],
     probabilities: &mut [f32],
     attended: &mut [f32],
-    turned: &mut [f32],
+    factors: &mut Factors,
 ) {
     let (s, hidden, width) = (sizes.sequence, sizes.hidden, sizes.head());
     let factor = 1.0 / (width as f32).sqrt();
+    let [keys, values, ..] = &mut factors.strips;
     for head in heads(sizes) {
-        let strip = |part: usize, first: usize, rows: usize| {
-            Matrix::strided(&qkv[head.query + part * hidden + first * 3 * hidden..], rows, width, 3 * hidden)
-        };
         let square = &mut probabilities[head.square];
-        transpose(&qkv[head.query + hidden..], s, width, 3 * hidden, turned);
+        let keys = keys.pack_turned(&qkv[head.query + hidden..], width, s, 3 * hidden);
+        let values = values.pack(&qkv[head.query + 2 * hidden..], s, width, 3 * hidden);
         for block in blocks(s) {
             let (rows, end) = (block.len(), block.end);
-            let scores = MatrixMut::strided(&mut square[block.start * s..], rows, end, s);
-            let keys = Matrix::strided(turned, width, end, s);
-            product(scores, Into::Replace, factor, strip(0, block.start, rows), keys);
+            let queries = &qkv[head.query + block.start * 3 * hidden..];
+            let queries = Matrix::strided(queries, rows, width, 3 * hidden);
+            let scores = MatrixMut::new(&mut square[block.start * s..], s);
+            product(scores, Onto::Nothing, queries, keys.columns_to(end));
             vectorised!(|| {
                 for token in block.clone() {
                     let (past, future) = square[token * s..(token + 1) * s].split_at_mut(token + 1);
-                    let total = exponentiate(past, max(past));
+                    let total = exponentiate(past, max(past), factor);
                     scale(past, 1.0 / total);
                     future.fill(0.0);
                 }
             });
-            let output = &mut attended[head.column + block.start * hidden..];
-            let output = MatrixMut::strided(output, rows, width, hidden);
+            let output = MatrixMut::new(&mut attended[head.column + block.start * hidden..], hidden);
             let probabilities = Matrix::strided(&square[block.start * s..], rows, end, s);
-            product(output, Into::Replace, 1.0, probabilities, strip(2, 0, end));
+            product(output, Onto::Nothing, probabilities, values.rows_in(0..end));
         }
     }
 }
 
-/// The gradients of queries, keys and values by that of `attended`. `scores` is one square of scratch, `turned` one and a strip.
+/// The gradients of queries, keys and values by that of `attended`. `scores` is one square of scratch.
 pub(super) fn backward(
     sizes: &Sizes,
     qkv: &[f32],
     probabilities: &[f32],
     d_attended: &[f32],
     d_qkv: &mut [f32],
-    [scores, turned]: [&mut [f32]; 2],
+    scores: &mut [f32],
+    factors: &mut Factors,
 ) {
     let (s, hidden, width) = (sizes.sequence, sizes.hidden, sizes.head());
     let factor = 1.0 / (width as f32).sqrt();
-    let (turned, values) = turned.split_at_mut(s * s);
+    let Factors { turned, strips: [queries, keys, values, outputs], .. } = factors;
     for head in heads(sizes) {
-        let strip = |part: usize, first: usize, rows: usize| {
-            Matrix::strided(&qkv[head.query + part * hidden + first * 3 * hidden..], rows, width, 3 * hidden)
+        let mut give = |part: usize, first: usize, left: Matrix<'_>, right: Packed<'_>| {
+            let place =
+                MatrixMut::new(&mut d_qkv[head.query + part * hidden + first * 3 * hidden..], 3 * hidden);
+            product(place, Onto::Nothing, left, right);
         };
-        let output = |first: usize, rows: usize| {
-            Matrix::strided(&d_attended[head.column + first * hidden..], rows, width, hidden)
-        };
-        let mut give = |part: usize, first: usize, left: Matrix<'_>, right: Matrix<'_>| {
-            let place = &mut d_qkv[head.query + part * hidden + first * 3 * hidden..];
-            let place = MatrixMut::strided(place, left.rows(), width, 3 * hidden);
-            product(place, Into::Replace, 1.0, left, right);
-        };
+        let part = |part: usize| &qkv[head.query + part * hidden..];
+        let queries = queries.pack(part(0), s, width, 3 * hidden);
+        let keys = keys.pack(part(1), s, width, 3 * hidden);
+        let values = values.pack_turned(part(2), width, s, 3 * hidden);
+        let outputs = outputs.pack(&d_attended[head.column..], s, width, hidden);
         let square = &probabilities[head.square];
         transpose(square, s, s, s, turned);
-        transpose(&qkv[head.query + 2 * hidden..], s, width, 3 * hidden, values);
         for block in blocks(s) {
             let (first, rows, end) = (block.start, block.len(), block.end);
             // Later tokens only saw the values of this block.
             let left = Matrix::strided(&turned[first * s + first..], rows, s - first, s);
-            give(2, first, left, output(first, s - first));
-            let place = MatrixMut::strided(&mut scores[first * s..], rows, end, s);
-            product(place, Into::Replace, 1.0, output(first, rows), Matrix::strided(values, width, end, s));
+            give(2, first, left, outputs.rows_in(first..s));
+            let d_output = Matrix::strided(&d_attended[head.column + first * hidden..], rows, width, hidden);
+            let place = MatrixMut::new(&mut scores[first * s..], s);
+            product(place, Onto::Nothing, d_output, values.columns_to(end));
             vectorised!(|| {
                 for token in block {
                     let row = token * s..(token + 1) * s;
@@ -121,13 +122,13 @@ pub(super) fn backward(
                     future.fill(0.0);
                 }
             });
-            give(0, first, Matrix::strided(&scores[first * s..], rows, end, s), strip(1, 0, end));
+            give(0, first, Matrix::strided(&scores[first * s..], rows, end, s), keys.rows_in(0..end));
         }
         transpose(scores, s, s, s, turned);
         for block in blocks(s) {
             let (first, rows) = (block.start, block.len());
             let left = Matrix::strided(&turned[first * s + first..], rows, s - first, s);
-            give(1, first, left, strip(0, first, s - first));
+            give(1, first, left, queries.rows_in(first..s));
         }
     }
 }

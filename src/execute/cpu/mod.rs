@@ -15,6 +15,7 @@ mod layer;
 mod linear;
 mod norm;
 mod output;
+mod panels;
 mod param;
 mod parameters;
 mod product;

@@ -4,10 +4,14 @@
 //! Logits lie `[rows, tokens]`: the table and its gradient then meet them row by row, and only `[tokens, hidden]` matrices are
 //! turned.
 
-use super::product::{Into, Matrix, MatrixMut, product};
+use super::product::{Matrix, MatrixMut, Onto, product};
 use super::softmax::{columns_exponentiate, columns_max, columns_scale};
 use super::tables::OutputTable;
 use super::transpose::transpose;
+use super::workspace::Factors;
+
+/// Rows of the gradient by the logits that are packed at once.
+pub(super) const PACKED_ROWS: usize = 512;
 
 /// The mean loss of a microbatch's tokens; leaves `(softmax - target) * share`, the gradient by the logits, in `logits`.
 /// `share` is what one token weighs in the mean loss of a step. `each` is scratch, `[4, tokens]`.
@@ -17,10 +21,11 @@ pub(super) fn forward(
     targets: &[u32],
     share: f32,
     logits: &mut [f32],
-    [turned, each]: [&mut [f32]; 2],
+    each: &mut [f32],
+    factors: &mut Factors,
 ) -> f64 {
     let n = targets.len();
-    multiply(table, normed, n, logits, turned);
+    multiply(table, normed, n, logits, factors);
     let (most, rest) = each.split_at_mut(n);
     let (totals, rest) = rest.split_at_mut(n);
     let (of_targets, partial) = rest.split_at_mut(n);
@@ -41,31 +46,49 @@ pub(super) fn forward(
     loss / n as f64
 }
 
-/// `logits = W xᵀ`, `[rows, tokens]`. `turned` is scratch for x.
-pub(super) fn multiply(table: &OutputTable<'_>, x: &[f32], n: usize, logits: &mut [f32], turned: &mut [f32]) {
+/// `logits = W xᵀ`, `[rows, tokens]`.
+pub(super) fn multiply(
+    table: &OutputTable<'_>,
+    x: &[f32],
+    n: usize,
+    logits: &mut [f32],
+    factors: &mut Factors,
+) {
     let (rows, width) = (table.rows.len(), x.len() / n);
-    transpose(x, n, width, width, turned);
-    let weight = Matrix::new(table.value, rows, width);
-    product(MatrixMut::new(logits, rows, n), Into::Replace, 1.0, weight, Matrix::new(turned, width, n));
+    let x = factors.packed.pack_turned(x, width, n, width);
+    product(MatrixMut::new(logits, n), Onto::Nothing, Matrix::new(table.value, rows, width), x);
 }
 
-/// The gradient by the layer's input, `[tokens, hidden]`, of that by the logits. `turned` is scratch for it.
+/// The gradient by the layer's input, `[tokens, hidden]`, of that by the logits.
 pub(super) fn input_grad(
     table: &OutputTable<'_>,
     d_logits: &[f32],
     n: usize,
     dx: &mut [f32],
-    turned: &mut [f32],
+    factors: &mut Factors,
 ) {
+    let Factors { turned, packed, .. } = factors;
     let (rows, width) = (table.rows.len(), dx.len() / n);
-    let (weight, d_logits) = (Matrix::new(table.turned, width, rows), Matrix::new(d_logits, rows, n));
-    product(MatrixMut::new(turned, width, n), Into::Replace, 1.0, weight, d_logits);
+    let turned = &mut turned[..width * n];
+    turned.fill(0.0);
+    for first in (0..rows).step_by(PACKED_ROWS) {
+        let count = PACKED_ROWS.min(rows - first);
+        let weight = Matrix::strided(&table.turned[first..], width, count, rows);
+        let d_logits = packed.pack(&d_logits[first * n..], count, n, n);
+        product(MatrixMut::new(turned, n), Onto::Itself, weight, d_logits);
+    }
     transpose(turned, width, n, n, dx);
 }
 
 /// Accumulates the table's gradient.
-pub(super) fn weight_grad(table: &mut OutputTable<'_>, x: &[f32], n: usize, d_logits: &[f32]) {
+pub(super) fn weight_grad(
+    table: &mut OutputTable<'_>,
+    x: &[f32],
+    n: usize,
+    d_logits: &[f32],
+    factors: &mut Factors,
+) {
     let (rows, width) = (table.rows.len(), x.len() / n);
-    let gradient = MatrixMut::new(table.gradient, rows, width);
-    product(gradient, Into::Add, 1.0, Matrix::new(d_logits, rows, n), Matrix::new(x, n, width));
+    let x = factors.packed.pack(x, n, width, width);
+    product(MatrixMut::new(table.gradient, width), Onto::Itself, Matrix::new(d_logits, rows, n), x);
 }

@@ -3,6 +3,7 @@
 use crate::execute::backend::{State, Tensor};
 use crate::execute::model::{Spec, Train};
 
+use super::panels::{Packed, Panels, lines};
 use super::transpose::transpose;
 use super::vector::vectorised;
 
@@ -16,8 +17,26 @@ pub(super) struct Param {
     pub(super) gradient: Vec<f32>,
     first: Vec<f32>,
     second: Vec<f32>,
-    /// `[columns, rows]`, for products that want the columns as rows; empty where there are none.
-    pub(super) turned: Vec<f32>,
+    /// The same values in other forms.
+    pub(super) copies: Copies,
+}
+
+/// Copies of a parameter's values in the forms that products read, renewed after each change.
+#[derive(Clone)]
+pub(super) enum Copies {
+    /// None.
+    Absent,
+    /// `[columns, rows]`.
+    Turned(Vec<f32>),
+    /// `[rows, columns]` and `[columns, rows]`, packed.
+    Packed([Panels; 2]),
+}
+
+impl Copies {
+    /// The turned copy, `[columns, rows]`; empty where none is kept.
+    pub(super) fn turned(&self) -> &[f32] {
+        if let Self::Turned(turned) = self { turned } else { &[] }
+    }
 }
 
 impl Param {
@@ -25,22 +44,63 @@ impl Param {
     pub(super) fn new(spec: Spec, seed: u64) -> Self {
         let value = spec.values(seed);
         let zeros = vec![0.0; value.len()];
-        Self { spec, value, gradient: zeros.clone(), first: zeros.clone(), second: zeros, turned: Vec::new() }
+        Self {
+            spec,
+            value,
+            gradient: zeros.clone(),
+            first: zeros.clone(),
+            second: zeros,
+            copies: Copies::Absent,
+        }
     }
 
     /// Keeps a turned copy from now on.
     pub(super) fn with_turned(mut self) -> Self {
-        self.turned = vec![0.0; self.value.len()];
-        self.turn();
+        self.copies = Copies::Turned(vec![0.0; self.value.len()]);
+        self.renew();
         self
     }
 
-    /// Turns the values after each change.
-    fn turn(&mut self) {
+    /// Keeps packed copies from now on.
+    pub(super) fn with_panels(mut self) -> Self {
+        let (rows, columns) = self.sides();
+        self.copies = Copies::Packed([Panels::new(lines(rows, columns)), Panels::new(lines(columns, rows))]);
+        self.renew();
+        self
+    }
+
+    /// Rows and columns of what lies here.
+    fn sides(&self) -> (usize, usize) {
         let columns = self.spec.shape.last().map_or(1, |&columns| columns as usize).max(1);
-        if !self.turned.is_empty() {
-            transpose(&self.value, self.value.len() / columns, columns, columns, &mut self.turned);
+        (self.value.len() / columns, columns)
+    }
+
+    /// Makes the copies anew.
+    fn renew(&mut self) {
+        let (rows, columns) = self.sides();
+        match &mut self.copies {
+            Copies::Absent => {}
+            Copies::Turned(turned) => transpose(&self.value, rows, columns, columns, turned),
+            Copies::Packed([plain, turned]) => {
+                plain.pack(&self.value, rows, columns, columns);
+                turned.pack_turned(&self.value, columns, rows, columns);
+            }
         }
+    }
+
+    /// The values, packed: `[rows, columns]`.
+    pub(super) fn panels(&self) -> Packed<'_> {
+        self.copies_packed()[0].all()
+    }
+
+    /// The values, turned and packed: `[columns, rows]`.
+    pub(super) fn turned_panels(&self) -> Packed<'_> {
+        self.copies_packed()[1].all()
+    }
+
+    fn copies_packed(&self) -> &[Panels; 2] {
+        let Copies::Packed(panels) = &self.copies else { unreachable!("a linear layer packs its weight") };
+        panels
     }
 
     /// The name.
@@ -75,13 +135,17 @@ impl Param {
         self.value.copy_from_slice(state.value);
         self.first.copy_from_slice(state.first);
         self.second.copy_from_slice(state.second);
-        self.turn();
+        self.renew();
         true
     }
 
-    /// Bytes of the turned copy.
-    pub(super) fn turned_bytes(&self) -> u64 {
-        size_of_val(&self.turned[..]) as u64
+    /// Bytes of the copies.
+    pub(super) fn copies_bytes(&self) -> u64 {
+        match &self.copies {
+            Copies::Absent => 0,
+            Copies::Turned(turned) => size_of_val(&turned[..]) as u64,
+            Copies::Packed(panels) => panels.iter().map(Panels::bytes).sum(),
+        }
     }
 
     /// Bytes of values, gradient and moments.
@@ -103,7 +167,7 @@ impl Param {
                 *value = keep.mul_add(*value, -(rate * *first / second.sqrt().mul_add(root, eps)));
             }
         });
-        self.turn();
+        self.renew();
     }
 }
 

@@ -67,9 +67,9 @@ impl Parameters {
         self.all_mut().for_each(|param| param.step(&adam));
     }
 
-    /// Bytes of turned copies.
-    pub(super) fn turned_bytes(&self) -> u64 {
-        self.all().map(Param::turned_bytes).sum()
+    /// Bytes of copies that products read.
+    pub(super) fn copies_bytes(&self) -> u64 {
+        self.all().map(Param::copies_bytes).sum()
     }
 
     /// Bytes of parameters, gradients and moments.

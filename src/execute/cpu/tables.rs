@@ -60,7 +60,7 @@ impl Tables {
         let table = table.as_mut().expect("the output layer runs where its table lies");
         let rows = table.rows();
         let gradient = if output_gradient.is_empty() { &mut table.gradient } else { output_gradient };
-        OutputTable { rows, turned: &table.turned, value: &table.value, gradient }
+        OutputTable { rows, turned: table.copies.turned(), value: &table.value, gradient }
     }
 
     /// Adds the two gradients of a tied embedding that both accumulate here.

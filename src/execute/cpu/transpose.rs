@@ -4,7 +4,24 @@ use super::vector::vectorised;
 
 /// Side of a tile: the rows of one are whole cache lines, read once and written once whatever the strides are. A power of two
 /// between rows would let the rows of a larger tile push each other out of the cache.
-const SIDE: usize = 16;
+pub(super) const SIDE: usize = 16;
+
+/// The transpose of a tile of `height` by `width` elements whose rows start `row_stride` apart; 0 beyond.
+#[allow(clippy::inline_always, reason = "a function that is not inlined loses the loop's instruction set")]
+#[inline(always)]
+pub(super) fn tile(from: &[f32], height: usize, width: usize, row_stride: usize) -> [[f32; SIDE]; SIDE] {
+    let mut rows = [[0.0; SIDE]; SIDE];
+    if height == SIDE && width == SIDE {
+        for (i, row) in rows.iter_mut().enumerate() {
+            row.copy_from_slice(&from[i * row_stride..i * row_stride + SIDE]);
+        }
+    } else {
+        for (i, row) in rows.iter_mut().enumerate().take(height) {
+            row[..width].copy_from_slice(&from[i * row_stride..i * row_stride + width]);
+        }
+    }
+    std::array::from_fn(|j| std::array::from_fn(|i| rows[i][j]))
+}
 
 /// Writes `rows` rows of `columns` elements, `row_stride` apart in `from`, as the dense columns of `to`, `[columns, rows]`.
 pub(super) fn transpose(from: &[f32], rows: usize, columns: usize, row_stride: usize, to: &mut [f32]) {
@@ -14,21 +31,12 @@ pub(super) fn transpose(from: &[f32], rows: usize, columns: usize, row_stride: u
             let height = SIDE.min(rows - row);
             for column in (0..columns).step_by(SIDE) {
                 let width = SIDE.min(columns - column);
-                let mut tile = [[0.0; SIDE]; SIDE];
-                if height == SIDE && width == SIDE {
-                    for (i, line) in tile.iter_mut().enumerate() {
-                        let start = (row + i) * row_stride + column;
-                        line.copy_from_slice(&from[start..start + SIDE]);
-                    }
-                    for (j, to) in to[column * rows..].chunks_mut(rows).take(SIDE).enumerate() {
-                        let line: [f32; SIDE] = std::array::from_fn(|i| tile[i][j]);
-                        to[row..row + SIDE].copy_from_slice(&line);
-                    }
-                } else {
-                    for i in row..row + height {
-                        for j in column..column + width {
-                            to[j * rows + i] = from[i * row_stride + j];
-                        }
+                let turned = tile(&from[row * row_stride + column..], height, width, row_stride);
+                for (to, line) in to[column * rows..].chunks_mut(rows).zip(&turned).take(width) {
+                    if height == SIDE {
+                        to[row..row + SIDE].copy_from_slice(line);
+                    } else {
+                        to[row..row + height].copy_from_slice(&line[..height]);
                     }
                 }
             }
