@@ -28,11 +28,6 @@ impl<'a> Matrix<'a> {
     pub(super) fn strided(data: &'a [f32], rows: usize, columns: usize, row_stride: usize) -> Self {
         Self { data, rows, columns, row_stride }
     }
-
-    /// How many rows there are.
-    pub(super) fn rows(&self) -> usize {
-        self.rows
-    }
 }
 
 /// A matrix that is written: rows that start `row_stride` elements apart, as many as the left factor has.
@@ -61,6 +56,8 @@ pub(super) enum Onto<'a> {
     ItselfAndRow(&'a [f32]),
 }
 
+/// Steps of depth between two updates of the addresses.
+const UNROLLED: usize = 4;
 /// Depth of a block.
 const DEPTH: usize = 512;
 /// Rows of a block.
@@ -219,18 +216,38 @@ fn sums<S: Simd, const R: usize, const V: usize>(
 ) -> [[S::f32s; V]; R] {
     let depth = panel.len();
     let rows: [&[f32]; R] = std::array::from_fn(|i| &left[i * left_stride..i * left_stride + depth]);
+    let (chunks, rest) = panel.as_chunks::<UNROLLED>();
+    let row_chunks: [&[[f32; UNROLLED]]; R] = std::array::from_fn(|i| &rows[i].as_chunks().0[..chunks.len()]);
     let mut sums = [[simd.splat_f32s(0.0); V]; R];
     // Indices, because the sums stay in registers only if these loops are unrolled early.
-    for at in 0..depth {
-        let line = vectors::<S, V>(&panel[at].0);
-        for i in 0..R {
-            let factor = simd.splat_f32s(rows[i][at]);
-            for v in 0..V {
-                sums[i][v] = simd.mul_add_f32s(factor, line[v], sums[i][v]);
-            }
+    for at in 0..chunks.len() {
+        for step in 0..UNROLLED {
+            let factors = std::array::from_fn(|i| row_chunks[i][at][step]);
+            deepen(simd, &mut sums, factors, &chunks[at][step]);
         }
     }
+    for (step, line) in rest.iter().enumerate() {
+        let factors = std::array::from_fn(|i| rows[i][depth - rest.len() + step]);
+        deepen(simd, &mut sums, factors, line);
+    }
     sums
+}
+
+/// Adds one factor of each row times a line.
+#[inline(always)]
+fn deepen<S: Simd, const R: usize, const V: usize>(
+    simd: S,
+    sums: &mut [[S::f32s; V]; R],
+    factors: [f32; R],
+    line: &Line,
+) {
+    let line = vectors::<S, V>(&line.0);
+    for i in 0..R {
+        let factor = simd.splat_f32s(factors[i]);
+        for v in 0..V {
+            sums[i][v] = simd.mul_add_f32s(factor, line[v], sums[i][v]);
+        }
+    }
 }
 
 /// A line as vectors.
