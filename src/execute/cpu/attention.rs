@@ -95,10 +95,10 @@ pub(super) fn backward(
                 MatrixMut::new(&mut d_qkv[head.query + part * hidden + first * 3 * hidden..], 3 * hidden);
             product(place, Onto::Nothing, left, right);
         };
-        let part = |part: usize| &qkv[head.query + part * hidden..];
-        let queries = queries.pack(part(0), s, width, 3 * hidden);
-        let keys = keys.pack(part(1), s, width, 3 * hidden);
-        let values = values.pack_turned(part(2), width, s, 3 * hidden);
+        let strip = |part: usize| &qkv[head.query + part * hidden..];
+        let queries = queries.pack(strip(0), s, width, 3 * hidden);
+        let keys = keys.pack(strip(1), s, width, 3 * hidden);
+        let values = values.pack_turned(strip(2), width, s, 3 * hidden);
         let outputs = outputs.pack(&d_attended[head.column..], s, width, hidden);
         let square = &probabilities[head.square];
         transpose(square, s, s, s, turned);

@@ -73,7 +73,7 @@ impl CpuBackend {
         let mut kept = LogitsState::cut(sizes, table.rows.len(), logits);
         let Some(stats) = views.stats.write else { return };
         let Workspace { factors, each, .. } = &mut self.workspace;
-        shard::softmax(sizes, &table, x, batch.targets, &mut kept, stats, each, factors);
+        shard::softmax(&table, x, batch.targets, &mut kept, stats, each, factors);
         if let Some(dx) = views.dx.write.filter(|_| compute == Compute::OutputSoftmaxGrad) {
             let sums = &stats[sizes.tokens..2 * sizes.tokens];
             shard::unscaled_grad(sizes, &table, kept.exponentials, sums, dx, factors);

@@ -270,3 +270,40 @@ fn store<S: Simd, const V: usize>(sums: [S::f32s; V], line: &mut [f32; WIDTH]) {
     let vectors = S::as_mut_simd_f32s(line).0;
     *vectors.first_chunk_mut().expect("V vectors make a line") = sums;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::panels::{Panels, lines};
+    use super::{Matrix, MatrixMut, Onto, product};
+
+    #[test]
+    fn products_of_any_sides_agree_with_plain_loops() {
+        for (m, n, k) in [(1, 1, 0), (1, 5, 3), (7, 16, 1), (13, 33, 70), (150, 48, 130), (8, 20, 1030)] {
+            let number = |i: usize| ((i * 37 % 101) as f32) / 50.0 - 1.0;
+            let [left, right]: [Vec<f32>; 2] = [m * k, k * n].map(|length| (0..length).map(number).collect());
+            let shared: Vec<f32> = (0..n).map(number).collect();
+            let mut panels = Panels::new(lines(k, n));
+            let packed = panels.pack(&right, k, n, n);
+            let cases = [
+                (Onto::Nothing, 0.0, 0.0),
+                (Onto::Itself, 1.0, 0.0),
+                (Onto::Row(&shared), 0.0, 1.0),
+                (Onto::ItselfAndRow(&shared), 1.0, 1.0),
+            ];
+            for (onto, of_itself, of_row) in cases {
+                let mut to = vec![0.5; m * n];
+                product(MatrixMut::new(&mut to, n), onto, Matrix::new(&left, m, k), packed);
+                for (i, found) in to.iter().enumerate() {
+                    let (row, column) = (i / n, i % n);
+                    let terms =
+                        (0..k).map(|at| f64::from(left[row * k + at]) * f64::from(right[at * n + column]));
+                    let exact = terms.sum::<f64>() + 0.5 * of_itself + f64::from(shared[column]) * of_row;
+                    assert!(
+                        (f64::from(*found) - exact).abs() < 1e-3,
+                        "[{m}, {k}] [{k}, {n}] at {row}, {column}"
+                    );
+                }
+            }
+        }
+    }
+}

@@ -20,7 +20,6 @@ fn owned(table: &OutputTable<'_>, target: u32) -> Option<usize> {
 
 /// Pass S: exponentials of the shard's logits, and its statistics `[3, tokens]`. Scratch as in [`output::forward`].
 pub(super) fn softmax(
-    sizes: &Sizes,
     table: &OutputTable<'_>,
     x: &[f32],
     targets: &[u32],
@@ -29,7 +28,7 @@ pub(super) fn softmax(
     each: &mut [f32],
     factors: &mut Factors,
 ) {
-    let n = sizes.tokens;
+    let n = targets.len();
     kept.input.copy_from_slice(x);
     output::multiply(table, x, n, kept.exponentials, factors);
     let (most, rest) = stats.split_at_mut(n);
