@@ -52,7 +52,7 @@ pub enum Input<'a> {
 /// reported as such.
 pub fn compile(job: &Job<'_>, sources: &mut Sources) -> Result<Verified, Vec<Error>> {
     let schedule = schedule(job, sources)?;
-    let costs = Costs::unit(&schedule.catalog, schedule.shape.chunks);
+    let costs = Costs::unit(&schedule.catalog, schedule.shape.visits());
     let plan = lower::lower(&schedule, &costs).map_err(|error| vec![Error::new(error, sources)])?;
     verify::verify(plan, &Options::default())
         .map_err(|refused| vec![Error::new(Unsound::from(refused), sources)])
@@ -91,7 +91,7 @@ pub fn schedule(job: &Job<'_>, sources: &mut Sources) -> Result<Schedule, Vec<Er
     for transform in &program.transforms {
         let mut catalog = schedule.catalog.clone();
         transform::extend(&mut catalog, transform);
-        let costs = Costs::unit(&catalog, schedule.shape.chunks);
+        let costs = Costs::unit(&catalog, schedule.shape.visits());
         schedule = transform::apply(schedule, transform, &costs)
             .map_err(|error| vec![Error::new(error, sources)])?;
     }

@@ -17,15 +17,15 @@ pub struct Costs {
 }
 
 impl Costs {
-    /// Unit costs: F, B and W of a stage take one unit each (a fused B two), a pass at every rank a quarter of the forwards of a rank,
-    /// messages and collectives nothing.
+    /// Unit costs: F, B and W of a stage take one unit each (a fused B two), a pass at every rank a quarter of a microbatch's forwards on a rank,
+    /// messages and collectives nothing. `visits` stages of a rank take part in a microbatch.
     ///
     /// A quarter is the size of a vocabulary pass next to a stage's forward in the settings of Yeung et al. 2024, table 1, at 256k.
     #[must_use]
-    pub fn unit(catalog: &Catalog, chunks: u32) -> Self {
+    pub fn unit(catalog: &Catalog, visits: u32) -> Self {
         let of = |kind: &crate::ir::Kind| match (kind.queue, kind.at, kind.computes) {
             (Queue::Group, ..) => 0,
-            (_, At::EveryRank, _) => UNIT / 4 * u64::from(chunks),
+            (_, At::EveryRank, _) => UNIT / 4 * u64::from(visits),
             (_, At::Stage, Some(Compute::StageBackward)) => 2 * UNIT,
             (_, At::Stage, _) => UNIT,
         };
@@ -40,6 +40,12 @@ impl Costs {
     #[must_use]
     pub fn pass(&self, kind: KindId) -> Ticks {
         self.passes[kind.index()]
+    }
+
+    /// The duration of two passes that run overlapped. Overlap hides nothing at unit costs: it takes as long as both.
+    #[must_use]
+    pub fn pair(&self, first: KindId, second: KindId) -> Ticks {
+        self.pass(first) + self.pass(second)
     }
 
     /// The duration of a collective.

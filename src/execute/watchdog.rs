@@ -249,6 +249,9 @@ pub(super) fn describe(op: Op, catalog: &Catalog) -> String {
         Op::Send { to, value } => format!("send {} to {to}", describe_value(value, catalog)),
         Op::Recv { from, value } => format!("recv {} from {from}", describe_value(value, catalog)),
         Op::Collective { payload: Payload::TiedGradient, op, .. } => format!("{op} of the tied gradient"),
+        Op::Collective { payload: Payload::StageGradient(stage), op, .. } => {
+            format!("{op} of the gradient of {stage}")
+        }
         Op::Collective { payload: Payload::Value { collective, microbatch }, .. } => {
             format!("{} {microbatch}", catalog.collective(collective).name)
         }

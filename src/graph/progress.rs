@@ -2,7 +2,7 @@
 
 use super::Graph;
 use crate::cost::Costs;
-use crate::ir::{CollectiveId, Microbatch, Pass, Ticks};
+use crate::ir::{CollectiveId, Flow, Microbatch, Pass, Ticks};
 
 /// What the end of a pass sets off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,8 +69,9 @@ impl Progress {
         let m = graph.shape.microbatches as usize;
         let mut passes = Vec::with_capacity(graph.len());
         for kind in crate::ir::KindId::all(graph.catalog.kinds.len()) {
-            let row: Vec<State> =
-                graph.sites_of(kind).map(|site| State::new(graph.needs_at(kind, site))).collect();
+            // The flows are copies of one pipeline: what a pass waits for is the same in each.
+            let sites = graph.sites_of(kind, Flow(0));
+            let row: Vec<State> = sites.map(|site| State::new(graph.needs_at(kind, site))).collect();
             (0..m).for_each(|_| passes.extend_from_slice(&row));
         }
         let collectives = graph.catalog.collectives.len();

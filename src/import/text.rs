@@ -138,10 +138,11 @@ fn header<'text>(reader: &mut Reader<'text>, names: &mut Names<'text>) -> Result
     let ranks = number_line(reader, "ranks")?;
     let microbatches = number_line(reader, "microbatches")?;
     let stages = rank_list(&mut reader.expect("stages")?)?;
+    let flows = if reader.first_word() == "flows" { number_line(reader, "flows")? } else { 1 };
     let model = model(&mut reader.expect("model")?)?;
     let catalog = catalog::read(reader, names)?;
     let groups = groups(reader)?;
-    Ok((Header { name, transforms, microbatches, stages, model, catalog, groups }, ranks))
+    Ok((Header { name, transforms, microbatches, stages, flows, model, catalog, groups }, ranks))
 }
 
 fn version(reader: &mut Reader<'_>) -> Result<(), Problem> {

@@ -8,6 +8,7 @@ mod pattern;
 
 pub use error::OrderError;
 
+use crate::graph::Graph;
 use crate::ir::{Program, Schedule};
 
 /// Takes every rank's passes from its streams as its pattern says.
@@ -16,11 +17,13 @@ use crate::ir::{Program, Schedule};
 /// A pattern that takes passes that are not there, or leaves some over: the first of each rank.
 pub fn order(program: &Program) -> Result<Schedule, Vec<OrderError>> {
     let held = program.shape.chunks_by_rank();
+    let graph = Graph::new(&program.shape, &program.catalog);
     let mut origins = Vec::new();
     let mut orders = Vec::with_capacity(program.ranks.len());
     let mut errors = Vec::new();
     for (index, rank) in program.ranks.iter().enumerate() {
-        match pattern::expand(program, rank, crate::ir::Rank::new(index), &held[index], &mut origins) {
+        let id = crate::ir::Rank::new(index);
+        match pattern::expand(program, &graph, rank, id, &held[index], &mut origins) {
             Ok(order) => orders.push(order),
             Err(error) => errors.push(error),
         }

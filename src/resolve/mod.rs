@@ -97,7 +97,7 @@ fn bind(request: &Request<'_>) -> Result<Program, Vec<ResolveError>> {
     if !errors.is_empty() {
         return Err(errors);
     }
-    let model = request.model.for_stages(shape.stages.len());
+    let model = request.model.for_stages(shape.depth() as usize);
     drafts.classes = classes::sized(&model, &declarations, &shape, &drafts, &mut errors);
     check::catalog(&drafts, &shape, &mut errors);
     let ranks = order::ranks(&parts, head, &shape, &drafts, &mut errors);

@@ -19,6 +19,7 @@ struct Bound {
 #[derive(Debug)]
 enum BoundForm {
     Pass { kind: KindId, chunk: Option<(Code, Span)> },
+    Pair(Box<[Bound; 2]>),
     Sequence(Vec<Bound>),
     Repeat { body: Box<Bound>, times: Option<Code> },
     If { condition: Code, then: Box<Bound>, otherwise: Option<Box<Bound>> },
@@ -35,7 +36,7 @@ pub(super) fn ranks(
 ) -> Option<(Vec<RankProgram>, Span)> {
     let before = errors.len();
     head.push("chunks", i64::from(shape.chunks));
-    head.push("stages", i64::from(shape.last().0) + 1);
+    head.push("stages", i64::from(shape.depth()));
     let rank_slot = head.values.len();
     head.push("rank", 0);
     let mut scope = head.scope.at("on a rank");
@@ -98,10 +99,11 @@ impl Body<'_> {
         let (chunks, microbatches) = (self.shape.chunks, self.shape.microbatches);
         let mut sorted = vec![None; kinds.len()];
         for keys in streams {
-            let stream = keys.sorted(&values, held, microbatches, &place)?;
+            let stream = keys.sorted(&values, held, self.shape, &place)?;
             sorted[keys.kind.index()] = Some(stream);
         }
-        let sites = |at: At| if at == At::Stage { u64::from(chunks) } else { 1 };
+        let visits = u64::from(self.shape.visits());
+        let sites = |at: At| if at == At::Stage { visits } else { 1 };
         let passes = kinds.iter().map(|kind| sites(kind.at)).sum::<u64>() * u64::from(microbatches);
         let limit = 4 * passes + 4096;
         let mut unfolding = Unfolding { values, place, rank: rank.0, chunks, passes, limit, left: limit };
@@ -136,6 +138,12 @@ fn bind(
 ) -> Option<Bound> {
     let form = match &pattern.form {
         PatternForm::Pass { pass, chunk } => bind_pass(pass, chunk.as_ref(), scope, drafts, errors)?,
+        PatternForm::Pair(sides) => {
+            let [first, second] = &**sides;
+            let first = bind(first, scope, drafts, errors);
+            let second = bind(second, scope, drafts, errors);
+            BoundForm::Pair(Box::new([first?, second?]))
+        }
         PatternForm::Sequence(parts) => {
             let bound: Vec<_> = parts.iter().map(|part| bind(part, scope, drafts, errors)).collect();
             BoundForm::Sequence(bound.into_iter().collect::<Option<_>>()?)
@@ -211,6 +219,10 @@ impl Unfolding {
             BoundForm::Pass { kind, chunk: None } => PatternKind::Pass { kind: *kind, chunk: None },
             BoundForm::Pass { kind, chunk: Some((code, span)) } => {
                 PatternKind::Pass { kind: *kind, chunk: Some(self.chunk(code, *span)?) }
+            }
+            BoundForm::Pair(sides) => {
+                let [first, second] = &**sides;
+                PatternKind::Pair(Box::new([self.unfold(first)?, self.unfold(second)?]))
             }
             BoundForm::Sequence(parts) => {
                 PatternKind::Sequence(parts.iter().map(|part| self.unfold(part)).collect::<Result<_, _>>()?)

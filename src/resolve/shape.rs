@@ -46,6 +46,7 @@ pub(super) fn shape(
     head: &Head,
     errors: &mut Vec<ResolveError>,
 ) -> Option<Shape> {
+    let flows = flows(parts);
     let chunks = chunks(parts, head, errors)?;
     let stages = u64::from(request.ranks) * u64::from(chunks);
     if stages > MAX_STAGES {
@@ -61,6 +62,8 @@ pub(super) fn shape(
     }
     let stages = match parts.place {
         None | Some((Placement::Loop, _)) => (0..stages as u32).map(|s| Rank(s % request.ranks)).collect(),
+        // Flow 0 from the first rank to the last, flow 1 the other way.
+        Some((Placement::Bidirectional, _)) => (0..stages as u32).map(|s| wave(s, request.ranks)).collect(),
         Some((Placement::Wave, _)) => (0..stages as u32).map(|s| wave(s, request.ranks)).collect(),
         Some((Placement::Of { stage, rank }, span)) => {
             let mut inner = head.clone();
@@ -73,15 +76,32 @@ pub(super) fn shape(
             placed
         }
     };
-    Some(Shape { ranks: request.ranks, microbatches: request.microbatches, chunks, stages })
+    Some(Shape { ranks: request.ranks, microbatches: request.microbatches, chunks, stages, flows })
 }
 
-/// The stages on a rank: at least 1.
+/// The copies of the model.
+fn flows(parts: &Parts<'_>) -> u32 {
+    if matches!(parts.place, Some((Placement::Bidirectional, _))) { 2 } else { 1 }
+}
+
+/// The stages on a rank: at least 1; in two flows one of each.
 fn chunks(parts: &Parts<'_>, head: &Head, errors: &mut Vec<ResolveError>) -> Option<u32> {
-    let Some(expr) = parts.chunks else { return Some(1) };
+    let flows = flows(parts);
+    let Some(expr) = parts.chunks else { return Some(flows) };
     let code = expr::number(expr, &head.scope.at("in the number of chunks"), errors)?;
     let value = code.eval(&head.values).map_err(|fault| errors.push(fault.on(String::new()))).ok()?;
     let chunks = u32::try_from(value).ok().filter(|&chunks| chunks >= 1);
+    if flows == 2 && chunks.is_some_and(|chunks| chunks != 2) {
+        errors.push(ResolveError::OutOfRange {
+            what: "the number of chunks".to_owned(),
+            value,
+            place: " of a bidirectional placement".to_owned(),
+            range: "2".to_owned(),
+            help: "a rank holds one stage of each flow, `F.0` and `F.1`; leave `chunks` out",
+            at: expr.span,
+        });
+        return None;
+    }
     if chunks.is_none() {
         errors.push(ResolveError::OutOfRange {
             what: "the number of chunks".to_owned(),
@@ -159,7 +179,8 @@ fn check_even(
 /// Refuses a compilation with more passes than memory is meant for.
 pub(super) fn check_size(shape: &Shape, drafts: &Drafts, errors: &mut Vec<ResolveError>) {
     let (ranks, chunks) = (u64::from(shape.ranks), u64::from(shape.chunks));
-    let sites = |at: At| if at == At::Stage { ranks * chunks } else { ranks };
+    let visits = chunks / u64::from(shape.flows);
+    let sites = |at: At| if at == At::Stage { ranks * visits } else { ranks };
     let kinds = drafts.kinds.iter().filter(|kind| kind.queue != Queue::Group);
     let total = kinds.map(|kind| sites(kind.at)).sum::<u64>().saturating_mul(u64::from(shape.microbatches));
     if total > MAX_PASSES {

@@ -3,7 +3,7 @@
 use super::error::ResolveError;
 use super::expr::{self, Code, Scope, Type};
 use super::names::Parts;
-use crate::ir::{Chunk, KindId, Microbatch, Stage};
+use crate::ir::{Chunk, KindId, Microbatch, Shape, Stage};
 
 use super::catalog::Drafts;
 
@@ -53,7 +53,7 @@ impl Keys {
         &mut self,
         values: &[i64],
         held: &[Stage],
-        microbatches: u32,
+        shape: &Shape,
         place: &str,
     ) -> Result<Vec<(Chunk, Microbatch)>, ResolveError> {
         let codes: Vec<Code> = self.codes.iter().map(|code| code.fold(values)).collect();
@@ -66,10 +66,12 @@ impl Keys {
         }
         let mut slots = values.to_vec();
         slots.resize(self.first + 3, 0);
-        let mut passes = Vec::with_capacity(held.len() * microbatches as usize);
+        let mut passes = Vec::with_capacity(shape.visits() as usize * shape.microbatches as usize);
         let mut keys = Vec::with_capacity(passes.capacity() * codes.len());
-        for microbatch in 0..microbatches {
-            for (chunk, stage) in Chunk::all(held.len()).zip(held) {
+        for microbatch in 0..shape.microbatches {
+            let flow = shape.flow_of(Microbatch(microbatch));
+            let own = |(_, stage): &(Chunk, &Stage)| shape.flow_at(**stage) == flow;
+            for (chunk, stage) in Chunk::all(held.len()).zip(held).filter(own) {
                 passes.push((chunk, Microbatch(microbatch)));
                 slots[self.first] = i64::from(microbatch);
                 slots[self.first + 1] = i64::from(chunk.0);

@@ -116,6 +116,20 @@ pub enum SyntaxError {
         at: Span,
     },
 
+    /// More or less than two passes overlapped.
+    #[error("only two single passes run overlapped")]
+    #[diagnostic(
+        code(schedc::syntax::not_a_pair),
+        help(
+            "write `F & B` or `F.0 & B.1`, one pass on each side, and what comes after it behind: `F & B W`"
+        )
+    )]
+    NotAPair {
+        /// What is too much.
+        #[label("this is no single pass, or one too many")]
+        at: Span,
+    },
+
     /// A construct that is reserved.
     #[error("this version does not have `{found}` yet")]
     #[diagnostic(
@@ -207,6 +221,7 @@ impl Located for SyntaxError {
             | Self::NumberTooLarge { at }
             | Self::NotAnInteger { at, .. }
             | Self::TooDeep { at }
+            | Self::NotAPair { at }
             | Self::TooLong { at, .. }
             | Self::NotInThisVersion { at, .. }
             | Self::UnknownWord { at, .. }

@@ -94,8 +94,6 @@ pub(crate) enum Token<'input> {
     /// A word of a later version; no rule of the grammar takes it.
     #[token("block")]
     #[token("greedy")]
-    #[token("bidirectional")]
-    #[token("&")]
     Later,
     #[regex("[A-Za-z_][A-Za-z0-9_]*")]
     Name(&'input str),
@@ -131,6 +129,8 @@ pub(crate) enum Token<'input> {
     Equals,
     #[token("^")]
     Caret,
+    #[token("&")]
+    And,
     #[token("+")]
     Plus,
     #[token("-")]

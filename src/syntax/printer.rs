@@ -233,6 +233,7 @@ fn schedule_item(form: &ScheduleForm) -> String {
         ScheduleForm::Chunks(chunks) => format!("chunks {}", expr(chunks)),
         ScheduleForm::Place(Placement::Loop) => "place loop".to_owned(),
         ScheduleForm::Place(Placement::Wave) => "place wave".to_owned(),
+        ScheduleForm::Place(Placement::Bidirectional) => "place bidirectional".to_owned(),
         ScheduleForm::Place(Placement::Of { stage, rank }) => {
             format!("place {} -> {}", stage.text, expr(rank))
         }
@@ -303,6 +304,7 @@ fn pattern(pattern: &Pattern) -> String {
     match &pattern.form {
         PatternForm::Pass { pass, chunk: None } => pass.text.clone(),
         PatternForm::Pass { pass, chunk: Some(chunk) } => format!("{}.{}", pass.text, count(chunk)),
+        PatternForm::Pair(sides) => format!("{} & {}", self::pattern(&sides[0]), self::pattern(&sides[1])),
         PatternForm::Sequence(parts) => format!("({})", sequence(parts)),
         PatternForm::Repeat { body, times } => {
             let times = match times {

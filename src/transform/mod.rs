@@ -38,7 +38,7 @@ pub fn apply(
             at: transform.span,
         });
     }
-    let per_microbatch = schedule.shape.chunks as usize;
+    let per_microbatch = schedule.shape.visits() as usize;
     for order in &mut schedule.orders {
         *order = deepen::deepen(order, &sides, transform.deepen as usize * per_microbatch);
     }

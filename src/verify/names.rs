@@ -22,6 +22,7 @@ pub(super) fn payload(header: &Header, payload: Payload) -> String {
     match payload {
         Payload::Value { collective: id, microbatch } => format!("{} {microbatch}", collective(header, id)),
         Payload::TiedGradient => "tied-gradient".to_owned(),
+        Payload::StageGradient(stage) => format!("stage-gradient {stage}"),
     }
 }
 

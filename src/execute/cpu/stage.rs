@@ -55,9 +55,11 @@ impl StageRun<'_> {
             input::add_positions(positions, stream);
         }
         let act = views.act.unwrap_or_default();
-        let (layers, rest) = act.split_at_mut(parameters.stages[*local].len() * LayerAct::elements(sizes));
+        let (layers, rest) = act.split_at_mut(
+            parameters.stages[held.stages[*local].parameters].len() * LayerAct::elements(sizes),
+        );
         let layers = layers.chunks_exact_mut(LayerAct::elements(sizes));
-        for (layer, act) in parameters.stages[*local].iter().zip(layers) {
+        for (layer, act) in parameters.stages[held.stages[*local].parameters].iter().zip(layers) {
             layer.forward(sizes, &mut LayerAct::cut(sizes, act), workspace);
         }
         let Workspace { stream, turned, each, .. } = &mut **workspace;
@@ -88,7 +90,7 @@ impl StageRun<'_> {
         if let Some(dx) = views.dx.read {
             workspace.gradient.copy_from_slice(dx);
         }
-        let layers = &mut parameters.stages[*local];
+        let layers = &mut parameters.stages[held.stages[*local].parameters];
         let act = views.act.unwrap_or_default();
         let (acts, rest) = act.split_at_mut(layers.len() * LayerAct::elements(sizes));
         if let Some(norm) = parameters.norm.as_mut().filter(|_| stage.last) {
@@ -146,7 +148,7 @@ impl StageRun<'_> {
         let last = self.stage().last;
         let Self { held, local, parameters, workspace } = self;
         let sizes = &held.sizes;
-        let layers = &mut parameters.stages[*local];
+        let layers = &mut parameters.stages[held.stages[*local].parameters];
         let act = views.act.unwrap_or_default();
         let (acts, rest) = act.split_at_mut(layers.len() * LayerAct::elements(sizes));
         if last && !held.sharded_output {
