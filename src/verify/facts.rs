@@ -95,7 +95,6 @@ impl<'plan> Facts<'plan> {
         self.header.depth()
     }
 
-
     /// The position of a stage in its flow: the stage of the model that it is a copy of.
     pub(super) fn place_of(&self, stage: Stage) -> Stage {
         Stage(stage.0 % self.depth())

@@ -15,6 +15,8 @@ pub(crate) type Cell = (char, usize, usize);
 pub(crate) struct Orders {
     pub(crate) stages: usize,
     pub(crate) ranks: Vec<Vec<Cell>>,
+    /// The passes that run overlapped.
+    pub(crate) pairs: Vec<Vec<(Cell, Cell)>>,
 }
 
 /// What an order takes. All times are in passes of one chunk; divide by the chunks of a rank for passes of a whole stage.
@@ -42,7 +44,11 @@ impl Orders {
             (letter, stage.index(), placed.pass.microbatch.index())
         };
         let ranks = schedule.orders.iter().map(|order| order.iter().map(cell).collect()).collect();
-        Self { stages: schedule.shape.stages.len(), ranks }
+        let pairs = schedule.orders.iter().map(|order| {
+            let pairs = order.windows(2).filter(|pair| pair[0].overlaps);
+            pairs.map(|pair| (cell(&pair[0]), cell(&pair[1]))).collect()
+        });
+        Self { stages: schedule.shape.stages.len(), ranks, pairs: pairs.collect() }
     }
 
     fn splits(&self) -> bool {

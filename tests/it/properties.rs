@@ -42,6 +42,8 @@ fn program() -> impl Strategy<Value = String> {
             "(F B)^(rank + 1) (B F)^*",
             "(F^2 B)^* (B F)^*",
             "(F B^2)^* (F B)^*",
+            "(F & B)^*",
+            "F^(rank + 1) (F & B B & F)^*",
         ];
         let pattern =
             prop_oneof![1 => pattern(passes), 1 => prop::sample::select(steady).prop_map(str::to_owned)];
@@ -51,7 +53,7 @@ fn program() -> impl Strategy<Value = String> {
             (declared, format!("order {lead}{pattern} {rest}"))
         })
     });
-    let place = prop::sample::select(vec!["loop", "wave"]);
+    let place = prop::sample::select(vec!["loop", "wave", "bidirectional"]);
     let stream = prop::sample::select(vec!["microbatch, -chunk", "-chunk, microbatch", "microbatch"]);
     (1..4_u32, place, stream, order).prop_map(|(chunks, place, stream, (declared, order))| {
         // A wave has an end at every rank, so each rank has an even number of its stages.

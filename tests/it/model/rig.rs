@@ -172,6 +172,7 @@ pub(super) fn header(
         transforms: vec![],
         microbatches: m,
         stages: places.iter().copied().map(Rank).collect(),
+        flows: 1,
         model: *dims,
         catalog: Catalog {
             classes: classes(dims, places.len() as u32, ranks, sharded),
