@@ -87,7 +87,8 @@ pub fn schedule(job: &Job<'_>, sources: &mut Sources) -> Result<Schedule, Vec<Er
         model: job.model,
     };
     let program = resolve::resolve(&request).map_err(|errors| all(errors, sources))?;
-    let mut schedule = order::order(&program).map_err(|errors| all(errors, sources))?;
+    let costs = Costs::unit(&program.catalog, program.shape.chunks);
+    let mut schedule = order::order(&program, &costs).map_err(|errors| all(errors, sources))?;
     for transform in &program.transforms {
         let mut catalog = schedule.catalog.clone();
         transform::extend(&mut catalog, transform);

@@ -14,5 +14,6 @@ pub mod order;
 pub mod resolve;
 pub mod source;
 pub mod syntax;
+pub mod timing;
 pub mod transform;
 pub mod verify;
