@@ -8,13 +8,14 @@ mod pattern;
 
 pub use error::OrderError;
 
+use crate::cost::Costs;
 use crate::ir::{Program, Schedule};
 
 /// Takes every rank's passes from its streams as its pattern says.
 ///
 /// # Errors
 /// A pattern that takes passes that are not there, or leaves some over: the first of each rank.
-pub fn order(program: &Program) -> Result<Schedule, Vec<OrderError>> {
+pub fn order(program: &Program, _costs: &Costs) -> Result<Schedule, Vec<OrderError>> {
     let held = program.shape.chunks_by_rank();
     let mut origins = Vec::new();
     let mut orders = Vec::with_capacity(program.ranks.len());
