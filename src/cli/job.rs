@@ -125,7 +125,7 @@ pub(crate) enum JobError {
 impl JobArgs {
     /// Compiles the schedule, or reads and verifies the plan.
     pub(crate) fn plan(&self, model: &ModelArgs) -> Result<Verified, Failure> {
-        self.refuse_twice()?;
+        refuse_twice(&self.set)?;
         match self.read()? {
             Some(Contents::Plan(bytes)) => {
                 self.refuse_choice("a plan")?;
@@ -141,7 +141,7 @@ impl JobArgs {
 
     /// Compiles the schedule.
     pub(crate) fn compile(&self, model: &ModelArgs) -> Result<Verified, Failure> {
-        self.refuse_twice()?;
+        refuse_twice(&self.set)?;
         match self.read()? {
             Some(Contents::Plan(_)) => {
                 Err(Failure::usage(JobError::AlreadyAPlan { path: self.schedule.clone() }))
@@ -187,15 +187,6 @@ impl JobArgs {
         driver::compile(&job, &mut sources).map_err(Failure::all)
     }
 
-    /// Refuses two values for one parameter.
-    fn refuse_twice(&self) -> Result<(), Failure> {
-        let known = |at: usize, name: &str| self.set[..at].iter().any(|(other, _)| other == name);
-        match self.set.iter().enumerate().find(|(at, (name, _))| known(*at, name)) {
-            Some((_, (name, _))) => Err(Failure::usage(JobError::SetTwice { name: name.clone() })),
-            None => Ok(()),
-        }
-    }
-
     /// Refuses `--schedule-name` for what is no file of schedules.
     fn refuse_choice(&self, what: &'static str) -> Result<(), Failure> {
         let Some(name) = self.schedule_name.clone() else { return Ok(()) };
@@ -233,6 +224,15 @@ impl JobArgs {
             Some((asked, has)) => Err(Failure::usage(JobError::Contradiction { asked, has })),
             None => Ok(()),
         }
+    }
+}
+
+/// Refuses two values for one parameter.
+pub(crate) fn refuse_twice(set: &[(String, i64)]) -> Result<(), Failure> {
+    let known = |at: usize, name: &str| set[..at].iter().any(|(other, _)| other == name);
+    match set.iter().enumerate().find(|(at, (name, _))| known(*at, name)) {
+        Some((_, (name, _))) => Err(Failure::usage(JobError::SetTwice { name: name.clone() })),
+        None => Ok(()),
     }
 }
 
