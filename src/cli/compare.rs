@@ -213,15 +213,12 @@ fn table(rows: &[Row]) -> String {
     let lines: Vec<_> = std::iter::once(head.map(str::to_owned)).chain(rows.iter().map(cells)).collect();
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..head.len()).map(width).collect();
-    let mut text = String::new();
-    for line in &lines {
-        text.push_str(&format!("{:<1$}", line[0], widths[0]));
-        for (cell, width) in line.iter().zip(&widths).skip(1) {
-            text.push_str(&format!("  {cell:>width$}"));
-        }
-        text.push('\n');
-    }
-    text
+    let line = |cells: &[String; 11]| {
+        let numbers = cells.iter().zip(&widths).skip(1).map(|(cell, width)| format!("  {cell:>width$}"));
+        let numbers: String = numbers.collect();
+        format!("{:<width$}{numbers}\n", cells[0], width = widths[0])
+    };
+    lines.iter().map(line).collect()
 }
 
 /// With at most three decimals, and no more than it needs.

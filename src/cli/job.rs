@@ -40,7 +40,7 @@ pub(crate) struct JobArgs {
 /// How long things take.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct CostArg {
-    /// How long passes, messages (`p2p`) and collectives take, such as F=10,B=12,W=8,p2p=1,all_reduce=2
+    /// How long passes, messages (`p2p`) and collectives take, such as `F=10,B=12,p2p=1,all_reduce=2`
     #[arg(long, value_name = "NAME=COST,…")]
     cost: Option<String>,
 }

@@ -97,9 +97,9 @@ impl CostSpec {
         let all = passes.iter().chain(&collectives).chain([&message]);
         let grain = all.fold(0, |divisor, &cost| common_divisor(divisor, cost)).max(1);
         let ticks = |cost: u128| cost / grain;
-        let sites = |kind: &Kind| if kind.at == At::Stage { sizes.stages } else { sizes.ranks };
+        let places = |kind: &Kind| if kind.at == At::Stage { sizes.stages } else { sizes.ranks };
         let of_kinds = catalog.kinds.iter().zip(&passes).map(|(kind, &cost)| {
-            let instances = u128::from(sites(kind)) * u128::from(sizes.microbatches);
+            let instances = u128::from(places(kind)) * u128::from(sizes.microbatches);
             (ticks(cost) + ticks(message)).saturating_mul(instances)
         });
         let of_collectives =
