@@ -254,11 +254,11 @@ proptest! {
         passes in prop::collection::vec(0..40_u32, 3),
         rest in prop::collection::vec(prop_oneof![Just(0), 0..60_u32], 6),
     ) {
-        let mut costs = format!("F={},B={},W={},p2p={}", passes[0], passes[1], passes[2], rest[0]);
-        costs += &format!(",all_reduce={},all_gather={},broadcast={},reduce={}", rest[1], rest[2], rest[3], rest[4]);
-        if with.is_some() {
-            costs += &format!(",S={},IB={},T=.{}", rest[5], rest[1], passes[0]);
-        }
+        let passes_cost = format!("F={},B={},W={}", passes[0], passes[1], passes[2]);
+        let [message, reduce, gather, broadcast, output, input] = rest[..] else { unreachable!() };
+        let far = format!("p2p={message},all_reduce={reduce},all_gather={gather},broadcast={broadcast},reduce={input}");
+        let vocab = with.map_or(String::new(), |_| format!(",S={output},IB={reduce},T=.{gather}"));
+        let costs = format!("{passes_cost},{far}{vocab}");
         let (plan, timeline, _) = timed(schedule, with, &[], (p, m), &costs);
         let costs = CostSpec::parse(&costs).unwrap().bind_plan(&plan.header).unwrap();
         follows_the_plan(&plan, &timeline, &costs);
