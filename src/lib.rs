@@ -12,6 +12,7 @@ pub mod ir;
 pub mod lower;
 pub mod order;
 pub mod resolve;
+pub mod simulate;
 pub mod source;
 pub mod syntax;
 pub mod timing;
