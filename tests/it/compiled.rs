@@ -37,6 +37,7 @@ pub(crate) fn library(
         microbatches,
         model,
         costs: &UNIT,
+        retime: None,
     };
     compile(&job, &mut Sources::default()).unwrap_or_else(|errors| {
         panic!(
