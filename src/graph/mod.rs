@@ -105,6 +105,15 @@ impl<'a> Graph<'a> {
         Flow::all(self.shape.flows as usize)
     }
 
+    /// Every pass of a kind, microbatch by microbatch.
+    pub fn passes_of(&self, kind: KindId) -> impl Iterator<Item = Pass> + use<> {
+        let sites: Vec<Vec<Site>> = self.flows().map(|flow| self.sites_of(kind, flow).collect()).collect();
+        Microbatch::all(self.shape.microbatches as usize).flat_map(move |microbatch| {
+            let flow = microbatch.index() % sites.len();
+            sites[flow].clone().into_iter().map(move |site| Pass { kind, site, microbatch })
+        })
+    }
+
     /// The dense position of a pass, `0..len()`.
     #[must_use]
     pub fn index(&self, pass: Pass) -> usize {

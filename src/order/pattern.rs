@@ -14,6 +14,7 @@ pub(super) fn expand(
     program: &Program,
     graph: &Graph<'_>,
     rank: &RankProgram,
+    pattern: &Pattern,
     id: Rank,
     held: &[Stage],
     origins: &mut Vec<Span>,
@@ -30,7 +31,7 @@ pub(super) fn expand(
         .collect();
     let all = streams.iter().map(|stream| stream.passes.len()).sum();
     let mut walk = Walk { program, graph, rank: id, held, streams, order: Vec::with_capacity(all), origins };
-    walk.take(&rank.order)?;
+    walk.take(pattern)?;
     walk.refuse_rest()?;
     Ok(walk.order)
 }
@@ -118,7 +119,7 @@ impl Walk<'_> {
             At::Stage => Site::Stage(self.held[chunk.index()]),
             At::EveryRank => Site::Rank(self.rank),
         };
-        let origin = self.origin(at);
+        let origin = super::origin(self.origins, at);
         self.order.push(Placed { pass: Pass { kind, site, microbatch }, origin, overlaps: false });
         Ok(())
     }
@@ -140,18 +141,6 @@ impl Walk<'_> {
         }
         self.order[first].overlaps = true;
         Ok(())
-    }
-
-    /// The position of a span among the origins. A pattern has few leaves, so the last ones suffice to find it again.
-    fn origin(&mut self, at: Span) -> u32 {
-        let recent = self.origins.len().saturating_sub(16);
-        let found =
-            self.origins[recent..].iter().position(|&origin| origin == at).map(|found| recent + found);
-        let index = found.unwrap_or_else(|| {
-            self.origins.push(at);
-            self.origins.len() - 1
-        });
-        index as u32
     }
 
     fn repeat(&mut self, body: &Pattern, times: u64) -> Result<(), OrderError> {

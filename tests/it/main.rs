@@ -18,6 +18,7 @@ mod printer;
 mod properties;
 mod readme;
 mod refused;
+mod simulated;
 mod support;
 mod train;
 mod ui;
