@@ -19,7 +19,8 @@ use crate::ir::{Catalog, KindId, Schedule, Transform};
 /// Adds a transform's passes and edges to every rank's order.
 ///
 /// Requires: every pass that the transform's edges name is placed; `costs` knows the kinds of `transform`.
-/// Ensures: passes already placed keep their order, but for the backward side moved back by `deepen` microbatches.
+/// Ensures: passes already placed keep their order, but for the backward side moved back by `deepen` microbatches; in two flows by
+/// more, where the ranks would wait for each other.
 ///
 /// # Errors
 /// The order and the edges together deadlock, or a limit keeps a pass out for ever.
@@ -39,14 +40,19 @@ pub fn apply(
         });
     }
     let per_microbatch = schedule.shape.visits() as usize;
-    for order in &mut schedule.orders {
-        *order = deepen::deepen(order, &sides, transform.deepen as usize * per_microbatch);
-    }
-    schedule.orders = match insert::insert(&mut schedule, transform, base, &sides, costs) {
-        Ok(orders) => orders,
-        // An order that deadlocks by itself also fills up every limit; the limit is not to blame then.
-        Err(error) => {
-            return Err(stuck::without_transform(&schedule, &before, costs).map_or(error, Into::into));
+    let given = std::mem::take(&mut schedule.orders);
+    let longest = given.iter().map(Vec::len).max().unwrap_or(0);
+    let mut by = transform.deepen as usize * per_microbatch;
+    schedule.orders = loop {
+        schedule.orders = given.iter().map(|order| deepen::deepen(order, &sides, by)).collect();
+        match insert::insert(&mut schedule, transform, base, &sides, costs) {
+            Ok(orders) => break orders,
+            // Two flows may come to the same pass at different depths; behind all forwards every backward side fits.
+            Err(_) if schedule.shape.flows > 1 && by > 0 && by < longest => by *= 2,
+            // An order that deadlocks by itself also fills up every limit; the limit is not to blame then.
+            Err(error) => {
+                return Err(stuck::without_transform(&schedule, &before, costs).map_or(error, Into::into));
+            }
         }
     };
     limits::check(&schedule, &transform.limits)?;

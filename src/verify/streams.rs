@@ -229,14 +229,14 @@ fn pair(
     open: &mut Option<InstrId>,
 ) -> Result<(), Rule> {
     let malformed = |problem: &str| Err(Rule::MalformedPair { problem: problem.to_owned() });
-    let plain = match instr.op {
+    let ordinary = match instr.op {
         Op::Pass(pass) => plan.header.catalog.kind(pass.kind).queue == Queue::Compute,
         _ => false,
     };
     if part.lanes.get(instr.lane.index()) == Some(&Lane::Compute)
         && let Some(first) = open.take()
     {
-        if !plain || instr.overlaps {
+        if !ordinary || instr.overlaps {
             return malformed(
                 "what follows the first of a pair on its lane is no pass, in lock step, or of another pair",
             );
@@ -247,7 +247,7 @@ fn pair(
         };
     }
     if instr.overlaps {
-        if !plain {
+        if !ordinary {
             return malformed("it is no pass of the compute lane, or one in lock step");
         }
         *open = Some(id);

@@ -310,10 +310,12 @@ fn retarget_send(draft: &mut Draft, rng: &mut ChaCha8Rng) -> Option<()> {
 }
 
 fn expect_another(draft: &mut Draft, rng: &mut ChaCha8Rng) -> Option<()> {
-    let microbatches = draft.plan.header.microbatches;
+    let (microbatches, flows) = (draft.plan.header.microbatches, draft.plan.header.flows);
     let (rank, at) = draft.pick_op(rng, |op| matches!(op, Op::Recv { .. }))?;
     let Op::Recv { value, .. } = &mut draft.nodes[rank][at].op else { return None };
-    let other = Microbatch((value.pass.microbatch.0 + 1) % microbatches);
+    let next = value.pass.microbatch.0 + flows;
+    // The next one of the same flow.
+    let other = Microbatch(if next < microbatches { next } else { next % flows });
     (other != value.pass.microbatch).then(|| value.pass.microbatch = other)
 }
 
