@@ -447,6 +447,12 @@ fn reorder_collectives(draft: &mut Draft, rng: &mut ChaCha8Rng) -> Option<()> {
     let (one, other) = (draft.nodes[rank][at].op, draft.nodes[rank][next].op);
     draft.nodes[rank][at].op = other;
     draft.nodes[rank][next].op = one;
+    // A sum of gradients touches their buffer only.
+    if !matches!(one, Op::Collective { payload: Payload::Value { .. }, .. }) {
+        let (before, after) = draft.nodes[rank].split_at_mut(next);
+        std::mem::swap(&mut before[at].reads, &mut after[0].reads);
+        std::mem::swap(&mut before[at].writes, &mut after[0].writes);
+    }
     Some(())
 }
 
