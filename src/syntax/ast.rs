@@ -1,8 +1,10 @@
 //! The tree of a `.sched` file, as it was written. Nothing is looked up and nothing is computed here.
 
 mod expr;
+mod order;
 
 pub use self::expr::{Expr, ExprForm, Function, Operator};
+pub use self::order::{Block, BlockEntry, Greedy, GreedyForm, GreedyItem, Member};
 use crate::ir::{FileId, Span};
 
 /// A file: its items, and the comments and blank lines between them.
@@ -352,15 +354,19 @@ pub enum ScheduleForm {
         /// Sort keys, the first one first.
         keys: Vec<Expr>,
     },
-    /// `order F^* B^*`.
+    /// `order F^* B^*`, `block every 6 { … }` or `greedy { … }`.
     Order(OrderForm),
 }
 
 /// The ways to say an order.
 #[derive(Clone, Debug)]
 pub enum OrderForm {
-    /// A pattern of passes.
+    /// `order F^* B^*`: a pattern of passes.
     Pattern(Pattern),
+    /// `block every 6 { … }`: one microbatch's passes with their slots.
+    Block(Block),
+    /// `greedy { … }`: a priority list and what bounds it.
+    Greedy(Greedy),
 }
 
 /// Which rank holds which stage.

@@ -3,12 +3,13 @@
 //! A comment that stood inside an item moves to the end of the item's line, or below it.
 
 mod expr;
+mod order;
 
 use self::expr::{count, expr, exprs};
 use super::ast::{
-    At, Barrier, Clause, ClauseForm, DeclaredSite, File, Item, Limit, Need, NeedForm, OrderForm, PassDecl,
-    Pattern, PatternForm, Placement, Schedule, ScheduleForm, Site, Times, Transform, TransformForm, Trivia,
-    Word,
+    At, Barrier, Clause, ClauseForm, DeclaredSite, File, Item, Limit, Need, NeedForm, PassDecl, Pattern,
+    PatternForm, Placement, Schedule, ScheduleForm, ScheduleItem, Site, Times, Transform, TransformForm,
+    Trivia, Word,
 };
 use crate::ir::Span;
 
@@ -199,50 +200,26 @@ impl Page<'_> {
         let head = format!("schedule \"{}\" {params}{{", schedule.name.text);
         self.block(schedule.span, head, |page| {
             for item in &schedule.items {
-                match &item.form {
-                    ScheduleForm::Order(OrderForm::Pattern(pattern)) => page.order(item.span, pattern),
-                    form => page.entry(item.span, schedule_item(form)),
-                }
+                page.schedule_item(item);
             }
         });
     }
 
-    /// An order; the parts of a long one go on below the first.
-    fn order(&mut self, span: Span, pattern: &Pattern) {
-        self.before(span.start);
-        let parts = match &pattern.form {
-            PatternForm::Sequence(parts) => parts.iter().map(self::pattern).collect(),
-            _ => vec![self::pattern(pattern)],
-        };
-        let mut code = "order".to_owned();
-        let mut used = 0;
-        for part in parts {
-            if used > 0 && 4 * self.level + code.len() + 1 + part.len() > WIDTH {
-                self.line(std::mem::replace(&mut code, " ".repeat("order".len())));
-                used = 0;
+    fn schedule_item(&mut self, item: &ScheduleItem) {
+        let code = match &item.form {
+            ScheduleForm::Passes(passes) => format!("passes {}", names(passes)),
+            ScheduleForm::Chunks(chunks) => format!("chunks {}", expr(chunks)),
+            ScheduleForm::Place(Placement::Loop) => "place loop".to_owned(),
+            ScheduleForm::Place(Placement::Wave) => "place wave".to_owned(),
+            ScheduleForm::Place(Placement::Of { stage, rank }) => {
+                format!("place {} -> {}", stage.text, expr(rank))
             }
-            code.push(' ');
-            code.push_str(&part);
-            used += 1;
-        }
-        self.line(code);
-        self.end = self.end.max(span.end);
-    }
-}
-
-fn schedule_item(form: &ScheduleForm) -> String {
-    match form {
-        ScheduleForm::Passes(passes) => format!("passes {}", names(passes)),
-        ScheduleForm::Chunks(chunks) => format!("chunks {}", expr(chunks)),
-        ScheduleForm::Place(Placement::Loop) => "place loop".to_owned(),
-        ScheduleForm::Place(Placement::Wave) => "place wave".to_owned(),
-        ScheduleForm::Place(Placement::Of { stage, rank }) => {
-            format!("place {} -> {}", stage.text, expr(rank))
-        }
-        ScheduleForm::Apply(transform) => format!("apply \"{}\"", transform.text),
-        ScheduleForm::Let { name, value } => format!("let {} = {}", name.text, expr(value)),
-        ScheduleForm::Stream { pass, keys } => format!("stream {} by {}", pass.text, exprs(keys)),
-        ScheduleForm::Order(OrderForm::Pattern(order)) => format!("order {}", pattern(order)),
+            ScheduleForm::Apply(transform) => format!("apply \"{}\"", transform.text),
+            ScheduleForm::Let { name, value } => format!("let {} = {}", name.text, expr(value)),
+            ScheduleForm::Stream { pass, keys } => format!("stream {} by {}", pass.text, exprs(keys)),
+            ScheduleForm::Order(order) => return self.order(item.span, order),
+        };
+        self.entry(item.span, code);
     }
 }
 
