@@ -39,7 +39,13 @@ pub(super) fn bind(
             GreedyForm::Limit { class, most } => {
                 let Some(limit) = limit(class, most, item.span, scope, drafts, errors) else { continue };
                 if let Some(first) = bound.limits.iter().find(|other| other.class == limit.class) {
-                    errors.push(twice("limit", class, Some(first.span)));
+                    errors.push(ResolveError::Duplicate {
+                        what: "limit",
+                        name: class.text.clone(),
+                        help: "keep the tighter of the two".to_owned(),
+                        first: Some(first.span),
+                        at: Some(limit.span),
+                    });
                 }
                 bound.limits.push(limit);
             }
