@@ -138,7 +138,7 @@ impl Row<'_> {
             first: format!("`{}`{behind}", self.name(first)),
             second: self.name(second),
             rank: self.rank,
-            slot: slot as u32, // less than `every`
+            slot,
             every: self.block.every,
             help,
             first_at: (!itself).then_some(first.span),

@@ -73,7 +73,7 @@ pub enum OrderError {
         /// On which rank.
         rank: Rank,
         /// The slot, modulo the interval.
-        slot: u32,
+        slot: i64,
         /// The interval.
         every: u32,
         /// The slots that are idle, or how many it would take.
