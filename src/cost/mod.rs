@@ -14,7 +14,7 @@ mod spec;
 pub use error::CostError;
 pub use spec::{CostSpec, UNIT};
 
-use crate::ir::{CollectiveId, KindId, Ticks};
+use crate::ir::{Catalog, CollectiveId, KindId, Ticks};
 
 /// Durations that steps place passes by and that the simulator runs a plan with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +36,17 @@ struct Scale {
 }
 
 impl Costs {
+    /// Nothing takes any time.
+    #[must_use]
+    pub fn free(catalog: &Catalog) -> Self {
+        Self {
+            passes: vec![Ticks(0); catalog.kinds.len()],
+            collectives: vec![Ticks(0); catalog.collectives.len()],
+            message: Ticks(0),
+            scale: Scale { grain: 1, parts: 1 },
+        }
+    }
+
     /// The duration of a kind of pass.
     #[must_use]
     pub fn pass(&self, kind: KindId) -> Ticks {

@@ -200,6 +200,11 @@ impl<'tree> Parts<'tree> {
             if let Some(&(_, first)) = once.iter().find(|(other, _)| *other == word) {
                 let name = Word { text: word.to_owned(), span: item.span };
                 errors.push(twice("item", &name, Some(first)));
+                if let (ScheduleForm::Order(_), Some(ResolveError::Duplicate { help, .. })) =
+                    (&item.form, errors.last_mut())
+                {
+                    "keep one of the two; an order is an `order`, a `block` or a `greedy`".clone_into(help);
+                }
             }
             once.push((word, item.span));
         }

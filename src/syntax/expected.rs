@@ -7,8 +7,8 @@ const IDEAS: &[(&[&str], &str)] = &[
         "a declaration (`schedule`, `transform`, `pass` or `class`)",
     ),
     (
-        &["passes", "chunks", "place", "apply", "let", "stream", "order"],
-        "an item of a schedule (`passes`, `chunks`, `place`, `apply`, `let`, `stream` or `order`)",
+        &["passes", "chunks", "place", "apply", "let", "stream", "order", "block", "greedy"],
+        "an item of a schedule (`passes`, `chunks`, `place`, `apply`, `let`, `stream`, `order`, `block` or `greedy`)",
     ),
     (
         &["barrier", "limit", "deepen", "pass", "name"],
@@ -18,6 +18,7 @@ const IDEAS: &[(&[&str], &str)] = &[
         &["computes", "needs", "gives", "makes", "frees", "or"],
         "a clause of the pass (`computes`, `needs`, `gives`, `makes`, `frees` or `or fused into`)",
     ),
+    (&["limit", "prefer"], "an item of a `greedy` (`limit` or `prefer`)"),
     (&["==", "!=", "<", "<=", ">", ">="], "a comparison"),
     (&["+", "-", "*", "/", "%"], "an operator"),
     (&["+", "-"], "`+` or `-`"),

@@ -53,6 +53,14 @@ pub(crate) enum Token<'input> {
     Stream,
     #[token("order")]
     Order,
+    #[token("block")]
+    Block,
+    #[token("fill")]
+    Fill,
+    #[token("greedy")]
+    Greedy,
+    #[token("prefer")]
+    Prefer,
     #[token("by")]
     By,
     #[token("if")]
@@ -92,8 +100,6 @@ pub(crate) enum Token<'input> {
     #[token("reduce")]
     Reduce,
     /// A word of a later version; no rule of the grammar takes it.
-    #[token("block")]
-    #[token("greedy")]
     #[token("bidirectional")]
     #[token("&")]
     Later,

@@ -8,8 +8,18 @@ use schedc::source::Sources;
 use schedc::verify::Verified;
 
 /// Every schedule of the library.
-pub(crate) const SCHEDULES: [&str; 7] =
-    ["gpipe", "1f1b", "eager-1f1b", "interleaved", "looped-bfs", "zb-h1", "zb-h2"];
+pub(crate) const SCHEDULES: [&str; 10] = [
+    "gpipe",
+    "1f1b",
+    "eager-1f1b",
+    "interleaved",
+    "looped-bfs",
+    "zb-h1",
+    "zb-h2",
+    "v-half",
+    "v-min",
+    "1f1b-v",
+];
 
 /// No transform, and every transform of the library.
 pub(crate) const TRANSFORMS: [Option<&str>; 4] = [None, Some("vocab-1"), Some("vocab-2"), Some("interlaced")];

@@ -153,6 +153,9 @@ sweeps! {
     looped_bfs_repeats_the_model_without_a_schedule: 4,
     zb_h1_repeats_the_model_without_a_schedule: 5,
     zb_h2_repeats_the_model_without_a_schedule: 6,
+    v_half_repeats_the_model_without_a_schedule: 7,
+    v_min_repeats_the_model_without_a_schedule: 8,
+    one_f_one_b_v_repeats_the_model_without_a_schedule: 9,
 }
 
 #[test]
