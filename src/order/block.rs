@@ -9,13 +9,14 @@ use std::collections::{BTreeMap, BinaryHeap};
 
 use super::OrderError;
 use super::idle::Idle;
+use super::squeeze::Slotted;
 use super::timetable;
 use crate::ir::{
     At, Block, Catalog, Compute, KindId, Member, Microbatch, Pass, Placed, Program, Rank, RankOrder, Site,
     Span, Stage,
 };
 
-/// Every rank's passes in the order of their slots.
+/// Every rank's passes with their slots, in the order of their slots.
 ///
 /// Requires: numbers as `resolve` bounds them, so that no slot of any microbatch leaves 64 bits.
 ///
@@ -25,7 +26,7 @@ use crate::ir::{
 pub(super) fn orders(
     program: &Program,
     origins: &mut Vec<Span>,
-) -> Result<Vec<Vec<Placed>>, Vec<OrderError>> {
+) -> Result<Vec<Vec<Slotted>>, Vec<OrderError>> {
     let rows: Vec<Row<'_>> = rows(program);
     let mut idle = Vec::with_capacity(rows.len());
     let mut errors = Vec::new();
@@ -147,7 +148,7 @@ impl Row<'_> {
     }
 
     /// The rank's order: its passes of all microbatches by slot. Every pass comes back each `every` slots, so they are merged.
-    fn merged(&self, starts: &[i64], microbatches: u32, origins: &mut Origins<'_>) -> Vec<Placed> {
+    fn merged(&self, starts: &[i64], microbatches: u32, origins: &mut Origins<'_>) -> Vec<Slotted> {
         let place = |member: Member| Placed { pass: self.pass(member), origin: origins.of(member.span) };
         let placed: Vec<Placed> = (0..self.len()).map(|position| self.member(position)).map(place).collect();
         let every = i64::from(self.block.every);
@@ -156,7 +157,8 @@ impl Row<'_> {
         let mut order = Vec::with_capacity(placed.len() * microbatches as usize);
         while let Some(Reverse((slot, index, microbatch))) = next.pop() {
             let Placed { pass, origin } = placed[index];
-            order.push(Placed { pass: Pass { microbatch: Microbatch(microbatch), ..pass }, origin });
+            let pass = Pass { microbatch: Microbatch(microbatch), ..pass };
+            order.push((slot, Placed { pass, origin }));
             if microbatch + 1 < microbatches {
                 next.push(Reverse((slot + every, index, microbatch + 1)));
             }

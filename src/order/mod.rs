@@ -11,6 +11,7 @@ mod idle;
 mod modulo;
 mod pattern;
 mod settle;
+mod squeeze;
 mod timetable;
 
 pub use error::OrderError;
@@ -68,7 +69,7 @@ fn greedy(
     let timing = Timing::new(&graph, costs);
     let listed = greedy::orders(program, &graph, &timing, origins).map_err(|error| vec![error])?;
     let room = greedy::room(program);
-    Ok(settled(&graph, &timing, costs, listed, &room))
+    Ok(settled(&graph, &timing, costs, listed, None, &room))
 }
 
 /// A block's order by its slots, or a shorter one in which no rank holds more than the fullest one does by the slots.
@@ -80,8 +81,11 @@ fn block(
     let graph = Graph::new(&program.shape, &program.catalog);
     let timing = Timing::new(&graph, costs);
     let slotted = block::orders(program, origins)?;
-    let room = settle::as_held(&graph, &slotted);
-    Ok(settled(&graph, &timing, costs, slotted, &room))
+    let plain: Vec<Vec<Placed>> =
+        slotted.iter().map(|passes| passes.iter().map(|&(_, placed)| placed).collect()).collect();
+    let room = settle::as_held(&graph, &plain);
+    let squeezed = squeeze::squeeze(&graph, &slotted, &room);
+    Ok(settled(&graph, &timing, costs, plain, squeezed, &room))
 }
 
 /// An order with its idle time filled, or a shorter one in as much memory.
@@ -90,18 +94,15 @@ fn settled(
     timing: &Timing<'_>,
     costs: &Costs,
     given: Vec<Vec<Placed>>,
+    other: Option<Vec<Vec<Placed>>>,
     room: &[Room],
 ) -> Vec<Vec<Placed>> {
     let placed = settle::by_pass(graph, &given);
-    let mut seeds = vec![given.clone()];
+    let mut seeds: Vec<Vec<Vec<Placed>>> = std::iter::once(given.clone()).chain(other).collect();
     for block in modulo::blocks(graph, costs, room) {
         let row =
             |passes: Vec<Pass>| passes.into_iter().filter_map(|pass| placed[graph.index(pass)]).collect();
         seeds.push(block.orders(graph).into_iter().map(row).collect());
-    }
-    let mut loose = given.clone();
-    if timing.loosen(&mut loose, room) {
-        seeds.push(loose);
     }
     settle::shortest(timing, seeds, room).unwrap_or(given)
 }

@@ -68,15 +68,6 @@ pub(super) fn improve(
     Some((orders, makespan))
 }
 
-/// Runs the first ready pass of each order, whatever waits for the passes before it. `None` where not everything comes to run.
-pub(super) fn loosen(dag: &Dag, limits: &Limits, orders: &[Vec<u32>]) -> Option<Vec<Vec<u32>>> {
-    let never = Paced { start: vec![u64::MAX; dag.len()], makespan: u64::MAX };
-    let mut filler = Filler { dag, side: Side::Forward, limits, paced: &never, ranks: Vec::new() };
-    filler.ranks = orders.iter().enumerate().map(|(rank, order)| Lane::new(&filler, rank, order)).collect();
-    let played = play(dag, Side::Forward, orders.len(), &mut filler);
-    played.complete.then_some(played.orders)
-}
-
 fn fill(dag: &Dag, side: Side, limits: &Limits, orders: &[Vec<u32>], paced: &Paced) -> Vec<Vec<u32>> {
     let mut filler = Filler { dag, side, limits, paced, ranks: Vec::new() };
     filler.ranks = orders.iter().enumerate().map(|(rank, order)| Lane::new(&filler, rank, order)).collect();

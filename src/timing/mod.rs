@@ -71,16 +71,6 @@ impl<'a> Timing<'a> {
         Some(Ticks(makespan))
     }
 
-    /// Lets every rank run the first pass of its order that is ready: earlier than in the order, but what comes later may be delayed.
-    /// The room is that of [`Timing::improve`]. Returns whether it came to its end; if not, nothing has moved.
-    pub fn loosen(&self, orders: &mut [Vec<Placed>], room: &[Room]) -> bool {
-        let limits = fill::Limits::new(self.graph, room);
-        let loosened = fill::loosen(&self.dag, &limits, &self.nodes(orders));
-        let Some(nodes) = loosened else { return false };
-        self.rearrange(orders, nodes);
-        true
-    }
-
     /// Puts the passes of some orders into the order of nodes.
     fn rearrange(&self, orders: &mut [Vec<Placed>], nodes: Vec<Vec<u32>>) {
         let mut placed = vec![None; self.dag.len()];
