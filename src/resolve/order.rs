@@ -36,6 +36,7 @@ pub(super) fn ranks(
     let before = errors.len();
     head.push("chunks", i64::from(shape.chunks));
     head.push("stages", i64::from(shape.last().0) + 1);
+    head.push("slices", i64::from(shape.slices));
     let rank_slot = head.values.len();
     head.push("rank", 0);
     let mut scope = head.scope.at("on a rank");
@@ -95,14 +96,14 @@ impl Body<'_> {
         }
         debug_assert_eq!(values.len(), self.names, "every name of a rank has a value");
         let kinds = self.drafts.base_kinds();
-        let (chunks, microbatches) = (self.shape.chunks, self.shape.microbatches);
+        let (chunks, cut) = (self.shape.chunks, self.shape.cut());
         let mut sorted = vec![None; kinds.len()];
         for keys in streams {
-            let stream = keys.sorted(&values, held, microbatches, &place)?;
+            let stream = keys.sorted(&values, held, cut, &place)?;
             sorted[keys.kind.index()] = Some(stream);
         }
         let sites = |at: At| if at == At::Stage { u64::from(chunks) } else { 1 };
-        let passes = kinds.iter().map(|kind| sites(kind.at)).sum::<u64>() * u64::from(microbatches);
+        let passes = kinds.iter().map(|kind| sites(kind.at)).sum::<u64>() * u64::from(cut.units());
         let limit = 4 * passes + 4096;
         let mut unfolding = Unfolding { values, place, rank: rank.0, chunks, passes, limit, left: limit };
         Ok(RankProgram { streams: sorted, order: unfolding.unfold(&self.pattern)? })

@@ -3,7 +3,7 @@
 use super::error::ResolveError;
 use super::expr::{self, Code, Scope, Type};
 use super::names::Parts;
-use crate::ir::{Chunk, KindId, Microbatch, Stage};
+use crate::ir::{Chunk, Cut, KindId, Microbatch, Stage};
 
 use super::catalog::Drafts;
 
@@ -12,7 +12,7 @@ use super::catalog::Drafts;
 pub(super) struct Keys {
     pub(super) kind: KindId,
     codes: Vec<Code>,
-    /// The slot of `microbatch`; `chunk` and `stage` follow.
+    /// The slot of `microbatch`; `chunk`, `stage` and `slice` follow.
     first: usize,
     last: Option<Sorted>,
 }
@@ -31,6 +31,7 @@ pub(super) fn bind(
     let first = scope.push("microbatch", Type::Number);
     scope.push("chunk", Type::Number);
     scope.push("stage", Type::Number);
+    scope.push("slice", Type::Number);
     let mut streams = Vec::new();
     for (pass, keys) in &parts.streams {
         let codes: Vec<Code> = keys.iter().filter_map(|key| expr::number(key, &scope, errors)).collect();
@@ -53,7 +54,7 @@ impl Keys {
         &mut self,
         values: &[i64],
         held: &[Stage],
-        microbatches: u32,
+        cut: Cut,
         place: &str,
     ) -> Result<Vec<(Chunk, Microbatch)>, ResolveError> {
         let codes: Vec<Code> = self.codes.iter().map(|code| code.fold(values)).collect();
@@ -65,13 +66,14 @@ impl Keys {
             return Ok(stream.clone());
         }
         let mut slots = values.to_vec();
-        slots.resize(self.first + 3, 0);
-        let mut passes = Vec::with_capacity(held.len() * microbatches as usize);
+        slots.resize(self.first + 4, 0);
+        let mut passes = Vec::with_capacity(held.len() * cut.units() as usize);
         let mut keys = Vec::with_capacity(passes.capacity() * codes.len());
-        for microbatch in 0..microbatches {
+        for unit in (0..cut.units()).map(Microbatch) {
+            slots[self.first] = i64::from(cut.microbatch(unit).0);
+            slots[self.first + 3] = i64::from(cut.slice(unit));
             for (chunk, stage) in Chunk::all(held.len()).zip(held) {
-                passes.push((chunk, Microbatch(microbatch)));
-                slots[self.first] = i64::from(microbatch);
+                passes.push((chunk, unit));
                 slots[self.first + 1] = i64::from(chunk.0);
                 slots[self.first + 2] = i64::from(stage.0);
                 for code in &codes {
