@@ -23,7 +23,18 @@ macro_rules! embed {
     };
 }
 
-embed!["prelude", "vocab", "gpipe", "1f1b", "eager-1f1b", "interleaved", "looped-bfs", "zb-h1", "zb-h2"];
+embed![
+    "prelude",
+    "vocab",
+    "gpipe",
+    "1f1b",
+    "eager-1f1b",
+    "interleaved",
+    "looped-bfs",
+    "seq1f1b",
+    "zb-h1",
+    "zb-h2"
+];
 
 /// Every text that spans of this compilation point into.
 #[derive(Clone, Debug, Default)]

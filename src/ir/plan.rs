@@ -10,8 +10,8 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    BufferId, Bytes, Catalog, ClassId, CollectiveId, CollectiveOp, Cut, Dims, GroupId, InstrId, KindId, LaneId,
-    Microbatch, Port, Rank, Stage,
+    BufferId, Bytes, Catalog, ClassId, CollectiveId, CollectiveOp, Cut, Dims, GroupId, InstrId, KindId,
+    LaneId, Microbatch, Port, Rank, Stage,
 };
 
 /// A compiled schedule: one instruction stream for each rank.

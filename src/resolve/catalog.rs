@@ -80,9 +80,8 @@ impl Drafts {
 
     /// Leaves out the needs that lead to other slices: where sequences are whole they apply nowhere.
     pub(super) fn keep_sequences_whole(&mut self) {
-        let stays = |need: &Need| {
-            !matches!(need.from, Source::Pass { at: Relation::Earlier | Relation::Later, .. })
-        };
+        let stays =
+            |need: &Need| !matches!(need.from, Source::Pass { at: Relation::Earlier | Relation::Later, .. });
         self.kinds.iter_mut().for_each(|kind| kind.needs.retain(stays));
         self.transforms.iter_mut().for_each(|transform| transform.edges.retain(|(_, need)| stays(need)));
     }

@@ -555,6 +555,7 @@ impl Located for ResolveError {
             | Self::Overflow { at, .. }
             | Self::NegativeRepeat { at, .. }
             | Self::OutOfRange { at, .. }
+            | Self::UnevenSlices { at, .. }
             | Self::BadPlacement { at, .. }
             | Self::OrderTooLong { at, .. } => Some(at.file),
             Self::UnknownTransform { at, .. } | Self::Duplicate { at, .. } => at.map(|at| at.file),

@@ -7,8 +7,8 @@ use schedc::source::Sources;
 use schedc::verify::Verified;
 
 /// Every schedule of the library.
-pub(crate) const SCHEDULES: [&str; 7] =
-    ["gpipe", "1f1b", "eager-1f1b", "interleaved", "looped-bfs", "zb-h1", "zb-h2"];
+pub(crate) const SCHEDULES: [&str; 8] =
+    ["gpipe", "1f1b", "eager-1f1b", "interleaved", "looped-bfs", "zb-h1", "zb-h2", "seq1f1b"];
 
 /// No transform, and every transform of the library.
 pub(crate) const TRANSFORMS: [Option<&str>; 4] = [None, Some("vocab-1"), Some("vocab-2"), Some("interlaced")];
@@ -26,9 +26,21 @@ pub(crate) fn library(
     microbatches: u32,
     model: Dims,
 ) -> Verified {
+    library_set(schedule, &[], with, ranks, microbatches, model)
+}
+
+/// The same, with values for its parameters.
+pub(crate) fn library_set(
+    schedule: &str,
+    set: &[(String, i64)],
+    with: Option<&str>,
+    ranks: u32,
+    microbatches: u32,
+    model: Dims,
+) -> Verified {
     let with: Vec<String> = with.iter().map(ToString::to_string).collect();
     let model = Model { layers: Some(model.layers), dims: model };
-    let job = Job { input: Input::Library(schedule), with: &with, set: &[], ranks, microbatches, model };
+    let job = Job { input: Input::Library(schedule), with: &with, set, ranks, microbatches, model };
     compile(&job, &mut Sources::default()).unwrap_or_else(|errors| {
         panic!(
             "{schedule} with {with:?} at p={ranks}, m={microbatches}: {:?}",
