@@ -23,7 +23,10 @@ pub use ids::{
 pub use plan::{
     Buffer, Group, Header, Instr, Lane, Op, Operands, Pass, Payload, Peak, Place, Plan, RankPlan, Site, Value,
 };
-pub use program::{Limit, Pattern, PatternKind, Program, RankProgram, Repeat, Transform};
+pub use program::{
+    Block, Cap, Greedy, Limit, Member, Pattern, PatternKind, Program, RankOrder, RankProgram, Repeat, Slot,
+    Transform,
+};
 pub use schedule::{Placed, Schedule, Shape};
 pub use span::{FileId, Span};
 pub use units::{Bytes, Ticks};

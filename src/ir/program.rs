@@ -29,8 +29,73 @@ pub struct RankProgram {
     /// For each kind at a stage, by [`KindId`]: the order in which its passes come. `None`: by microbatch, slice, then chunk.
     /// Always `None` for kinds at every rank (by microbatch).
     pub streams: Vec<Option<Vec<(Chunk, Microbatch)>>>,
-    /// The pattern that takes from the streams.
-    pub order: Pattern,
+    /// How its order is said; all ranks of a program say it in the same way.
+    pub order: RankOrder,
+}
+
+/// The three ways to say a rank's order.
+#[derive(Clone, Debug)]
+pub enum RankOrder {
+    /// `order`: a pattern that takes from the streams.
+    Pattern(Pattern),
+    /// `block`: one microbatch's passes with their slots, repeated.
+    Block(Block),
+    /// `greedy`: the first ready pass of a list, within limits.
+    Greedy(Greedy),
+}
+
+/// One microbatch's passes on a rank; microbatch i's lie `every * i` slots later. A pass takes one slot, and one more for each pass
+/// whose work it does besides its own.
+#[derive(Clone, Debug)]
+pub struct Block {
+    /// Slots from one microbatch to the next; at least 1.
+    pub every: u32,
+    /// Where that was written.
+    pub every_span: Span,
+    /// The passes with a slot of their own.
+    pub slots: Vec<Slot>,
+    /// The passes that take idle slots, in the order in which they were written.
+    pub fills: Vec<Member>,
+}
+
+/// A pass with a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// Which pass.
+    pub pass: Member,
+    /// The slot in which it starts for microbatch 0; may be negative.
+    pub at: i64,
+}
+
+/// A kind of pass at one chunk of a rank.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// The kind.
+    pub kind: KindId,
+    /// The chunk; 0 for a kind at every rank.
+    pub chunk: Chunk,
+    /// Where it was written.
+    pub span: Span,
+}
+
+/// A priority list and what bounds it.
+#[derive(Clone, Debug)]
+pub struct Greedy {
+    /// The first ready one runs. Every kind of the schedule at every chunk, once.
+    pub prefer: Vec<Member>,
+    /// Caps on the buffers that are live on this rank.
+    pub limits: Vec<Cap>,
+}
+
+/// At most so many buffers of a class live on a rank.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cap {
+    /// The class.
+    pub class: ClassId,
+    /// How many.
+    pub most: u32,
+    /// Where it was written.
+    pub span: Span,
 }
 
 /// A pass pattern with known numbers, and the words that it came from.

@@ -8,7 +8,7 @@ mod pattern;
 
 pub use error::OrderError;
 
-use crate::ir::{Program, Schedule};
+use crate::ir::{Program, Rank, RankOrder, Schedule};
 
 /// Takes every rank's passes from its streams as its pattern says.
 ///
@@ -20,7 +20,8 @@ pub fn order(program: &Program) -> Result<Schedule, Vec<OrderError>> {
     let mut orders = Vec::with_capacity(program.ranks.len());
     let mut errors = Vec::new();
     for (index, rank) in program.ranks.iter().enumerate() {
-        match pattern::expand(program, rank, crate::ir::Rank::new(index), &held[index], &mut origins) {
+        let RankOrder::Pattern(pattern) = &rank.order else { continue };
+        match pattern::expand(program, rank, pattern, Rank::new(index), &held[index], &mut origins) {
             Ok(order) => orders.push(order),
             Err(error) => errors.push(error),
         }

@@ -10,6 +10,7 @@ use crate::ir::{
 pub(super) fn expand(
     program: &Program,
     rank: &RankProgram,
+    pattern: &Pattern,
     id: Rank,
     held: &[Stage],
     origins: &mut Vec<Span>,
@@ -27,7 +28,7 @@ pub(super) fn expand(
         .collect();
     let all = streams.iter().map(|stream| stream.passes.len()).sum();
     let mut walk = Walk { program, rank: id, held, streams, order: Vec::with_capacity(all), origins };
-    walk.take(&rank.order)?;
+    walk.take(pattern)?;
     walk.refuse_rest()?;
     Ok(walk.order)
 }

@@ -6,7 +6,9 @@ use super::error::{ResolveError, suggest};
 use super::expr::{self, Code, Scope, Type};
 use super::names::{self, Parts};
 use super::streams::{self, Keys};
-use crate::ir::{At, Chunk, KindId, Pattern, PatternKind, Rank, RankProgram, Repeat, Shape, Span, Stage};
+use crate::ir::{
+    At, Chunk, KindId, Pattern, PatternKind, Rank, RankOrder, RankProgram, Repeat, Shape, Span, Stage,
+};
 use crate::syntax::ast::{self, OrderForm, PatternForm, Times, Word};
 
 /// A pattern whose names are bound.
@@ -106,7 +108,7 @@ impl Body<'_> {
         let passes = kinds.iter().map(|kind| sites(kind.at)).sum::<u64>() * u64::from(cut.units());
         let limit = 4 * passes + 4096;
         let mut unfolding = Unfolding { values, place, rank: rank.0, chunks, passes, limit, left: limit };
-        Ok(RankProgram { streams: sorted, order: unfolding.unfold(&self.pattern)? })
+        Ok(RankProgram { streams: sorted, order: RankOrder::Pattern(unfolding.unfold(&self.pattern)?) })
     }
 }
 
