@@ -213,7 +213,7 @@ pub struct Pass {
     pub kind: KindId,
     /// The stage or the rank.
     pub site: Site,
-    /// The microbatch, or the slice of one: see [`Cut`].
+    /// The microbatch, or the slice of one.
     pub microbatch: Microbatch,
 }
 

@@ -9,7 +9,7 @@ use crate::orders::{Cell, Orders};
 
 /// A folder or file of reference data, or a printed reason why there is none.
 #[allow(clippy::print_stderr, reason = "a comparison that is skipped says so")]
-fn oracle(name: &str) -> Option<PathBuf> {
+pub(crate) fn oracle(name: &str) -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/oracles").join(name);
     if path.exists() {
         return Some(path);
