@@ -6,6 +6,7 @@ use std::sync::Arc;
 use miette::{Diagnostic, LabeledSpan, NamedSource, Severity, SourceCode};
 use thiserror::Error;
 
+use crate::cost::CostError;
 use crate::driver::Unsound;
 use crate::ir::FileId;
 use crate::lower::LowerError;
@@ -57,6 +58,8 @@ rooms! {
     Syntax(SyntaxError),
     /// Names or numbers are wrong.
     Resolve(ResolveError),
+    /// The costs do not fit the schedule.
+    Cost(CostError),
     /// The pattern does not fit the passes.
     Order(OrderError),
     /// The transform does not fit the schedule.

@@ -3,9 +3,9 @@
 use miette::Diagnostic;
 use thiserror::Error as ThisError;
 
-use crate::cost::Costs;
+use crate::cost::{CostError, CostSpec, Costs};
 use crate::diag::{Error, Located};
-use crate::ir::{FileId, Schedule};
+use crate::ir::{FileId, Program, Schedule};
 use crate::resolve::{Model, Request, ResolveError};
 use crate::source::{Library, Sources};
 use crate::syntax::{self, ast};
@@ -27,6 +27,8 @@ pub struct Job<'a> {
     pub microbatches: u32,
     /// The model that buffers are sized for.
     pub model: Model,
+    /// How long passes, messages and collectives take; [`crate::cost::UNIT`] where nothing is said.
+    pub costs: &'a CostSpec,
 }
 
 /// Where a schedule comes from.
@@ -51,8 +53,7 @@ pub enum Input<'a> {
 /// What the first room that is not content has to say. A plan that lowering made and the verifier refuses is a bug in schedc, and
 /// reported as such.
 pub fn compile(job: &Job<'_>, sources: &mut Sources) -> Result<Verified, Vec<Error>> {
-    let schedule = schedule(job, sources)?;
-    let costs = Costs::unit(&schedule.catalog, schedule.shape.chunks);
+    let (schedule, costs) = timed(job, sources)?;
     let plan = lower::lower(&schedule, &costs).map_err(|error| vec![Error::new(error, sources)])?;
     verify::verify(plan, &Options::default())
         .map_err(|refused| vec![Error::new(Unsound::from(refused), sources)])
@@ -63,6 +64,11 @@ pub fn compile(job: &Job<'_>, sources: &mut Sources) -> Result<Verified, Vec<Err
 /// # Errors
 /// What the first room that is not content has to say.
 pub fn schedule(job: &Job<'_>, sources: &mut Sources) -> Result<Schedule, Vec<Error>> {
+    timed(job, sources).map(|(schedule, _)| schedule)
+}
+
+/// The schedule, and the costs that it was made for.
+fn timed(job: &Job<'_>, sources: &mut Sources) -> Result<(Schedule, Costs), Vec<Error>> {
     let library = Library::load(sources);
     let own;
     let (file, name) = match job.input {
@@ -87,15 +93,22 @@ pub fn schedule(job: &Job<'_>, sources: &mut Sources) -> Result<Schedule, Vec<Er
         model: job.model,
     };
     let program = resolve::resolve(&request).map_err(|errors| all(errors, sources))?;
-    let mut schedule = order::order(&program).map_err(|errors| all(errors, sources))?;
+    let costs = bind(job.costs, &program).map_err(|error| vec![Error::new(error, sources)])?;
+    let mut schedule = order::order(&program, &costs).map_err(|errors| all(errors, sources))?;
     for transform in &program.transforms {
-        let mut catalog = schedule.catalog.clone();
-        transform::extend(&mut catalog, transform);
-        let costs = Costs::unit(&catalog, schedule.shape.chunks);
         schedule = transform::apply(schedule, transform, &costs)
             .map_err(|error| vec![Error::new(error, sources)])?;
     }
-    Ok(schedule)
+    Ok((schedule, costs))
+}
+
+/// The costs of all that the schedule and its transforms have. A transform's ids continue those before it, so they serve every room.
+fn bind(costs: &CostSpec, program: &Program) -> Result<Costs, CostError> {
+    let mut catalog = program.catalog.clone();
+    for transform in &program.transforms {
+        transform::extend(&mut catalog, transform);
+    }
+    costs.bind(&catalog, &program.shape)
 }
 
 fn all<E>(errors: Vec<E>, sources: &Sources) -> Vec<Error>

@@ -99,6 +99,16 @@ impl<'a> Graph<'a> {
         })
     }
 
+    /// Every pass of a kind, microbatch by microbatch.
+    pub fn passes_of(&self, kind: KindId) -> impl Iterator<Item = Pass> + use<> {
+        let sites = self.sites_of(kind);
+        let microbatches = Microbatch::all(self.shape.units());
+        let sites: Vec<Site> = sites.collect();
+        microbatches.flat_map(move |microbatch| {
+            sites.clone().into_iter().map(move |site| Pass { kind, site, microbatch })
+        })
+    }
+
     /// The dense position of a pass, `0..len()`.
     #[must_use]
     pub fn index(&self, pass: Pass) -> usize {

@@ -62,6 +62,22 @@ pub enum OrderError {
         /// On which rank.
         rank: Rank,
     },
+    /// Under its caps a rank comes to a halt with passes left.
+    #[error("no order keeps `{class}` within {most} on {rank}")]
+    #[diagnostic(code(schedc::order::limit_too_tight), help("the smallest limit that works is {works}"))]
+    LimitTooTight {
+        /// The class that is limited.
+        class: String,
+        /// The limit.
+        most: u32,
+        /// The smallest limit that works.
+        works: u32,
+        /// A rank that it holds on.
+        rank: Rank,
+        /// The limit.
+        #[label("{most} are too few to finish one microbatch")]
+        at: Span,
+    },
 }
 
 impl OrderError {
@@ -82,7 +98,10 @@ impl OrderError {
 
     fn place(&self) -> Span {
         match self {
-            Self::TooMany { at, .. } | Self::LeftOver { at, .. } | Self::Endless { at, .. } => *at,
+            Self::TooMany { at, .. }
+            | Self::LeftOver { at, .. }
+            | Self::Endless { at, .. }
+            | Self::LimitTooTight { at, .. } => *at,
         }
     }
 }

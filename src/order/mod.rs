@@ -1,34 +1,32 @@
 //! Program -> Schedule: each rank's order of passes, base schedule only.
 //!
-//! In: streams and a pattern for each rank. Out: every pass of every stage and microbatch exactly once, on its rank, in the
-//! order that the pattern says. Whether the ranks' orders fit together is found out when they are timed.
+//! In: streams, and a pattern, a block or a priority list for each rank. Out: every pass of every stage and microbatch exactly once,
+//! on its rank. A pattern's order is what it says; whether the ranks' orders fit together is found out when they are timed. Blocks
+//! and lists say less: they are placed by time, with the idle time filled that the memory allows to fill.
 
 mod error;
+mod greedy;
+mod modulo;
 mod pattern;
+mod settle;
 
 pub use error::OrderError;
 
-use crate::ir::{Program, Rank, RankOrder, Schedule};
+use crate::cost::Costs;
+use crate::graph::Graph;
+use crate::ir::{Placed, Program, Rank, RankOrder, Schedule, Span};
+use crate::timing::{Room, Timing};
 
-/// Takes every rank's passes from its streams as its pattern says.
+/// Takes every rank's passes in the order that its program says.
 ///
 /// # Errors
-/// A pattern that takes passes that are not there, or leaves some over: the first of each rank.
-pub fn order(program: &Program) -> Result<Schedule, Vec<OrderError>> {
-    let held = program.shape.chunks_by_rank();
+/// A pattern that takes passes that are not there or leaves some over (the first of each rank), a limit that no order can meet.
+pub fn order(program: &Program, costs: &Costs) -> Result<Schedule, Vec<OrderError>> {
     let mut origins = Vec::new();
-    let mut orders = Vec::with_capacity(program.ranks.len());
-    let mut errors = Vec::new();
-    for (index, rank) in program.ranks.iter().enumerate() {
-        let RankOrder::Pattern(pattern) = &rank.order else { continue };
-        match pattern::expand(program, rank, pattern, Rank::new(index), &held[index], &mut origins) {
-            Ok(order) => orders.push(order),
-            Err(error) => errors.push(error),
-        }
-    }
-    if !errors.is_empty() {
-        return Err(OrderError::distinct(errors));
-    }
+    let orders = match program.ranks.first().map(|rank| &rank.order) {
+        Some(RankOrder::Greedy(_)) => greedy(program, costs, &mut origins)?,
+        _ => patterns(program, &mut origins)?,
+    };
     Ok(Schedule {
         name: program.name.clone(),
         transforms: Vec::new(),
@@ -38,4 +36,61 @@ pub fn order(program: &Program) -> Result<Schedule, Vec<OrderError>> {
         orders,
         origins,
     })
+}
+
+fn patterns(program: &Program, origins: &mut Vec<Span>) -> Result<Vec<Vec<Placed>>, Vec<OrderError>> {
+    let held = program.shape.chunks_by_rank();
+    let mut orders = Vec::with_capacity(program.ranks.len());
+    let mut errors = Vec::new();
+    for (index, rank) in program.ranks.iter().enumerate() {
+        let RankOrder::Pattern(pattern) = &rank.order else { continue };
+        match pattern::expand(program, rank, pattern, Rank::new(index), &held[index], origins) {
+            Ok(order) => orders.push(order),
+            Err(error) => errors.push(error),
+        }
+    }
+    if errors.is_empty() { Ok(orders) } else { Err(OrderError::distinct(errors)) }
+}
+
+/// The list's own order and the blocks that fit under its caps, whichever is shortest once idle time is filled.
+fn greedy(
+    program: &Program,
+    costs: &Costs,
+    origins: &mut Vec<Span>,
+) -> Result<Vec<Vec<Placed>>, Vec<OrderError>> {
+    let graph = Graph::new(&program.shape, &program.catalog);
+    let timing = Timing::new(&graph, costs);
+    let listed = greedy::orders(program, &graph, &timing, origins).map_err(|error| vec![error])?;
+    let room = greedy::room(program);
+    Ok(settled(&graph, &timing, costs, listed, &room))
+}
+
+/// An order with its idle time filled, or a shorter one in as much memory.
+fn settled(
+    graph: &Graph<'_>,
+    timing: &Timing<'_>,
+    costs: &Costs,
+    given: Vec<Vec<Placed>>,
+    room: &[Room],
+) -> Vec<Vec<Placed>> {
+    let placed = settle::by_pass(graph, &given);
+    let blocks = modulo::blocks(graph, costs, room);
+    let of_block = |block: modulo::Block| {
+        let orders = block.orders(graph).into_iter();
+        orders.map(|order| order.into_iter().filter_map(|pass| placed[graph.index(pass)]).collect()).collect()
+    };
+    let seeds: Vec<Vec<Vec<Placed>>> =
+        std::iter::once(given.clone()).chain(blocks.into_iter().map(of_block)).collect();
+    settle::shortest(timing, seeds, room).unwrap_or(given)
+}
+
+/// The position of a span among the origins. Few spans are in use at a time, so the last ones suffice to find it again.
+fn origin(origins: &mut Vec<Span>, at: Span) -> u32 {
+    let recent = origins.len().saturating_sub(16);
+    let found = origins[recent..].iter().position(|&origin| origin == at).map(|found| recent + found);
+    let index = found.unwrap_or_else(|| {
+        origins.push(at);
+        origins.len() - 1
+    });
+    index as u32
 }

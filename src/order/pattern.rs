@@ -102,21 +102,9 @@ impl Walk<'_> {
             At::Stage => Site::Stage(self.held[chunk.index()]),
             At::EveryRank => Site::Rank(self.rank),
         };
-        let origin = self.origin(at);
+        let origin = super::origin(self.origins, at);
         self.order.push(Placed { pass: Pass { kind, site, microbatch }, origin });
         Ok(())
-    }
-
-    /// The position of a span among the origins. A pattern has few leaves, so the last ones suffice to find it again.
-    fn origin(&mut self, at: Span) -> u32 {
-        let recent = self.origins.len().saturating_sub(16);
-        let found =
-            self.origins[recent..].iter().position(|&origin| origin == at).map(|found| recent + found);
-        let index = found.unwrap_or_else(|| {
-            self.origins.push(at);
-            self.origins.len() - 1
-        });
-        index as u32
     }
 
     fn repeat(&mut self, body: &Pattern, times: u64) -> Result<(), OrderError> {

@@ -1,5 +1,6 @@
 //! Plans of the library's schedules, through the driver.
 
+use schedc::cost::UNIT;
 use schedc::driver::{Input, Job, compile};
 use schedc::ir::Dims;
 use schedc::resolve::Model;
@@ -40,7 +41,8 @@ pub(crate) fn library_set(
 ) -> Verified {
     let with: Vec<String> = with.iter().map(ToString::to_string).collect();
     let model = Model { layers: Some(model.layers), dims: model };
-    let job = Job { input: Input::Library(schedule), with: &with, set, ranks, microbatches, model };
+    let job =
+        Job { input: Input::Library(schedule), with: &with, set, ranks, microbatches, model, costs: &UNIT };
     compile(&job, &mut Sources::default()).unwrap_or_else(|errors| {
         panic!(
             "{schedule} with {with:?} at p={ranks}, m={microbatches}: {:?}",

@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
+use schedc::cost::UNIT;
 use schedc::driver::{self, Input, Job};
 use schedc::emit::{plan_hash, plan_json, plan_text};
 use schedc::import::read_plan;
@@ -61,6 +62,7 @@ fn orders_and_plans_are_as_they_were() {
             ranks: options.ranks,
             microbatches: options.microbatches,
             model: Model { layers: Some(dims.layers), dims },
+            costs: &UNIT,
         };
         let schedule = driver::schedule(&job, &mut Sources::default()).unwrap();
         let plan = driver::compile(&job, &mut Sources::default()).unwrap();

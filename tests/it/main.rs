@@ -17,6 +17,7 @@ mod printer;
 mod properties;
 mod readme;
 mod refused;
+mod simulated;
 mod slices;
 mod support;
 mod train;

@@ -1,5 +1,6 @@
 //! The library's orders of passes and what they take when timed by a small simulation of their own, apart from `src/graph`.
 
+use schedc::cost::UNIT;
 use schedc::driver::{Input, Job, schedule};
 use schedc::ir::{Schedule, Site};
 use schedc::resolve::Model;
@@ -32,7 +33,7 @@ pub(crate) struct Taken {
 
 pub(crate) fn library_schedule(name: &str, set: &[(String, i64)], ranks: u32, microbatches: u32) -> Schedule {
     let model = Model { layers: None, dims: tiny(1, false) };
-    let job = Job { input: Input::Library(name), with: &[], set, ranks, microbatches, model };
+    let job = Job { input: Input::Library(name), with: &[], set, ranks, microbatches, model, costs: &UNIT };
     schedule(&job, &mut Sources::default()).unwrap_or_else(|errors| panic!("{name}: {errors:?}"))
 }
 

@@ -1,6 +1,7 @@
 //! Random orders are refused with a diagnostic or give a verified plan; nothing panics, and no unsound plan is made.
 
 use proptest::prelude::*;
+use schedc::cost::UNIT;
 use schedc::diag::{Cause, Error};
 use schedc::driver::{Input, Job, compile};
 use schedc::resolve::Model;
@@ -81,6 +82,7 @@ fn compiled(
         ranks,
         microbatches,
         model: Model { layers: Some(3), dims: tiny(3, tied) },
+        costs: &UNIT,
     };
     compile(&job, &mut Sources::default())
 }

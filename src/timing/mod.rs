@@ -1,0 +1,102 @@
+//! Orders against the clock: when every pass of an order runs, and which passes may take idle time.
+//!
+//! Ranks run their orders in order; messages and collectives take their time beside them. [`Timing::improve`] makes an order
+//! shorter without letting a rank hold more: passes fill gaps that they fit in, forward in time and then backward, as the
+//! forward-backward improvement of project scheduling does (Li & Willis 1992; Valls et al. 2005, "justification").
+
+mod dag;
+mod fill;
+mod pace;
+mod play;
+
+use std::num::NonZeroU32;
+
+use self::dag::{Dag, Side};
+pub(crate) use self::play::{Choose, Now, Played};
+use crate::cost::Costs;
+use crate::graph::Graph;
+use crate::ir::{ClassId, Pass, Placed, Rank, Ticks};
+
+/// How many buffers of a class may live on each rank.
+#[derive(Clone, Debug)]
+pub struct Room {
+    /// The class.
+    pub class: ClassId,
+    /// How many, by [`Rank`].
+    pub most: Vec<u32>,
+}
+
+/// The passes of a schedule with what they wait for and how long they take.
+#[derive(Debug)]
+pub struct Timing<'a> {
+    graph: &'a Graph<'a>,
+    dag: Dag,
+}
+
+/// Orders of more passes than this are improved once only.
+const MANY: usize = 1 << 17;
+
+impl<'a> Timing<'a> {
+    /// Looks at every pass of `orders` once. Linear in passes.
+    #[must_use]
+    pub fn new(graph: &'a Graph<'a>, costs: &Costs) -> Self {
+        Self { graph, dag: Dag::new(graph, costs) }
+    }
+
+    /// The end of the last pass; `None` where the orders deadlock.
+    #[must_use]
+    pub fn makespan(&self, orders: &[Vec<Placed>]) -> Option<Ticks> {
+        let orders = self.nodes(orders);
+        pace::pace(&self.dag, Side::Forward, &orders).map(|paced| Ticks(paced.makespan))
+    }
+
+    /// Moves passes into idle time as long as the makespan shrinks. No rank holds more buffers of a class than `room` says, or
+    /// than it held before. Passes of one kind and chunk keep their order.
+    ///
+    /// Returns the makespan; `None`, and nothing moved, where the orders deadlock.
+    pub fn improve(&self, orders: &mut [Vec<Placed>], room: &[Room]) -> Option<Ticks> {
+        let rounds = if self.dag.len() > MANY { 1 } else { 4 };
+        let rounds = NonZeroU32::new(rounds).expect("at least one round");
+        let limits = fill::Limits::new(self.graph, room);
+        let nodes = self.nodes(orders);
+        let (nodes, makespan) = fill::improve(&self.dag, &limits, nodes, rounds)?;
+        let mut placed = vec![None; self.dag.len()];
+        for &one in orders.iter().flatten() {
+            placed[self.graph.index(one.pass)] = Some(one);
+        }
+        for (order, nodes) in orders.iter_mut().zip(nodes) {
+            order.clear();
+            order.extend(nodes.into_iter().filter_map(|node| placed[node as usize]));
+        }
+        Some(Ticks(makespan))
+    }
+
+    /// Lets ranks that are idle choose their next pass, until nothing more happens.
+    pub(crate) fn play(&self, chooser: &mut impl Choose) -> Played {
+        play::play(&self.dag, Side::Forward, self.graph.shape.ranks as usize, chooser)
+    }
+
+    /// The node of a pass.
+    pub(crate) fn node(&self, pass: Pass) -> u32 {
+        self.graph.index(pass) as u32
+    }
+
+    fn nodes(&self, orders: &[Vec<Placed>]) -> Vec<Vec<u32>> {
+        orders.iter().map(|order| order.iter().map(|placed| self.node(placed.pass)).collect()).collect()
+    }
+}
+
+/// The most buffers of a class that are live at once on each rank.
+#[must_use]
+pub fn peaks(graph: &Graph<'_>, orders: &[Vec<Placed>], class: ClassId) -> Vec<u32> {
+    let of = |order: &Vec<Placed>| {
+        let (mut live, mut most) = (0_u32, 0);
+        for kind in order.iter().map(|placed| graph.catalog.kind(placed.pass.kind)) {
+            live += u32::from(kind.makes.contains(&class));
+            most = most.max(live);
+            live -= u32::from(kind.frees.contains(&class));
+        }
+        most
+    };
+    Rank::all(orders.len()).map(|rank| of(&orders[rank.index()])).collect()
+}
