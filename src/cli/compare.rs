@@ -154,7 +154,8 @@ fn compiled(
         None => Input::Library(&entry.name),
     };
     let model = args.model.model();
-    let job = Job { input, with: &args.with, set: &entry.set, ranks, microbatches, model, costs };
+    let retime = args.cost.retime;
+    let job = Job { input, with: &args.with, set: &entry.set, ranks, microbatches, model, costs, retime };
     driver::compile(&job, &mut Sources::default()).map_err(Failure::all)
 }
 

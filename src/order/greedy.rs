@@ -23,9 +23,20 @@ pub(super) fn orders(
     let take = |extra: u32| {
         let mut list = List { program, graph, queues: queues.clone(), placed: &placed, extra };
         let played = timing.play(&mut list);
-        played.complete.then_some(played.orders)
+        (played.complete, played.orders, list.queues)
     };
-    let Some(orders) = take(0) else { return Err(too_tight(program, |extra| take(extra).is_some())) };
+    let (complete, mut orders, _) = take(0);
+    if !complete {
+        let (complete, without_caps, rest) = take(u32::MAX);
+        if complete {
+            return Err(too_tight(program, |extra| take(extra).0));
+        }
+        // Streams may list slices against their needs; whoever runs the order will show where.
+        orders = without_caps;
+        for (order, lane) in orders.iter_mut().zip(&rest) {
+            order.extend(lane.queues.iter().flat_map(|queue| &queue.nodes[queue.next..]));
+        }
+    }
     let placed = |node: u32| placed[node as usize].expect("only passes of the lists are taken");
     Ok(orders.into_iter().map(|order| order.into_iter().map(placed).collect()).collect())
 }

@@ -104,6 +104,14 @@ impl Body<'_> {
             let stream = keys.sorted(&values, held, cut, &place)?;
             sorted[keys.kind.index()] = Some(stream);
         }
+        if cut.slices > 1 {
+            let back = streams::from_last_slice(self.drafts).into_iter().zip(kinds);
+            for (stream, (back, kind)) in sorted.iter_mut().zip(back) {
+                if back && kind.at == At::Stage && stream.is_none() {
+                    *stream = Some(streams::last_slice_first(cut, held.len()));
+                }
+            }
+        }
         let sites = |at: At| if at == At::Stage { u64::from(chunks) } else { 1 };
         let passes = kinds.iter().map(|kind| sites(kind.at)).sum::<u64>() * u64::from(cut.units());
         let limit = 4 * passes + 4096;

@@ -3,7 +3,7 @@
 use super::error::ResolveError;
 use super::expr::{self, Code, Scope, Type};
 use super::names::Parts;
-use crate::ir::{Chunk, Cut, KindId, Microbatch, Stage};
+use crate::ir::{Chunk, Cut, KindId, Microbatch, Relation, Source, Stage};
 
 use super::catalog::Drafts;
 
@@ -46,6 +46,31 @@ pub(super) fn bind(
         }
     }
     streams
+}
+
+/// For each base kind, whether its passes come from the last slice to the first where no stream says otherwise: it needs a pass of a later
+/// slice, or follows one at its stage that does.
+pub(super) fn from_last_slice(drafts: &Drafts) -> Vec<bool> {
+    let kinds = drafts.base_kinds();
+    let mut found = vec![false; kinds.len()];
+    // A chain of kinds is no longer than there are kinds.
+    for _ in 0..kinds.len() {
+        for (at, kind) in kinds.iter().enumerate() {
+            found[at] |= kind.needs.iter().any(|need| match need.from {
+                Source::Pass { at: Relation::Later, .. } => true,
+                Source::Pass { kind, at: Relation::Here, .. } => found.get(kind.index()) == Some(&true),
+                _ => false,
+            });
+        }
+    }
+    found
+}
+
+/// The stream of a rank with `chunks` stages by microbatch, slice from the last on, then chunk.
+pub(super) fn last_slice_first(cut: Cut, chunks: usize) -> Vec<(Chunk, Microbatch)> {
+    let microbatches = (0..cut.microbatches).map(Microbatch);
+    let units = microbatches.flat_map(|mb| (0..cut.slices).rev().map(move |slice| cut.unit(mb, slice)));
+    units.flat_map(|unit| Chunk::all(chunks).map(move |chunk| (chunk, unit))).collect()
 }
 
 impl Keys {

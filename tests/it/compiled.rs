@@ -41,8 +41,16 @@ pub(crate) fn library_set(
 ) -> Verified {
     let with: Vec<String> = with.iter().map(ToString::to_string).collect();
     let model = Model { layers: Some(model.layers), dims: model };
-    let job =
-        Job { input: Input::Library(schedule), with: &with, set, ranks, microbatches, model, costs: &UNIT };
+    let job = Job {
+        input: Input::Library(schedule),
+        with: &with,
+        set,
+        ranks,
+        microbatches,
+        model,
+        costs: &UNIT,
+        retime: None,
+    };
     compile(&job, &mut Sources::default()).unwrap_or_else(|errors| {
         panic!(
             "{schedule} with {with:?} at p={ranks}, m={microbatches}: {:?}",

@@ -33,7 +33,16 @@ pub(crate) struct Taken {
 
 pub(crate) fn library_schedule(name: &str, set: &[(String, i64)], ranks: u32, microbatches: u32) -> Schedule {
     let model = Model { layers: None, dims: tiny(1, false) };
-    let job = Job { input: Input::Library(name), with: &[], set, ranks, microbatches, model, costs: &UNIT };
+    let job = Job {
+        input: Input::Library(name),
+        with: &[],
+        set,
+        ranks,
+        microbatches,
+        model,
+        costs: &UNIT,
+        retime: None,
+    };
     schedule(&job, &mut Sources::default()).unwrap_or_else(|errors| panic!("{name}: {errors:?}"))
 }
 

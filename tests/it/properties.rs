@@ -83,6 +83,7 @@ fn compiled(
         microbatches,
         model: Model { layers: Some(3), dims: tiny(3, tied) },
         costs: &UNIT,
+        retime: None,
     };
     compile(&job, &mut Sources::default())
 }

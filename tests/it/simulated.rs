@@ -35,6 +35,7 @@ fn timed(
         microbatches: m,
         model,
         costs: &spec,
+        retime: None,
     };
     let plan = compile(&job, &mut Sources::default())
         .unwrap_or_else(|errors| panic!("{name} {p} {m} {costs}: {errors:?}"));

@@ -24,7 +24,7 @@ fn own(text: &str, with: &[&str], ranks: u32, microbatches: u32, model: Dims) ->
     let with: Vec<String> = with.iter().map(ToString::to_string).collect();
     let input = Input::File { name: "own", bytes: text.as_bytes(), schedule: None };
     let model = Model { layers: Some(model.layers), dims: model };
-    let job = Job { input, with: &with, set: &[], ranks, microbatches, model, costs: &UNIT };
+    let job = Job { input, with: &with, set: &[], ranks, microbatches, model, costs: &UNIT, retime: None };
     compile(&job, &mut Sources::default()).unwrap_or_else(|errors| {
         panic!("{:?}\n{text}", miette::Report::new(errors.into_iter().next().unwrap()))
     })
@@ -115,6 +115,8 @@ fn slices_work_with_split_backward_chunks_and_other_orders() {
              order F^w (F B)^(rank + 1) (W F B)^* (W B)^* W^* }",
         "schedule \"looped\" { chunks 2  slices 4  stream F by chunk, microbatch, slice
              stream B by -chunk, -microbatch, -slice  order F^* B^* }",
+        "schedule \"by itself\" { passes F, B, W  slices 2
+             order F^(min(ranks - rank, microbatches) + slices - 1) (B W F)^* (B W)^* }",
         "schedule \"late\" { slices 2  stream B by -slice, microbatch  order F^* B^* }",
     ];
     for text in texts {
