@@ -22,8 +22,8 @@ pub(super) fn orders(
     let (queues, placed) = queues(program, graph, timing, origins);
     let take = |extra: u32| {
         let mut list = List { program, graph, queues: queues.clone(), placed: &placed, extra };
-        let played = timing.play(&mut list);
-        (played.complete, played.orders, list.queues)
+        let outcome = timing.play(&mut list);
+        (outcome.complete, outcome.orders, list.queues)
     };
     let (complete, mut orders, _) = take(0);
     if !complete {

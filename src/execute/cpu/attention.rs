@@ -144,29 +144,20 @@ pub(super) fn backward(
         let output = |first: usize, rows: usize| {
             Matrix::strided(&d_attended[head.column + first * hidden..], rows, width, hidden)
         };
-        let mut give = |part: usize, first: usize, into: Into, left: Matrix<'_>, right: Matrix<'_>| {
+        let mut give = |part: usize, first: usize, left: Matrix<'_>, right: Matrix<'_>| {
             let place = &mut d_qkv[head.query + part * hidden + first * 3 * hidden..];
             let place = MatrixMut::strided(place, left.rows(), width, 3 * hidden);
-            product(place, into, 1.0, left, right);
+            product(place, Into::Replace, 1.0, left, right);
         };
-        let square = &act.probabilities[head.area];
-        for slice in 0..before.len() {
-            let earlier = before.of(slice, sizes);
-            transpose(&earlier.qkv[head.query + 2 * hidden..], s, width, 3 * hidden, values);
-            let place = MatrixMut::strided(&mut scores[slice * s..], s, s, all);
-            product(place, Into::Replace, 1.0, output(0, s), Matrix::strided(values, width, s, s));
-            transpose(&square[slice * s..], s, s, all, turned);
-            let owed = &mut earlier.owed[head.owed + hidden..];
-            let owed = MatrixMut::strided(owed, s, width, 2 * hidden);
-            product(owed, Into::Add, 1.0, Matrix::strided(turned, s, s, s), output(0, s));
-        }
+        let square = &act.probabilities[head.area.clone()];
+        owe_values(sizes, &head, before, square, output(0, s), scores, [turned, values]);
         transpose(&square[offset..], s, s, all, turned);
         transpose(&qkv[head.query + 2 * hidden..], s, width, 3 * hidden, values);
         for block in blocks(s) {
             let (first, rows, end) = (block.start, block.len(), block.end);
             // Later tokens only saw the values of this block.
             let left = Matrix::strided(&turned[first * s + first..], rows, s - first, s);
-            give(2, first, Into::Replace, left, output(first, s - first));
+            give(2, first, left, output(first, s - first));
             let place = MatrixMut::strided(&mut scores[first * all + offset..], rows, end, all);
             product(place, Into::Replace, 1.0, output(first, rows), Matrix::strided(values, width, end, s));
             vectorised!(|| {
@@ -182,24 +173,61 @@ pub(super) fn backward(
                 }
             });
             let left = Matrix::strided(&scores[first * all + offset..], rows, end, all);
-            give(0, first, Into::Replace, left, strip(1, 0, end));
+            give(0, first, left, strip(1, 0, end));
         }
         transpose(&scores[offset..], s, s, all, turned);
         for block in blocks(s) {
             let (first, rows) = (block.start, block.len());
             let left = Matrix::strided(&turned[first * s + first..], rows, s - first, s);
-            give(1, first, Into::Replace, left, strip(0, first, s - first));
+            give(1, first, left, strip(0, first, s - first));
         }
-        for slice in 0..before.len() {
-            let earlier = before.of(slice, sizes);
-            let keys = Matrix::strided(&earlier.qkv[head.query + hidden..], s, width, 3 * hidden);
-            give(0, 0, Into::Add, Matrix::strided(&scores[slice * s..], s, s, all), keys);
-            transpose(&scores[slice * s..], s, s, all, turned);
-            let owed = MatrixMut::strided(&mut earlier.owed[head.owed..], s, width, 2 * hidden);
-            product(owed, Into::Add, 1.0, Matrix::strided(turned, s, s, s), strip(0, 0, s));
-        }
+        owe_keys(sizes, &head, before, strip(0, 0, s), scores, d_qkv, turned);
     }
     collect(sizes, act.owed, d_qkv);
+}
+
+/// One head's gradients by the weights of earlier slices' tokens, in their columns of `scores`; the values get what they are owed.
+fn owe_values(
+    sizes: &Sizes,
+    head: &Head,
+    before: &mut Before<'_, '_>,
+    probabilities: &[f32],
+    output: Matrix<'_>,
+    scores: &mut [f32],
+    [turned, values]: [&mut [f32]; 2],
+) {
+    let (s, all, hidden, width) = (sizes.sequence, sizes.keys, sizes.hidden, sizes.head());
+    for slice in 0..before.len() {
+        let earlier = before.of(slice, sizes);
+        transpose(&earlier.qkv[head.query + 2 * hidden..], s, width, 3 * hidden, values);
+        let place = MatrixMut::strided(&mut scores[slice * s..], s, s, all);
+        product(place, Into::Replace, 1.0, output, Matrix::strided(values, width, s, s));
+        transpose(&probabilities[slice * s..], s, s, all, turned);
+        let owed = MatrixMut::strided(&mut earlier.owed[head.owed + hidden..], s, width, 2 * hidden);
+        product(owed, Into::Add, 1.0, Matrix::strided(turned, s, s, s), output);
+    }
+}
+
+/// The share of one head's queries' gradients that goes through earlier slices' keys; the keys get what they are owed.
+fn owe_keys(
+    sizes: &Sizes,
+    head: &Head,
+    before: &mut Before<'_, '_>,
+    queries: Matrix<'_>,
+    scores: &[f32],
+    d_qkv: &mut [f32],
+    turned: &mut [f32],
+) {
+    let (s, all, hidden, width) = (sizes.sequence, sizes.keys, sizes.hidden, sizes.head());
+    for slice in 0..before.len() {
+        let earlier = before.of(slice, sizes);
+        let keys = Matrix::strided(&earlier.qkv[head.query + hidden..], s, width, 3 * hidden);
+        let place = MatrixMut::strided(&mut d_qkv[head.query..], s, width, 3 * hidden);
+        product(place, Into::Add, 1.0, Matrix::strided(&scores[slice * s..], s, s, all), keys);
+        transpose(&scores[slice * s..], s, s, all, turned);
+        let owed = MatrixMut::strided(&mut earlier.owed[head.owed..], s, width, 2 * hidden);
+        product(owed, Into::Add, 1.0, Matrix::strided(turned, s, s, s), queries);
+    }
 }
 
 /// Adds what later slices owe to a slice's keys and values to the gradients by its own tokens.
