@@ -31,6 +31,7 @@ embed![
     "eager-1f1b",
     "interleaved",
     "looped-bfs",
+    "seq1f1b",
     "zb-h1",
     "zb-h2",
     "interleaved-zb",

@@ -4,7 +4,8 @@
 //! kind and collective, where a tick is the longest time that divides all of them, so that nothing is rounded.
 //!
 //! The cost of a pass at a stage is that of one microbatch on one rank, the rank's whole share of the model: a chunk's pass takes `1/v` of it.
-//! Passes at every rank are not divided. A backward that does W's work too takes B's cost and W's.
+//! Passes at every rank are not divided. Where sequences are cut into s slices every pass is one slice's and takes `1/s` of it; messages and
+//! collectives are not divided. A backward that does W's work too takes B's cost and W's.
 
 mod bind;
 mod error;

@@ -120,7 +120,8 @@ pub fn check(
     let loss = engine.step(1, batches.to_vec(), Finish::Keep)?.ok_or(ExecuteError::NoLoss)?;
     let found = gather(engine.backends());
 
-    let order = common_order(plan);
+    // Sums over slices are not taken in the order of sums over sequences.
+    let order = common_order(plan).filter(|_| plan.header.slices == 1);
     let bits_demanded = plan.header.transforms.is_empty() && order.is_some();
     let microbatches = plan.header.microbatches;
     let order = order.unwrap_or_else(|| Microbatch::all(microbatches as usize).collect());

@@ -39,6 +39,7 @@ fn header(schedule: &Schedule) -> Header {
         name: schedule.name.clone(),
         transforms: schedule.transforms.clone(),
         microbatches: schedule.shape.microbatches,
+        slices: schedule.shape.slices,
         stages: schedule.shape.stages.clone(),
         model: schedule.model,
         catalog: without_spans(&schedule.catalog),

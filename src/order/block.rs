@@ -38,7 +38,7 @@ pub(super) fn orders(
     }
     let starts = timetable::fill(program, &rows, &mut idle)?;
     let mut origins = Origins { known: BTreeMap::new(), spans: origins };
-    let m = program.shape.microbatches;
+    let m = program.shape.cut().units();
     Ok(rows.iter().zip(&starts).map(|(row, starts)| row.merged(starts, m, &mut origins)).collect())
 }
 

@@ -23,7 +23,7 @@ pub(super) fn squeeze(graph: &Graph<'_>, ranks: &[Vec<Slotted>], room: &[Room]) 
     let mut progress = Progress::new(graph);
     let mut ready = vec![None; graph.len()];
     for &(_, (_, placed)) in &all {
-        if graph.needs_at(placed.pass.kind, placed.pass.site) == 0 {
+        if graph.needs_at(placed.pass.kind, placed.pass.site, placed.pass.microbatch) == 0 {
             ready[graph.index(placed.pass)] = Some(0);
         }
     }

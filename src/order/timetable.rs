@@ -22,7 +22,7 @@ pub(super) fn fill(
     rows: &[Row<'_>],
     idle: &mut [Idle],
 ) -> Result<Vec<Vec<i64>>, Vec<OrderError>> {
-    let shape = Shape { microbatches: 1, ..program.shape.clone() };
+    let shape = Shape { microbatches: 1, slices: 1, ..program.shape.clone() };
     let mut table = Timetable::new(program, rows, &shape);
     for (row, of) in rows.iter().enumerate() {
         for (position, slot) in of.block.slots.iter().enumerate() {
@@ -68,7 +68,9 @@ impl<'a> Timetable<'a> {
             for position in 0..of.len() {
                 let pass = of.pass(of.member(position));
                 places[graph.index(pass)] = (row, position);
-                if position >= of.block.slots.len() && graph.needs_at(pass.kind, pass.site) == 0 {
+                if position >= of.block.slots.len()
+                    && graph.needs_at(pass.kind, pass.site, pass.microbatch) == 0
+                {
                     waiting.push(Reverse((0, row, position)));
                 }
             }

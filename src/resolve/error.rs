@@ -539,6 +539,22 @@ pub enum ResolveError {
         at: Span,
     },
 
+    /// Slices that would not be of one length.
+    #[error("{slices} slices do not divide a sequence of {sequence} tokens")]
+    #[diagnostic(
+        code(schedc::resolve::uneven_slices),
+        help("choose a number of slices that divides `--seq`, or another `--seq`")
+    )]
+    UnevenSlices {
+        /// Tokens in a sequence.
+        sequence: u32,
+        /// How many slices it should have.
+        slices: u32,
+        /// The number of slices.
+        #[label("as many slices as this")]
+        at: Span,
+    },
+
     /// No ranks.
     #[error("a pipeline needs at least one rank")]
     #[diagnostic(code(schedc::resolve::no_ranks), help("give `--ranks` a number from 1 up"))]
@@ -622,6 +638,7 @@ impl Located for ResolveError {
             | Self::Overflow { at, .. }
             | Self::NegativeRepeat { at, .. }
             | Self::OutOfRange { at, .. }
+            | Self::UnevenSlices { at, .. }
             | Self::BadPlacement { at, .. }
             | Self::OrderTooLong { at, .. } => Some(at.file),
             Self::UnknownTransform { at, .. } | Self::Duplicate { at, .. } => at.map(|at| at.file),

@@ -100,6 +100,9 @@ fn bind(request: &Request<'_>) -> Result<Program, Vec<ResolveError>> {
     if !errors.is_empty() {
         return Err(errors);
     }
+    if shape.slices == 1 {
+        drafts.keep_sequences_whole();
+    }
     let model = request.model.for_stages(shape.stages.len());
     drafts.classes = classes::sized(&model, &declarations, &shape, &drafts, &mut errors);
     check::catalog(&drafts, &shape, &mut errors);

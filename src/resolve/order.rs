@@ -39,6 +39,7 @@ pub(super) fn ranks(
     let before = errors.len();
     head.push("chunks", i64::from(shape.chunks));
     head.push("stages", i64::from(shape.last().0) + 1);
+    head.push("slices", i64::from(shape.slices));
     let rank_slot = head.values.len();
     head.push("rank", 0);
     let mut scope = head.scope.at("on a rank");
@@ -113,11 +114,19 @@ impl Body<'_> {
         }
         debug_assert_eq!(values.len(), self.names, "every name of a rank has a value");
         let kinds = self.drafts.base_kinds();
-        let (chunks, microbatches) = (self.shape.chunks, self.shape.microbatches);
+        let (chunks, cut) = (self.shape.chunks, self.shape.cut());
         let mut sorted = vec![None; kinds.len()];
         for keys in streams {
-            let stream = keys.sorted(&values, held, microbatches, &place)?;
+            let stream = keys.sorted(&values, held, cut, &place)?;
             sorted[keys.kind.index()] = Some(stream);
+        }
+        if cut.slices > 1 {
+            let back = streams::from_last_slice(self.drafts).into_iter().zip(kinds);
+            for (stream, (back, kind)) in sorted.iter_mut().zip(back) {
+                if back && kind.at == At::Stage && stream.is_none() {
+                    *stream = Some(streams::last_slice_first(cut, held.len()));
+                }
+            }
         }
         let on = OnRank { values: &values, place: &place, chunks, kinds };
         let order = match &self.order {
@@ -135,10 +144,10 @@ impl Body<'_> {
         values: Vec<i64>,
         place: String,
     ) -> Result<Pattern, ResolveError> {
-        let (chunks, microbatches) = (self.shape.chunks, self.shape.microbatches);
+        let (chunks, units) = (self.shape.chunks, self.shape.units());
         let sites = |at: At| if at == At::Stage { u64::from(chunks) } else { 1 };
         let kinds = self.drafts.base_kinds();
-        let passes = kinds.iter().map(|kind| sites(kind.at)).sum::<u64>() * u64::from(microbatches);
+        let passes = kinds.iter().map(|kind| sites(kind.at)).sum::<u64>() * units as u64;
         let limit = 4 * passes + 4096;
         Unfolding { values, place, rank: rank.0, chunks, passes, limit, left: limit }.unfold(pattern)
     }

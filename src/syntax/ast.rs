@@ -173,12 +173,22 @@ pub enum AtSite {
     First,
     /// The last stage.
     Last,
+    /// The same stage, the slice before.
+    Earlier,
+    /// The same stage, the slice after.
+    Later,
 }
 
 impl AtSite {
     /// Every site with its word.
-    pub const WORDS: [(Self, &'static str); 4] =
-        [(Self::Prev, "prev"), (Self::Next, "next"), (Self::First, "first"), (Self::Last, "last")];
+    pub const WORDS: [(Self, &'static str); 6] = [
+        (Self::Prev, "prev"),
+        (Self::Next, "next"),
+        (Self::First, "first"),
+        (Self::Last, "last"),
+        (Self::Earlier, "earlier"),
+        (Self::Later, "later"),
+    ];
 
     /// Its word.
     #[must_use]
@@ -336,6 +346,8 @@ pub enum ScheduleForm {
     Passes(Vec<Word>),
     /// `chunks 2`.
     Chunks(Expr),
+    /// `slices 2`.
+    Slices(Expr),
     /// `place loop`.
     Place(Placement),
     /// `apply "vocab-2"`.

@@ -7,8 +7,8 @@ const IDEAS: &[(&[&str], &str)] = &[
         "a declaration (`schedule`, `transform`, `pass` or `class`)",
     ),
     (
-        &["passes", "chunks", "place", "apply", "let", "stream", "order", "block", "greedy"],
-        "an item of a schedule (`passes`, `chunks`, `place`, `apply`, `let`, `stream`, `order`, `block` or `greedy`)",
+        &["passes", "chunks", "slices", "place", "apply", "let", "stream", "order", "block", "greedy"],
+        "an item of a schedule (`passes`, `chunks`, `slices`, `place`, `apply`, `let`, `stream`, `order`, `block` or `greedy`)",
     ),
     (
         &["barrier", "limit", "deepen", "pass", "name"],
@@ -22,8 +22,8 @@ const IDEAS: &[(&[&str], &str)] = &[
     (&["==", "!=", "<", "<=", ">", ">="], "a comparison"),
     (&["+", "-", "*", "/", "%"], "an operator"),
     (&["+", "-"], "`+` or `-`"),
-    (&["number", "name", "chunks", "(", "-", "if"], "an expression"),
-    (&["number", "name", "chunks", "("], "a number, a name or an expression in brackets"),
+    (&["number", "name", "chunks", "slices", "(", "-", "if"], "an expression"),
+    (&["number", "name", "chunks", "slices", "("], "a number, a name or an expression in brackets"),
     (&["name", "(", "if", "for"], "a pass or a pattern in brackets"),
     (&["broadcast", "reduce", "name"], "a need such as `F(prev)`, `broadcast F(last)` or `reduce IF`"),
     (&["name", "every"], "`stage` or `every rank`"),

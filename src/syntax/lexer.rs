@@ -43,6 +43,8 @@ pub(crate) enum Token<'input> {
     Passes,
     #[token("chunks")]
     Chunks,
+    #[token("slices")]
+    Slices,
     #[token("place")]
     Place,
     #[token("apply")]

@@ -52,7 +52,7 @@ fn assert_complete(schedule: &Schedule) {
 fn the_librarys_blocks_fit_at_every_number_of_ranks() {
     for name in BLOCKS {
         for ranks in 1..=64 {
-            assert_complete(&library_schedule(name, ranks, 3));
+            assert_complete(&library_schedule(name, &[], ranks, 3));
         }
         for ranks in [1, 2, 3, 4, 5, 6, 8, 12, 16] {
             for microbatches in [1, 2, 7, 20] {

@@ -19,6 +19,7 @@ mod properties;
 mod readme;
 mod refused;
 mod simulated;
+mod slices;
 mod support;
 mod train;
 mod ui;
