@@ -36,6 +36,7 @@ embed![
     "zb-h2",
     "interleaved-zb",
     "zb-v",
+    "hanayo",
     "v-half",
     "v-min",
     "1f1b-v"

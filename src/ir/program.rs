@@ -15,6 +15,8 @@ pub struct Program {
     pub model: Dims,
     /// Classes (all of them), and the kinds and collectives of the base schedule; transforms bring their own.
     pub catalog: Catalog,
+    /// Whether idle time of a written order may be filled, in as much memory as it takes.
+    pub retime: bool,
     /// What each rank does, by `Rank`.
     pub ranks: Vec<RankProgram>,
     /// The `order` construct; errors about the whole order point here.

@@ -19,7 +19,7 @@ pub use error::OrderError;
 use crate::cost::Costs;
 use crate::graph::Graph;
 use crate::ir::{Pass, Placed, Program, Rank, RankOrder, Schedule, Span};
-use crate::timing::{Room, Timing};
+use crate::timing::{self, Room, Timing};
 
 /// Pipelines of more stages are not searched for blocks: the search is quadratic in stages.
 const MANY_STAGES: usize = 256;
@@ -37,7 +37,7 @@ pub fn order(program: &Program, costs: &Costs) -> Result<Schedule, Vec<OrderErro
         Some(RankOrder::Block(_)) => block(program, costs, &mut origins)?,
         Some(RankOrder::Pattern(_)) | None => patterns(program, &mut origins)?,
     };
-    Ok(Schedule {
+    let mut schedule = Schedule {
         name: program.name.clone(),
         transforms: Vec::new(),
         shape: program.shape.clone(),
@@ -46,7 +46,11 @@ pub fn order(program: &Program, costs: &Costs) -> Result<Schedule, Vec<OrderErro
         by_time: !matches!(form, Some(RankOrder::Pattern(_)) | None),
         orders,
         origins,
-    })
+    };
+    if program.retime {
+        timing::retime(&mut schedule, &[], costs, 0);
+    }
+    Ok(schedule)
 }
 
 /// Takes every rank's passes from its streams as its pattern says.

@@ -116,6 +116,7 @@ fn bind(request: &Request<'_>) -> Result<Program, Vec<ResolveError>> {
         model,
         catalog,
         ranks,
+        retime: parts.retime,
         order,
         transforms,
     })

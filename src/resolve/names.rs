@@ -142,6 +142,7 @@ pub(super) struct Parts<'tree> {
     pub(super) passes: Option<&'tree [Word]>,
     pub(super) chunks: Option<&'tree Expr>,
     pub(super) slices: Option<&'tree Expr>,
+    pub(super) retime: bool,
     pub(super) place: Option<(&'tree Placement, Span)>,
     pub(super) applies: Vec<&'tree Word>,
     pub(super) lets: Vec<(&'tree Word, &'tree Expr)>,
@@ -157,6 +158,7 @@ impl<'tree> Parts<'tree> {
             passes: None,
             chunks: None,
             slices: None,
+            retime: false,
             place: None,
             applies: Vec::new(),
             lets: Vec::new(),
@@ -176,6 +178,10 @@ impl<'tree> Parts<'tree> {
                 ScheduleForm::Chunks(chunks) => {
                     parts.chunks = Some(chunks);
                     "chunks"
+                }
+                ScheduleForm::Retime => {
+                    parts.retime = true;
+                    "retime"
                 }
                 ScheduleForm::Slices(slices) => {
                     parts.slices = Some(slices);

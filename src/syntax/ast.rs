@@ -348,6 +348,8 @@ pub enum ScheduleForm {
     Chunks(Expr),
     /// `slices 2`.
     Slices(Expr),
+    /// `retime`.
+    Retime,
     /// `place loop`.
     Place(Placement),
     /// `apply "vocab-2"`.

@@ -7,8 +7,11 @@ const IDEAS: &[(&[&str], &str)] = &[
         "a declaration (`schedule`, `transform`, `pass` or `class`)",
     ),
     (
-        &["passes", "chunks", "slices", "place", "apply", "let", "stream", "order", "block", "greedy"],
-        "an item of a schedule (`passes`, `chunks`, `slices`, `place`, `apply`, `let`, `stream`, `order`, `block` or `greedy`)",
+        &[
+            "passes", "chunks", "slices", "place", "apply", "let", "stream", "order", "block", "greedy",
+            "retime",
+        ],
+        "an item of a schedule (`passes`, `chunks`, `slices`, `place`, `apply`, `let`, `stream`, `order`, `block`, `greedy` or `retime`)",
     ),
     (
         &["barrier", "limit", "deepen", "pass", "name"],

@@ -45,6 +45,8 @@ pub(crate) enum Token<'input> {
     Chunks,
     #[token("slices")]
     Slices,
+    #[token("retime")]
+    Retime,
     #[token("place")]
     Place,
     #[token("apply")]

@@ -209,6 +209,7 @@ impl Page<'_> {
         let code = match &item.form {
             ScheduleForm::Passes(passes) => format!("passes {}", names(passes)),
             ScheduleForm::Chunks(chunks) => format!("chunks {}", expr(chunks)),
+            ScheduleForm::Retime => "retime".to_owned(),
             ScheduleForm::Slices(slices) => format!("slices {}", expr(slices)),
             ScheduleForm::Place(Placement::Loop) => "place loop".to_owned(),
             ScheduleForm::Place(Placement::Wave) => "place wave".to_owned(),

@@ -8,7 +8,7 @@ use schedc::source::Sources;
 use schedc::verify::Verified;
 
 /// Every schedule of the library.
-pub(crate) const SCHEDULES: [&str; 13] = [
+pub(crate) const SCHEDULES: [&str; 14] = [
     "gpipe",
     "1f1b",
     "eager-1f1b",
@@ -19,6 +19,7 @@ pub(crate) const SCHEDULES: [&str; 13] = [
     "zb-h2",
     "interleaved-zb",
     "zb-v",
+    "hanayo",
     "v-half",
     "v-min",
     "1f1b-v",

@@ -156,9 +156,10 @@ sweeps! {
     zb_h2_repeats_the_model_without_a_schedule: 7,
     interleaved_zb_repeats_the_model_without_a_schedule: 8,
     zb_v_repeats_the_model_without_a_schedule: 9,
-    v_half_repeats_the_model_without_a_schedule: 10,
-    v_min_repeats_the_model_without_a_schedule: 11,
-    one_f_one_b_v_repeats_the_model_without_a_schedule: 12,
+    hanayo_repeats_the_model_without_a_schedule: 10,
+    v_half_repeats_the_model_without_a_schedule: 11,
+    v_min_repeats_the_model_without_a_schedule: 12,
+    one_f_one_b_v_repeats_the_model_without_a_schedule: 13,
 }
 
 #[test]
