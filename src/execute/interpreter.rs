@@ -20,7 +20,7 @@ pub use super::machine::Finish;
 use super::machine::{Machine, RankError, Shared, Work};
 use super::prepare::{Action, Operand, Script, prepare};
 use super::watchdog::{Drill, Limits, Report, Scene, Status};
-use crate::ir::{Bytes, Plan, Rank};
+use crate::ir::{Bytes, Header, Plan, Rank};
 use crate::verify::Verified;
 
 /// How long ranks may take to end after the run was given up.
@@ -108,7 +108,7 @@ impl<B: Backend + 'static> Engine<B> {
         Ok(Self { plan, scripts, shared, machines, orders, outcomes, threads, stall, turn: 0, ended: false })
     }
 
-    /// Runs one step; `batches` by microbatch, `step` is the number that reports give it. Gives the mean loss in nats a token, where a rank has it.
+    /// Runs one step; `batches` by microbatch (they are sliced here, where the plan says so), `step` is the number that reports give it. Gives the mean loss in nats a token, where a rank has it.
     ///
     /// # Errors
     /// A rank failed, or none made progress for the time that the limits state. The engine takes no further step then.
@@ -121,6 +121,8 @@ impl<B: Backend + 'static> Engine<B> {
         if self.ended {
             return Err(ExecuteError::Ended);
         }
+        let Header { slices, model, .. } = &self.plan.header;
+        let batches = batches.into_iter().flat_map(|batch| batch.sliced(model.sequence, *slices)).collect();
         let work = Arc::new(Work { step, turn: self.turn, batches, finish });
         self.turn += 1;
         for (slot, order) in self.machines.iter_mut().zip(&self.orders) {

@@ -61,8 +61,9 @@ pub enum Queue {
 /// One kind of pass.
 ///
 /// A pass reads the value of every need that carries one, and every buffer of the classes that it frees or that a pass
-/// it needs `Here` without a value made and that is still live. Then it writes one buffer for each port of `gives` that anyone reads, and
-/// one for each class of `makes`. A class that is made at a site is freed at the same site and microbatch.
+/// it needs `Here` without a value made and that is still live; after them, need by need and slice by slice, those that a pass it needs
+/// `Earlier` made for each earlier slice of its microbatch and that are still live. Then it writes one buffer for each port of `gives` that anyone reads,
+/// and one for each class of `makes`. A class that is made at a site is freed at the same site and microbatch (and slice).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Kind {
@@ -99,7 +100,7 @@ pub enum Where {
     Last,
 }
 
-/// One thing that a pass waits for, of the same microbatch.
+/// One thing that a pass waits for, of the same microbatch (and slice, but for `Earlier` and `Later`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Need {
@@ -143,6 +144,10 @@ pub enum Relation {
     First,
     /// The last stage.
     Last,
+    /// The same stage, the slice before; what all earlier slices left there is read. Does not apply to a first slice.
+    Earlier,
+    /// The same stage, the slice after: only the order matters. Does not apply to a last slice.
+    Later,
 }
 
 /// A collective over all ranks, once for each microbatch.

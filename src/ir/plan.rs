@@ -10,7 +10,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    BufferId, Bytes, Catalog, ClassId, CollectiveId, CollectiveOp, Dims, Flow, GroupId, InstrId, KindId,
+    BufferId, Bytes, Catalog, ClassId, CollectiveId, CollectiveOp, Cut, Dims, Flow, GroupId, InstrId, KindId,
     LaneId, Microbatch, Port, Rank, Stage,
 };
 
@@ -33,6 +33,10 @@ pub struct Header {
     pub transforms: Vec<String>,
     /// `m`.
     pub microbatches: u32,
+    /// Slices that each microbatch's sequences are cut into; 1 where it is left out. A pass's `microbatch` is then
+    /// `microbatch * slices + slice`.
+    #[serde(default = "whole", skip_serializing_if = "is_whole")]
+    pub slices: u32,
     /// The rank of each stage, by [`Stage`], flow after flow.
     pub stages: Vec<Rank>,
     /// Copies of the model, 1 or 2, each with as many of the stages. Microbatch i belongs to flow `i % flows`: its passes at stages
@@ -54,6 +58,16 @@ fn one_flow() -> u32 {
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "what serde calls it with")]
 fn is_one_flow(flows: &u32) -> bool {
     *flows == 1
+}
+
+/// Sequences that are not sliced.
+fn whole() -> u32 {
+    1
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+fn is_whole(slices: &u32) -> bool {
+    *slices == whole()
 }
 
 /// The ranks of a group, ascending.
@@ -202,7 +216,7 @@ pub enum Payload {
     Value {
         /// Which one.
         collective: CollectiveId,
-        /// For which microbatch.
+        /// For which microbatch, or slice of one.
         microbatch: Microbatch,
     },
     /// The gradients of the copies of a tied embedding, once a step; the buffer is read and written in place.
@@ -220,7 +234,7 @@ pub struct Pass {
     pub kind: KindId,
     /// The stage or the rank.
     pub site: Site,
-    /// The microbatch.
+    /// The microbatch, or the slice of one.
     pub microbatch: Microbatch,
 }
 
@@ -289,16 +303,23 @@ impl Header {
         self.stages.iter().map(|rank| rank.0 + 1).max().unwrap_or(0)
     }
 
+    /// How the batch is cut.
+    #[must_use]
+    pub fn cut(&self) -> Cut {
+        // A header that was never verified may claim anything.
+        Cut { microbatches: self.microbatches, slices: self.slices.max(1) }
+    }
+
     /// The stages of one flow; every plan has at least one flow once its structure is verified.
     #[must_use]
     pub fn depth(&self) -> u32 {
         self.stages.len() as u32 / self.flows.max(1)
     }
 
-    /// The flow that a microbatch belongs to.
+    /// The flow that a unit belongs to: that of its microbatch.
     #[must_use]
-    pub fn flow_of(&self, microbatch: Microbatch) -> Flow {
-        Flow(microbatch.0 % self.flows.max(1))
+    pub fn flow_of(&self, unit: Microbatch) -> Flow {
+        Flow(self.cut().microbatch(unit).0 % self.flows.max(1))
     }
 
     /// The rank that a pass belongs to.

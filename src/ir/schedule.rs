@@ -1,6 +1,6 @@
 //! Which rank runs which pass in which order: no communication, no memory yet.
 
-use super::{Catalog, Chunk, Dims, Flow, Microbatch, Pass, Rank, Span, Stage};
+use super::{Catalog, Chunk, Cut, Dims, Flow, Microbatch, Pass, Rank, Span, Stage};
 
 /// The size of the pipeline and where its stages lie.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -9,6 +9,8 @@ pub struct Shape {
     pub ranks: u32,
     /// `m`, at least 1.
     pub microbatches: u32,
+    /// Slices that each microbatch's sequences are cut into, at least 1.
+    pub slices: u32,
     /// `v`, stages a rank, at least 1.
     pub chunks: u32,
     /// The rank of each stage, by `Stage`, flow after flow; `p * v` of them, `v` on each rank.
@@ -18,6 +20,18 @@ pub struct Shape {
 }
 
 impl Shape {
+    /// How the batch is cut.
+    #[must_use]
+    pub fn cut(&self) -> Cut {
+        Cut { microbatches: self.microbatches, slices: self.slices }
+    }
+
+    /// How many units each site works on: microbatches, or slices of them.
+    #[must_use]
+    pub fn units(&self) -> usize {
+        self.cut().units() as usize
+    }
+
     /// The rank that holds a stage.
     #[must_use]
     pub fn rank_of(&self, stage: Stage) -> Rank {
@@ -53,10 +67,10 @@ impl Shape {
         self.chunks / self.flows
     }
 
-    /// The flow that a microbatch belongs to.
+    /// The flow that a unit belongs to: that of its microbatch.
     #[must_use]
-    pub fn flow_of(&self, microbatch: Microbatch) -> Flow {
-        Flow(microbatch.0 % self.flows)
+    pub fn flow_of(&self, unit: Microbatch) -> Flow {
+        Flow(self.cut().microbatch(unit).0 % self.flows)
     }
 
     /// The flow that a stage belongs to.
@@ -91,12 +105,14 @@ pub struct Schedule {
     pub name: String,
     /// The transforms that were applied.
     pub transforms: Vec<String>,
-    /// Ranks, microbatches, chunks, placement.
+    /// Ranks, microbatches, slices, chunks, placement.
     pub shape: Shape,
     /// The model that buffers are sized for.
     pub model: Dims,
     /// What the passes are.
     pub catalog: Catalog,
+    /// Whether the orders were placed by time, from a block or a priority list, and not written down pass by pass.
+    pub by_time: bool,
     /// The order of each rank, by `Rank`.
     pub orders: Vec<Vec<Placed>>,
     /// The places in the source that passes came from; [`Placed::origin`] indexes it.

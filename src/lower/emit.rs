@@ -5,10 +5,11 @@ use super::forms::Forms;
 use super::rank::RankList;
 use super::sums::Sums;
 use super::uses::{Uses, direct};
+use crate::cost::Costs;
 use crate::graph::Graph;
 use crate::ir::{
     BufferId, CollectiveId, CollectiveOp, Flow, GroupId, InstrId, KindId, Lane, LaneId, Microbatch, Op, Pass,
-    Payload, Place, Port, Queue, Rank, RankPlan, Relation, Schedule, Site, Source, Value,
+    Payload, Place, Port, Queue, Rank, RankPlan, Relation, Schedule, Site, Source, Ticks, Value,
 };
 
 const COMPUTE: LaneId = LaneId(0);
@@ -16,6 +17,7 @@ const COMPUTE: LaneId = LaneId(0);
 /// Writes every rank's list, event by event.
 pub(super) struct Emitter<'a> {
     graph: &'a Graph<'a>,
+    costs: &'a Costs,
     uses: Uses,
     forms: Forms,
     ranks: Vec<RankList>,
@@ -60,10 +62,14 @@ impl<'a> Emitter<'a> {
     ///
     /// # Errors
     /// The catalog can't be lowered.
-    pub(super) fn new(graph: &'a Graph<'a>, schedule: &Schedule) -> Result<Self, LowerError> {
+    pub(super) fn new(
+        graph: &'a Graph<'a>,
+        schedule: &Schedule,
+        costs: &'a Costs,
+    ) -> Result<Self, LowerError> {
         check(schedule)?;
         let catalog = graph.catalog;
-        let m = graph.shape.microbatches as usize;
+        let m = graph.shape.units();
         let kinds = || KindId::all(catalog.kinds.len()).map(|id| (graph.sites(id) * m, catalog.kind(id)));
         let p = graph.shape.ranks as usize;
         let sites = graph.shape.depth() as usize + p;
@@ -79,6 +85,7 @@ impl<'a> Emitter<'a> {
         let forms = Forms::new(graph);
         Ok(Self {
             graph,
+            costs,
             uses: Uses::new(graph),
             ranks: (0..p).map(|_| RankList::new(catalog.classes.len(), &forms, per_rank)).collect(),
             forms,
@@ -90,28 +97,31 @@ impl<'a> Emitter<'a> {
         })
     }
 
-    /// Two passes that ran overlapped have ended. What the first frees rests until the second has taken what it needs: they run at the
-    /// same time.
-    pub(super) fn pair(&mut self, first: Pass, second: Pass) {
+    /// Two passes that ran overlapped have ended at `now`. What the first frees rests until the second has taken what it needs: they run
+    /// at the same time.
+    pub(super) fn pair(&mut self, first: Pass, second: Pass, now: Ticks) {
         let rank = self.graph.rank_of(first.site).index();
-        self.write_pass(first, true);
+        let took = self.costs.pair(first.kind, second.kind);
+        let span = (Ticks(now.0.saturating_sub(took.0)), now);
+        self.write_pass(first, span, true);
         self.ranks[rank].overlap();
-        (0..self.graph.catalog.kind(first.kind).gives.len())
-            .for_each(|port| self.messages(first, Port::new(port)));
-        self.pass(second);
+        self.messages(first, now);
+        self.write_pass(second, span, false);
+        self.messages(second, now);
     }
 
-    /// A pass has ended: its instruction, and the messages that carry what it gives.
-    pub(super) fn pass(&mut self, pass: Pass) {
-        self.write_pass(pass, false);
-        (0..self.graph.catalog.kind(pass.kind).gives.len())
-            .for_each(|port| self.messages(pass, Port::new(port)));
+    /// A pass has ended at `now`: its instruction, and the messages that carry what it gives.
+    pub(super) fn pass(&mut self, pass: Pass, now: Ticks) {
+        let start = Ticks(now.0.saturating_sub(self.costs.pass(pass.kind).0));
+        self.write_pass(pass, (start, now), false);
+        self.messages(pass, now);
     }
 
-    /// The instruction of a pass. `rest`: what it frees rests until the next pass has taken what it needs.
-    fn write_pass(&mut self, pass: Pass, rest: bool) {
+    /// The instruction of a pass that ran for a span. `rest`: what it frees rests until the next pass has taken what it needs.
+    fn write_pass(&mut self, pass: Pass, (start, end): (Ticks, Ticks), rest: bool) {
         let kind = self.graph.catalog.kind(pass.kind);
         let rank = self.graph.rank_of(pass.site);
+        self.ranks[rank.index()].buffers.at(start, end);
         let lane = match kind.queue {
             Queue::Group if self.graph.shape.ranks > 1 => {
                 self.ranks[rank.index()].lane(Lane::Group(GroupId(0)))
@@ -152,10 +162,9 @@ impl<'a> Emitter<'a> {
         let microbatch = pass.microbatch;
         let id = match need.from {
             Source::Pass { kind, port, .. } => {
-                let flow = self.graph.shape.flow_of(microbatch);
-                let Some(site) = self.graph.needed_site(need, pass.site, flow) else { return };
+                let Some(needed) = self.graph.needed_pass(need, pass) else { return };
+                let site = needed.site;
                 let Some(port) = port else {
-                    let needed = Pass { kind, site, microbatch };
                     if let Some(instr) =
                         self.issued.as_ref().and_then(|issued| issued[self.graph.index(needed)])
                     {
@@ -190,7 +199,7 @@ impl<'a> Emitter<'a> {
 
     fn collected_at(&self, id: CollectiveId, rank: Rank, microbatch: Microbatch) -> usize {
         let shape = self.graph.shape;
-        (id.index() * shape.microbatches as usize + microbatch.index()) * shape.ranks as usize + rank.index()
+        (id.index() * shape.units() + microbatch.index()) * shape.ranks as usize + rank.index()
     }
 
     /// The slot of a site's state: the stages of the microbatch's flow first, then ranks.
@@ -213,19 +222,40 @@ impl<'a> Emitter<'a> {
                 self.ranks[rank.index()].free_state(id);
             }
         }
-        for need in &kind.needs {
-            if let Source::Pass { kind: needed, at: Relation::Here, port: None } = need.from {
-                for &class in &self.graph.catalog.kind(needed).makes {
-                    if let Some(id) = *self.state.cell(class.index(), slot, 0) {
-                        self.ranks[rank.index()].read_state(id);
-                    }
-                }
+        let needed = |need: &crate::ir::Need, relation: Relation| match need.from {
+            Source::Pass { kind, at, port: None } if at == relation => Some(kind),
+            _ => None,
+        };
+        for made in kind.needs.iter().filter_map(|need| needed(need, Relation::Here)) {
+            self.kept(made, pass, rank);
+        }
+        for made in kind.needs.iter().filter_map(|need| needed(need, Relation::Earlier)) {
+            for microbatch in self.graph.shape.cut().all_earlier(pass.microbatch) {
+                self.kept(made, Pass { microbatch, ..pass }, rank);
+            }
+        }
+    }
+
+    /// Reads the state that a kind left at the site and for the unit of `at`, where it is still live.
+    fn kept(&mut self, made: KindId, at: Pass, rank: Rank) {
+        let slot = self.state_slot(at);
+        for &class in &self.graph.catalog.kind(made).makes {
+            if let Some(id) = *self.state.cell(class.index(), slot, 0) {
+                self.ranks[rank.index()].read_state(id);
             }
         }
     }
 
     /// Sends a value to every rank that reads it.
-    fn messages(&mut self, pass: Pass, port: Port) {
+    fn messages(&mut self, pass: Pass, now: Ticks) {
+        for port in 0..self.graph.catalog.kind(pass.kind).gives.len() {
+            self.message(pass, Port::new(port), now);
+        }
+    }
+
+    /// Sends one of a pass's values to every rank that reads it.
+    fn message(&mut self, pass: Pass, port: Port, now: Ticks) {
+        let arrives = now + self.costs.message;
         let rank = self.graph.rank_of(pass.site);
         let uses = self.uses.in_flow(self.graph.shape.flow_of(pass.microbatch));
         let peers = &uses.of(self.graph, pass.kind, pass.site, port).peers;
@@ -234,6 +264,7 @@ impl<'a> Emitter<'a> {
         let value = Value { pass, port };
         for (peer, readers) in peers {
             let list = &mut self.ranks[rank.index()];
+            list.buffers.at(now, arrives);
             list.read(
                 self.produced
                     .cell(pass.kind.index(), slot, port.index())
@@ -242,6 +273,7 @@ impl<'a> Emitter<'a> {
             let lane = list.lane(Lane::Send(*peer));
             list.issue(Op::Send { to: *peer, value }, lane, true);
             let list = &mut self.ranks[peer.index()];
+            list.buffers.at(now, arrives);
             let id = list.write(&self.forms, form, readers.len() as u32);
             let lane = list.lane(Lane::Recv(rank));
             list.issue(Op::Recv { from: rank, value }, lane, false);
@@ -253,7 +285,9 @@ impl<'a> Emitter<'a> {
     }
 
     /// A collective has all its contributions: an instruction on every rank, unless there is only one.
-    pub(super) fn collective(&mut self, id: CollectiveId, microbatch: Microbatch) {
+    ///
+    /// It starts at `now` and its result is there at `end`.
+    pub(super) fn collective(&mut self, id: CollectiveId, microbatch: Microbatch, now: Ticks, end: Ticks) {
         let p = self.graph.shape.ranks;
         if p == 1 {
             return;
@@ -269,6 +303,7 @@ impl<'a> Emitter<'a> {
         let payload = Payload::Value { collective: id, microbatch };
         let op = Op::Collective { payload, op: collective.op, group: GroupId(0), root, elements };
         for rank in Rank::all(p as usize) {
+            self.ranks[rank.index()].buffers.at(now, end);
             if source.is_none() || root == Some(rank) && collective.op == CollectiveOp::Broadcast {
                 let slot = self.graph.slot(source.unwrap_or(Site::Rank(rank)), microbatch);
                 let id = *self.produced.cell(collective.kind.index(), slot, collective.port.index());

@@ -29,7 +29,7 @@ use crate::ir::{Catalog, Header, Plan, Schedule};
 /// The orders deadlock, or a plan would be too large for its ids.
 pub fn lower(schedule: &Schedule, costs: &Costs) -> Result<Plan, LowerError> {
     let graph = Graph::new(&schedule.shape, &schedule.catalog);
-    let mut emitter = emit::Emitter::new(&graph, schedule)?;
+    let mut emitter = emit::Emitter::new(&graph, schedule, costs)?;
     timeline::walk(&graph, schedule, costs, &mut emitter)?;
     let ranks = emitter.finish(schedule);
     Ok(Plan { header: header(schedule), ranks })
@@ -40,6 +40,7 @@ fn header(schedule: &Schedule) -> Header {
         name: schedule.name.clone(),
         transforms: schedule.transforms.clone(),
         microbatches: schedule.shape.microbatches,
+        slices: schedule.shape.slices,
         stages: schedule.shape.stages.clone(),
         model: schedule.model,
         catalog: without_spans(&schedule.catalog),

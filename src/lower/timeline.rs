@@ -33,11 +33,11 @@ pub(super) fn walk(
     while let Some((now, moment)) = clock.calendar.take() {
         match moment {
             Moment::Ends(pass) => {
-                emitter.pass(pass);
+                emitter.pass(pass, now);
                 clock.end(&[pass], now, emitter, &mut events);
             }
             Moment::PairEnds(first, second) => {
-                emitter.pair(first, second);
+                emitter.pair(first, second, now);
                 clock.end(&[first, second], now, emitter, &mut events);
             }
             Moment::Ready(pass) => clock.ready(pass, now),
@@ -80,8 +80,8 @@ impl Clock<'_> {
             self.progress.complete(self.graph, self.costs, pass, now, events);
         }
         for event in events.iter() {
-            if let Event::Collected { collective, microbatch, .. } = *event {
-                emitter.collective(collective, microbatch);
+            if let Event::Collected { collective, microbatch, at } = *event {
+                emitter.collective(collective, microbatch, now, at);
             }
         }
         for event in events.drain(..) {

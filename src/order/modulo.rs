@@ -35,7 +35,7 @@ impl Block {
     /// The passes of every rank by time.
     pub(super) fn orders(&self, graph: &Graph<'_>) -> Vec<Vec<Pass>> {
         let mut ranks = vec![Vec::new(); graph.shape.ranks as usize];
-        for microbatch in Microbatch::all(graph.shape.microbatches as usize) {
+        for microbatch in Microbatch::all(graph.shape.units()) {
             let later = u64::from(microbatch.0) * self.every;
             for &(pass, start) in &self.starts {
                 ranks[graph.rank_of(pass.site).index()].push((start + later, Pass { microbatch, ..pass }));
@@ -109,7 +109,8 @@ impl Way {
         let runs = |kind: &KindId| graph.catalog.kind(*kind).queue == Queue::Compute;
         let mut passes: Vec<Pass> = Vec::new();
         for kind in kinds.clone() {
-            if !runs(&kind) || !graph.catalog.collectives.is_empty() {
+            // Slices of one microbatch wait for each other.
+            if !runs(&kind) || !graph.catalog.collectives.is_empty() || graph.shape.slices > 1 {
                 return None;
             }
             passes.extend(graph.sites_of(kind, Flow(0)).map(|site| Pass { kind, site, microbatch }));
@@ -130,8 +131,8 @@ impl Way {
             });
         }
         let duration: Vec<i64> = passes.iter().map(|pass| costs.pass(pass.kind).0 as i64).collect();
-        let soonest = soonest(&needs, &duration)?;
-        let mut order: Vec<u32> = (0..passes.len() as u32).collect();
+        let (soonest, mut order) = soonest(&needs, &duration)?;
+        // Stable, so that passes that take no time still come after what they need.
         order.sort_by_key(|&at| (!needed[at as usize], soonest[at as usize]));
         let mut position = vec![0_u32; passes.len()];
         for (place, &at) in order.iter().enumerate() {
@@ -229,8 +230,9 @@ impl Way {
     }
 }
 
-/// When each pass could start if ranks were free; `None` where passes wait for each other in a circle.
-fn soonest(needs: &[Vec<(u32, i64)>], duration: &[i64]) -> Option<Vec<i64>> {
+/// When each pass could start if ranks were free, and the passes in an order in which each comes after what it needs; `None` where they
+/// wait for each other in a circle.
+fn soonest(needs: &[Vec<(u32, i64)>], duration: &[i64]) -> Option<(Vec<i64>, Vec<u32>)> {
     let mut after = vec![Vec::new(); needs.len()];
     let mut waits: Vec<usize> = needs.iter().map(Vec::len).collect();
     for (at, needs) in needs.iter().enumerate() {
@@ -238,9 +240,9 @@ fn soonest(needs: &[Vec<(u32, i64)>], duration: &[i64]) -> Option<Vec<i64>> {
     }
     let mut ready: Vec<usize> = (0..needs.len()).filter(|&at| waits[at] == 0).collect();
     let mut start = vec![0; needs.len()];
-    let mut done = 0;
+    let mut order = Vec::with_capacity(needs.len());
     while let Some(at) = ready.pop() {
-        done += 1;
+        order.push(at as u32);
         for &(to, delay) in &after[at] {
             start[to] = start[to].max(start[at] + duration[at] + delay);
             waits[to] -= 1;
@@ -249,5 +251,5 @@ fn soonest(needs: &[Vec<(u32, i64)>], duration: &[i64]) -> Option<Vec<i64>> {
             }
         }
     }
-    (done == needs.len()).then_some(start)
+    (order.len() == needs.len()).then_some((start, order))
 }

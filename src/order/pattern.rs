@@ -51,7 +51,7 @@ impl Stream {
     fn at_stages(sorted: Option<&[(Chunk, Microbatch)]>, shape: &Shape, held: &[Stage]) -> Self {
         let chunks = || Chunk::all(held.len()).zip(held);
         let natural = || {
-            let microbatches = Microbatch::all(shape.microbatches as usize);
+            let microbatches = Microbatch::all(shape.units());
             let all = microbatches.flat_map(|mb| chunks().map(move |(chunk, &stage)| (chunk, stage, mb)));
             let own = all.filter(|&(_, stage, mb)| shape.flow_at(stage) == shape.flow_of(mb));
             own.map(|(chunk, _, mb)| (chunk, mb)).collect()
@@ -60,7 +60,7 @@ impl Stream {
     }
 
     fn at_rank(shape: &Shape) -> Self {
-        Self::new(Microbatch::all(shape.microbatches as usize).map(|mb| (Chunk(0), mb)).collect(), 1)
+        Self::new(Microbatch::all(shape.units()).map(|mb| (Chunk(0), mb)).collect(), 1)
     }
 
     fn new(passes: Vec<(Chunk, Microbatch)>, chunks: usize) -> Self {

@@ -130,22 +130,6 @@ pub enum SyntaxError {
         at: Span,
     },
 
-    /// A construct that is reserved.
-    #[error("this version does not have `{found}` yet")]
-    #[diagnostic(
-        code(schedc::syntax::not_in_this_version),
-        help(
-            "say the order as a pattern, `order F^* B^*`, and the placement as `loop`, `wave` or `s -> expr`"
-        )
-    )]
-    NotInThisVersion {
-        /// The reserved word.
-        found: String,
-        /// Where.
-        #[label("reserved for a later version")]
-        at: Span,
-    },
-
     /// A word where one of a few words must stand.
     #[error("`{found}` is not {what}")]
     #[diagnostic(code(schedc::syntax::unknown_word), help("{help}"))]
@@ -223,7 +207,6 @@ impl Located for SyntaxError {
             | Self::TooDeep { at }
             | Self::NotAPair { at }
             | Self::TooLong { at, .. }
-            | Self::NotInThisVersion { at, .. }
             | Self::UnknownWord { at, .. }
             | Self::DuplicateClause { at, .. } => Some(at.file),
             Self::TooLarge { file, .. } | Self::NotText { file, .. } => Some(*file),

@@ -35,6 +35,8 @@ pub struct Timing<'a> {
     dag: Dag,
 }
 
+/// Ranks with more streams of passes than this keep their orders: each is looked at whenever a rank is idle.
+const MANY_STREAMS: usize = 128;
 /// Orders of more passes than this are improved once only.
 const MANY: usize = 1 << 17;
 
@@ -63,11 +65,19 @@ impl<'a> Timing<'a> {
     ///
     /// Returns the makespan; `None`, and nothing moved, where the orders deadlock.
     pub fn improve(&self, orders: &mut [Vec<Placed>], room: &[Room]) -> Option<Ticks> {
+        if self.graph.shape.chunks as usize * self.graph.catalog.kinds.len() > MANY_STREAMS {
+            return self.makespan(orders);
+        }
         let rounds = if self.dag.len() > MANY { 1 } else { 4 };
         let rounds = NonZeroU32::new(rounds).expect("at least one round");
         let limits = fill::Limits::new(self.graph, room);
-        let nodes = self.nodes(orders);
-        let (nodes, makespan) = fill::improve(&self.dag, &limits, nodes, rounds)?;
+        let (nodes, makespan) = fill::improve(&self.dag, &limits, self.nodes(orders), rounds)?;
+        self.rearrange(orders, nodes);
+        Some(Ticks(makespan))
+    }
+
+    /// Puts the passes of some orders into the order of nodes.
+    fn rearrange(&self, orders: &mut [Vec<Placed>], nodes: Vec<Vec<u32>>) {
         let mut placed = vec![None; self.dag.len()];
         for &one in orders.iter().flatten() {
             placed[self.graph.index(one.pass)] = Some(one);
@@ -76,7 +86,6 @@ impl<'a> Timing<'a> {
             order.clear();
             order.extend(nodes.into_iter().filter_map(|node| placed[node as usize]));
         }
-        Some(Ticks(makespan))
     }
 
     /// Lets ranks that are idle choose their next pass, until nothing more happens.

@@ -7,8 +7,8 @@ use crate::ir::{KindId, Pass, Placed};
 
 /// Moves every pass of the backward side behind `by` more passes of the forward side; where fewer are left, behind all of them.
 ///
-/// Both sides keep their own order, so that only the distance between them, the number of microbatches in flight, changes. A pass of
-/// the backward side that ran overlapped with one of the forward side then does so with its new neighbour of the same kind, if any.
+/// Both sides keep their own order, so that only the distance between them, the number of microbatches (or slices) in flight, changes. A
+/// pass of the backward side that ran overlapped with one of the forward side then does so with its new neighbour of the same kind, if any.
 pub(super) fn deepen(order: &[Placed], sides: &Sides, by: usize) -> Vec<Placed> {
     if by == 0 {
         return order.to_vec();

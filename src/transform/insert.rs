@@ -6,13 +6,15 @@
 
 use std::collections::VecDeque;
 
+use super::base::Base;
 use super::limits::Limits;
 use super::sides::Sides;
 use super::{TransformError, lockstep::Gang};
 use crate::cost::Costs;
-use crate::graph::{Calendar, Event, Graph, Progress, find_deadlock, heads_of, site_index};
+use crate::graph::{Calendar, Event, Graph, Progress, find_deadlock, site_index};
 use crate::ir::{
-    Flow, KindId, Microbatch, Pass, Placed, Queue, Rank, Schedule, Source, Span, Ticks, Transform, Where,
+    Flow, KindId, Microbatch, Pass, Placed, Queue, Rank, Schedule, Site, Source, Span, Ticks, Transform,
+    Where,
 };
 
 /// Places the kinds from `base` on. The catalog already has them; `schedule.orders` has the base order.
@@ -50,6 +52,7 @@ enum Moment {
 
 struct List<'a> {
     graph: &'a Graph<'a>,
+    placed: Base<'a>,
     base_orders: &'a [Vec<Placed>],
     base: usize,
     sides: &'a Sides,
@@ -63,11 +66,8 @@ struct List<'a> {
     waiting: Vec<VecDeque<(u64, Pass)>>,
     /// How many have become ready so far.
     readied: u64,
-    next: Vec<usize>,
     /// How many passes each rank runs: none, one or a pair.
     busy: Vec<u8>,
-    /// Ranks whose next pair could not start as one: it runs one after the other.
-    split: Vec<bool>,
     /// Ranks to look at again at this moment.
     woken: Vec<bool>,
     orders: Vec<Vec<Placed>>,
@@ -92,6 +92,7 @@ impl<'a> List<'a> {
         let inserted = graph.catalog.kinds.len() - base;
         let mut list = Self {
             graph,
+            placed: Base::new(graph, schedule, base, transform.deepen * schedule.shape.visits()),
             base_orders: &schedule.orders,
             base,
             sides,
@@ -103,9 +104,7 @@ impl<'a> List<'a> {
             calendar: Calendar::default(),
             waiting: vec![VecDeque::new(); inserted * p * schedule.shape.flows as usize],
             readied: 0,
-            next: vec![0; p],
             busy: vec![0; p],
-            split: vec![false; p],
             woken: vec![true; p],
             orders: schedule.orders.iter().map(|order| Vec::with_capacity(order.len() * 2)).collect(),
             events: Vec::new(),
@@ -118,10 +117,13 @@ impl<'a> List<'a> {
     fn release_what_needs_nothing(&mut self) {
         for kind in KindId::all(self.graph.catalog.kinds.len()).skip(self.base) {
             let microbatches = self.demand(kind);
-            // Whether a kind needs nothing is the same in every flow.
-            let sites = self.graph.sites_of(kind, Flow(0));
-            for site in sites.filter(|&site| self.graph.needs_at(kind, site) == 0) {
-                for &microbatch in &microbatches {
+            let sites: Vec<Vec<Site>> =
+                self.graph.flows().map(|flow| self.graph.sites_of(kind, flow).collect()).collect();
+            for at in 0..self.graph.sites(kind) {
+                let place = |unit| sites[self.graph.shape.flow_of(unit).index()][at];
+                let free = |unit: &&_| self.graph.needs_at(kind, place(**unit), **unit) == 0;
+                for &microbatch in microbatches.iter().filter(free) {
+                    let site = place(microbatch);
                     self.ready(Pass { kind, site, microbatch }, Ticks(0));
                 }
             }
@@ -140,7 +142,7 @@ impl<'a> List<'a> {
                 Some((KindId::new(reader), need.on))
             });
         let Some((reader, on)) = reader else {
-            return Microbatch::all(self.graph.shape.microbatches as usize).collect();
+            return Microbatch::all(self.graph.shape.units()).collect();
         };
         let takes = |pass: &Pass| pass.kind == reader && self.graph.matches(on, pass.site);
         let passes = self.base_orders.iter().flatten().map(|placed| placed.pass);
@@ -170,13 +172,8 @@ impl<'a> List<'a> {
     /// Where nothing runs any more, lets a rank run its next pair one after the other: moving the backward side back may have put
     /// two passes together of which one waits, over other ranks, for the other. Returns whether there was such a rank.
     fn split_a_pair(&mut self) -> bool {
-        let paired = |rank: &usize| {
-            let head = self.base_orders[*rank].get(self.next[*rank]);
-            !self.split[*rank] && head.is_some_and(|head| head.overlaps)
-        };
-        let Some(rank) = (0..self.split.len()).find(paired) else { return false };
-        self.split[rank] = true;
-        self.woken[rank] = true;
+        let Some(rank) = self.placed.split_a_pair() else { return false };
+        self.woken[rank.index()] = true;
         true
     }
 
@@ -254,15 +251,8 @@ impl<'a> List<'a> {
         if let Some(pass) = self.take_new(rank, pressing).or_else(|| self.take_new(rank, urgent)) {
             return Some((pass, None));
         }
-        let order = &self.base_orders[rank.index()];
-        let ready = |placed: &&Placed| self.progress.is_ready(self.graph, placed.pass, now);
-        if let Some(head) = order.get(self.next[rank.index()]).filter(ready) {
-            if !head.overlaps || self.split[rank.index()] {
-                return Some((head.pass, None));
-            }
-            if let Some(second) = order.get(self.next[rank.index()] + 1).filter(ready) {
-                return Some((head.pass, Some(second.pass)));
-            }
+        if let Some(found) = self.placed.choose(self.graph, &self.progress, rank, now) {
+            return Some(found);
         }
         self.take_new(rank, |_, _, _| true).map(|pass| (pass, None))
     }
@@ -292,9 +282,7 @@ impl<'a> List<'a> {
         let origin = if let Some(new) = pass.kind.index().checked_sub(self.base) {
             self.origins[new]
         } else {
-            self.next[rank] += 1;
-            self.split[rank] = false;
-            self.base_orders[rank][self.next[rank] - 1].origin
+            self.placed.start(self.graph, Rank::new(rank), pass)
         };
         self.orders[rank].push(Placed { pass, origin, overlaps: false });
         self.busy[rank] = 1;
@@ -308,8 +296,8 @@ impl<'a> List<'a> {
             if self.limits.start(self.graph, pass) {
                 self.woken.fill(true);
             }
-            self.orders[rank].push(self.base_orders[rank][self.next[rank]]);
-            self.next[rank] += 1;
+            let origin = self.placed.start(self.graph, Rank::new(rank), pass);
+            self.orders[rank].push(Placed { pass, origin, overlaps: pass == first });
             self.calendar.enter(now + self.costs.pair(first.kind, second.kind), Moment::Ends(pass));
         }
         self.busy[rank] = 2;
@@ -320,7 +308,7 @@ impl<'a> List<'a> {
         let placed: usize = self.orders.iter().map(Vec::len).sum();
         let group = |kind: KindId| self.graph.catalog.kind(kind).queue == Queue::Group;
         let kinds = KindId::all(self.graph.catalog.kinds.len()).filter(|&kind| !group(kind));
-        let m = self.graph.shape.microbatches as usize;
+        let m = self.graph.shape.units();
         if placed == kinds.map(|kind| self.graph.sites(kind) * m).sum::<usize>() {
             return Ok(self.orders);
         }
@@ -336,7 +324,6 @@ impl<'a> List<'a> {
             let rank = Rank::new(site_index(pass.site));
             return Err(TransformError::LimitTooTight { pass: self.graph.name(pass), rank, at });
         }
-        let heads = heads_of(self.base_orders, &self.next);
-        Err(find_deadlock(self.graph, &self.progress, &heads, origins).into())
+        Err(find_deadlock(self.graph, &self.progress, &self.placed.heads(), origins).into())
     }
 }

@@ -112,7 +112,7 @@ impl<'facts, 'plan> Values<'facts, 'plan> {
         let buffers = &self.facts.plan.ranks[rank.index()].buffers;
         self.held.extend(buffers.iter().map(|buffer| beside(buffer.place)));
         self.collected.clear();
-        let results = self.facts.catalog.collectives.len() * self.facts.header.microbatches as usize;
+        let results = self.facts.catalog.collectives.len() * self.facts.units;
         self.collected.resize(if self.facts.ranks > 1 { results } else { 0 }, None);
         self.adders.clear();
         self.sums.clear();
@@ -145,6 +145,7 @@ impl<'facts, 'plan> Values<'facts, 'plan> {
                 Source::Pass { kind, at, port } => {
                     let flow = facts.header.flow_of(microbatch);
                     let Some(site) = facts.producer(site, kind, at, flow) else { continue };
+                    let Some(microbatch) = facts.unit(microbatch, at) else { continue };
                     let needed = Pass { kind, site, microbatch };
                     match port {
                         Some(port) => self.wanted.push(Content::Value(Value { pass: needed, port })),
@@ -159,6 +160,13 @@ impl<'facts, 'plan> Values<'facts, 'plan> {
                 && facts.catalog.kind(maker).at == kind.at
             {
                 self.kept(Pass { kind: maker, ..pass }, id);
+            }
+        }
+        for need in kind.needs.iter().filter(|need| facts.applies(need, site)) {
+            if let Source::Pass { kind: maker, at: Relation::Earlier, port: None } = need.from {
+                for microbatch in facts.slices_before(microbatch) {
+                    self.kept(Pass { kind: maker, site, microbatch }, id);
+                }
             }
         }
         for (port, &class) in kind.gives.iter().enumerate() {
@@ -266,7 +274,7 @@ impl<'facts, 'plan> Values<'facts, 'plan> {
             let shape = facts.shape(class, facts.contributor(declared, rank, flow));
             self.made.push(Made { content: Content::Result(collective, microbatch), class, shape, form });
         }
-        let slot = |id: CollectiveId| id.index() * facts.header.microbatches as usize + microbatch.index();
+        let slot = |id: CollectiveId| id.index() * facts.units + microbatch.index();
         self.collected[slot(collective)] = Some(id);
         let Some(after) = declared.after else { return };
         if !self.collected[slot(after)].is_some_and(|before| clocks.ordered(before, id)) {
@@ -378,10 +386,12 @@ impl<'facts, 'plan> Values<'facts, 'plan> {
         match content {
             Content::Value(value) => names::value(header, value),
             Content::Result(id, microbatch) => {
-                format!("the result of {} {microbatch}", names::collective(header, id))
+                let unit = header.cut().name(microbatch);
+                format!("the result of {} {unit}", names::collective(header, id))
             }
             Content::State(class, site, microbatch) => {
-                format!("{} of {site}.{microbatch}", self.facts.catalog.class(class).name)
+                let unit = header.cut().name(microbatch);
+                format!("{} of {site}.{unit}", self.facts.catalog.class(class).name)
             }
             Content::Gradient(Payload::StageGradient(stage)) => format!("the gradient of {stage}"),
             Content::Gradient(_) => "the gradient of the tied embedding".to_owned(),

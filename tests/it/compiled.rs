@@ -8,14 +8,21 @@ use schedc::source::Sources;
 use schedc::verify::Verified;
 
 /// Every schedule of the library.
-pub(crate) const SCHEDULES: [&str; 10] = [
+pub(crate) const SCHEDULES: [&str; 17] = [
     "gpipe",
     "1f1b",
     "eager-1f1b",
     "interleaved",
     "looped-bfs",
+    "seq1f1b",
     "zb-h1",
     "zb-h2",
+    "interleaved-zb",
+    "zb-v",
+    "hanayo",
+    "v-half",
+    "v-min",
+    "1f1b-v",
     "chimera",
     "dualpipe",
     "dualpipe-v",
@@ -37,12 +44,24 @@ pub(crate) fn library(
     microbatches: u32,
     model: Dims,
 ) -> Verified {
+    library_set(schedule, &[], with, ranks, microbatches, model)
+}
+
+/// The same, with values for its parameters.
+pub(crate) fn library_set(
+    schedule: &str,
+    set: &[(String, i64)],
+    with: Option<&str>,
+    ranks: u32,
+    microbatches: u32,
+    model: Dims,
+) -> Verified {
     let with: Vec<String> = with.iter().map(ToString::to_string).collect();
     let model = Model { layers: Some(model.layers), dims: model };
     let job = Job {
         input: Input::Library(schedule),
         with: &with,
-        set: &[],
+        set,
         ranks,
         microbatches,
         model,

@@ -24,7 +24,7 @@ fn pairs(plan: &Plan) -> usize {
 #[test]
 fn every_pass_of_a_microbatch_runs_at_the_stages_of_its_flow() {
     for (schedule, m) in [("chimera", 5), ("dualpipe", 9)] {
-        let schedule = library_schedule(schedule, 3, m);
+        let schedule = library_schedule(schedule, &[], 3, m);
         assert_eq!(schedule.shape.stages, [0, 1, 2, 2, 1, 0].map(Rank));
         for placed in schedule.orders.iter().flatten() {
             let Site::Stage(stage) = placed.pass.site else { panic!("all passes run at stages") };

@@ -171,6 +171,7 @@ pub(super) fn header(
         name: "by hand".to_owned(),
         transforms: vec![],
         microbatches: m,
+        slices: 1,
         stages: places.iter().copied().map(Rank).collect(),
         flows: 1,
         model: *dims,
