@@ -317,12 +317,12 @@ fn retarget_send(draft: &mut Draft, rng: &mut ChaCha8Rng) -> Option<()> {
 }
 
 fn expect_another(draft: &mut Draft, rng: &mut ChaCha8Rng) -> Option<()> {
-    let (microbatches, flows) = (draft.plan.header.microbatches, draft.plan.header.flows);
+    let (units, flows) = (draft.plan.header.cut().units(), draft.plan.header.flows);
     let (rank, at) = draft.pick_op(rng, |op| matches!(op, Op::Recv { .. }))?;
     let Op::Recv { value, .. } = &mut draft.nodes[rank][at].op else { return None };
     let next = value.pass.microbatch.0 + flows;
     // The next one of the same flow.
-    let other = Microbatch(if next < microbatches { next } else { next % flows });
+    let other = Microbatch(if next < units { next } else { next % flows });
     (other != value.pass.microbatch).then(|| value.pass.microbatch = other)
 }
 
@@ -633,7 +633,9 @@ fn wrong_group(draft: &mut Draft, rng: &mut ChaCha8Rng) -> Option<()> {
 
 fn sum_early(draft: &mut Draft, rng: &mut ChaCha8Rng) -> Option<()> {
     let (rank, at) = draft.pick_op(rng, is_copy_sum)?;
-    if draft.nodes[rank][..at].iter().any(|node| is_copy_sum(&node.op)) {
+    // One behind another sum on its lane comes after all that that one waits for.
+    let lane = draft.nodes[rank][at].lane;
+    if draft.nodes[rank][..at].iter().any(|node| node.lane == lane) {
         return None;
     }
     draft.nodes[rank][at].waits.clear();
