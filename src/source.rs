@@ -39,7 +39,10 @@ embed![
     "hanayo",
     "v-half",
     "v-min",
-    "1f1b-v"
+    "1f1b-v",
+    "chimera",
+    "dualpipe",
+    "dualpipe-v"
 ];
 
 /// Every text that spans of this compilation point into.

@@ -42,9 +42,9 @@ impl CostSpec {
     pub fn bind(&self, catalog: &Catalog, shape: &Shape) -> Result<Costs, CostError> {
         let sizes = Sizes {
             ranks: u64::from(shape.ranks),
-            stages: shape.stages.len() as u64,
+            stages: u64::from(shape.depth()),
             units: u64::from(shape.cut().units()),
-            chunks: u64::from(shape.chunks),
+            chunks: u64::from(shape.visits()),
             slices: u64::from(shape.slices),
         };
         self.bind_sizes(catalog, &sizes)
@@ -55,7 +55,7 @@ impl CostSpec {
     /// # Errors
     /// As [`CostSpec::bind`].
     pub fn bind_plan(&self, header: &Header) -> Result<Costs, CostError> {
-        let (ranks, stages) = (u64::from(header.ranks()), header.stages.len() as u64);
+        let (ranks, stages) = (u64::from(header.ranks()), u64::from(header.depth()));
         let (units, slices) = (u64::from(header.cut().units()), u64::from(header.cut().slices));
         let sizes = Sizes { ranks, stages, units, chunks: stages.div_ceil(ranks.max(1)).max(1), slices };
         self.bind_sizes(&header.catalog, &sizes)

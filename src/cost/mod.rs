@@ -54,6 +54,12 @@ impl Costs {
         self.passes[kind.index()]
     }
 
+    /// The duration of two passes that run overlapped. Overlap hides nothing at unit costs: it takes as long as both.
+    #[must_use]
+    pub fn pair(&self, first: KindId, second: KindId) -> Ticks {
+        self.pass(first) + self.pass(second)
+    }
+
     /// The duration of a collective.
     #[must_use]
     pub fn collective(&self, collective: CollectiveId) -> Ticks {

@@ -161,6 +161,10 @@ impl<W: Write + ?Sized> Printer<'_, '_, W> {
             self.word(" ");
             self.id(Rank::SIGIL, rank.0);
         }
+        if header.flows != 1 {
+            self.word("\nflows ");
+            self.number(u64::from(header.flows));
+        }
         self.model();
         self.end_line()?;
         self.catalog()?;
@@ -332,6 +336,7 @@ impl<W: Write + ?Sized> Printer<'_, '_, W> {
                     self.number(offset.0);
                 }
                 Place::TiedGradient => self.word(" tied-gradient"),
+                Place::StageGradient(stage) => self.id(" stage-gradient s", stage.0),
             }
             self.end_line()?;
         }
@@ -357,7 +362,7 @@ impl<W: Write + ?Sized> Printer<'_, '_, W> {
             Some(&lane) => self.lane(lane),
             None => self.id("l", instr.lane.0),
         }
-        self.word(" ");
+        self.word(if instr.overlaps { " & " } else { " " });
         self.op(&instr.op);
         if operands_lie_in_pool(instr, plan) {
             let operands = plan.operands(instr);
@@ -394,6 +399,7 @@ impl<W: Write + ?Sized> Printer<'_, '_, W> {
                         self.unit(*microbatch);
                     }
                     Payload::TiedGradient => self.word(" tied-gradient"),
+                    Payload::StageGradient(stage) => self.id(" stage-gradient s", stage.0),
                 }
                 self.id(" on g", group.0);
                 if let Some(root) = root {

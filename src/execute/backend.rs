@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::ir::{Compute, Cut, Pass};
+use crate::ir::{Compute, Cut, Pass, Stage};
 
 /// The buffers of one pass, by class and direction. Each has exactly the shape that the plan gives the buffer; f32.
 #[derive(Debug, Default)]
@@ -113,11 +113,31 @@ pub trait Backend: Send {
     /// in place. Empty where this rank holds no such copy.
     fn tied_gradient(&mut self) -> &mut [f32];
 
+    /// Copies the gradients of this rank's copy of a stage of the model (its place in a flow) end to end: what the plan's
+    /// `StageGradient` all-reduce takes. Empty where this rank holds no such stage.
+    fn pack_gradient(&mut self, _stage: Stage) -> &mut [f32] {
+        &mut []
+    }
+
+    /// The place of [`Backend::pack_gradient`] as it is: where the sum goes.
+    fn packed_gradient(&mut self, _stage: Stage) -> &mut [f32] {
+        &mut []
+    }
+
+    /// Makes the gradients of a stage those that lie in the place of [`Backend::packed_gradient`].
+    fn unpack_gradient(&mut self, _stage: Stage) {}
+
     /// One step of the optimizer with the gradient of the mean loss; zeroes the gradients and forgets the losses.
     fn step(&mut self);
 
     /// The mean loss of the step's microbatches so far, in nats a token; `None` on ranks that do not hold the last stage.
     fn loss(&self) -> Option<f64>;
+
+    /// The mean loss of each microbatch of the step so far, where this rank knows it; what a plan with two flows, whose losses come up
+    /// on two ranks, puts together.
+    fn losses(&self) -> &[Option<f64>] {
+        &[]
+    }
 
     /// Every parameter that lies here, in a fixed order, names ascending in pipeline order. A name occurs once on a rank; copies
     /// of a tied embedding on two ranks have the same name. Takes `&mut` because the two gradients of a tied embedding are

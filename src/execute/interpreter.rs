@@ -81,8 +81,9 @@ impl<B: Backend + 'static> Engine<B> {
             let arena = Arena::new(rank, plan.ranks[rank.index()].peak.bytes)?;
             let script = Arc::clone(&scripts[rank.index()]);
             let mut backend = make(rank)?;
-            check_tied(rank, &script, backend.tied_gradient().len(), &plan)?;
-            machines.push(Some(Box::new(Machine::new(rank, backend, arena, script))));
+            check_sums(rank, &script, &mut backend)?;
+            let microbatches = plan.header.microbatches;
+            machines.push(Some(Box::new(Machine::new(rank, backend, arena, script, microbatches))));
         }
         let (sender, outcomes) = bounded(machines.len());
         let (ready, readiness) = bounded::<()>(0);
@@ -131,7 +132,21 @@ impl<B: Backend + 'static> Engine<B> {
         let result = self.watch(step);
         self.ended = result.is_err();
         result?;
-        Ok(self.machines.iter().flatten().find_map(|machine| machine.loss))
+        Ok(if self.plan.header.flows == 1 {
+            self.machines.iter().flatten().find_map(|machine| machine.loss)
+        } else {
+            self.mean_loss()
+        })
+    }
+
+    /// The mean over all microbatches of losses that come up on several ranks; summed in the order of microbatches.
+    fn mean_loss(&self) -> Option<f64> {
+        let of = |microbatch: usize| {
+            self.machines.iter().flatten().find_map(|machine| *machine.losses.get(microbatch)?)
+        };
+        let microbatches = self.plan.header.microbatches;
+        let total = (0..microbatches as usize).map(of).try_fold(0.0, |total, loss| Some(total + loss?));
+        total.map(|total| total / f64::from(microbatches))
     }
 
     /// The backends, by rank.
@@ -250,19 +265,19 @@ fn serve<B: Backend>(
     }
 }
 
-/// The plan's tied gradient must be as large as the backend's.
-fn check_tied(rank: Rank, script: &Script, elements: usize, plan: &Plan) -> Result<(), ExecuteError> {
-    let entries = script.lanes.iter().flatten();
-    for entry in entries {
-        if let Action::Collective(part) = &entry.action {
-            let tied = [&part.gives, &part.gets].into_iter().flatten();
-            let tied = tied.into_iter().any(|operand| matches!(operand, Operand::TiedGradient));
-            if tied && part.tag.elements != elements as u64 {
-                let table = u64::from(plan.header.model.vocab) * u64::from(plan.header.model.hidden);
-                let reason = format!(
-                    "it sums {} elements of a tied gradient, of {table} in all, and this rank holds {elements}",
-                    part.tag.elements
-                );
+/// The gradients that the plan sums must be as large as the backend's.
+fn check_sums<B: Backend>(rank: Rank, script: &Script, backend: &mut B) -> Result<(), ExecuteError> {
+    for entry in script.lanes.iter().flatten() {
+        let Action::Collective(part) = &entry.action else { continue };
+        for operand in [&part.gives, &part.gets].into_iter().flatten() {
+            let held = match operand {
+                Operand::Arena(_) => continue,
+                Operand::TiedGradient => backend.tied_gradient().len(),
+                Operand::StageGradient(stage) => backend.packed_gradient(*stage).len(),
+            };
+            if part.tag.elements != held as u64 {
+                let of = part.tag.elements;
+                let reason = format!("it sums {of} elements of a gradient of which this rank holds {held}");
                 return Err(ExecuteError::Malformed { rank, instr: entry.instr, reason });
             }
         }

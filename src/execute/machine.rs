@@ -82,10 +82,12 @@ pub(super) struct Machine<B> {
     deposited: Vec<bool>,
     /// The loss of the last step, where this rank has it.
     pub(super) loss: Option<f64>,
+    /// The losses of its microbatches, as far as this rank has them.
+    pub(super) losses: Vec<Option<f64>>,
 }
 
 impl<B: Backend> Machine<B> {
-    pub(super) fn new(rank: Rank, backend: B, arena: Arena, script: Arc<Script>) -> Self {
+    pub(super) fn new(rank: Rank, backend: B, arena: Arena, script: Arc<Script>, microbatches: u32) -> Self {
         let lanes = script.lanes.len();
         Self {
             rank,
@@ -95,6 +97,7 @@ impl<B: Backend> Machine<B> {
             heads: vec![0; lanes],
             deposited: vec![false; lanes],
             loss: None,
+            losses: Vec::with_capacity(microbatches as usize),
         }
     }
 
@@ -185,6 +188,8 @@ impl<B: Backend> Machine<B> {
             Action::Collective(part) => self.collective(entry.instr, part, lane, work.turn, shared),
             Action::Step => {
                 self.loss = self.backend.loss();
+                self.losses.clear();
+                self.losses.extend_from_slice(self.backend.losses());
                 if work.finish == Finish::Update {
                     self.backend.step();
                 }
@@ -207,6 +212,7 @@ impl<B: Backend> Machine<B> {
             let contribution = match &part.gives {
                 Some(Operand::Arena(range)) => Some(self.arena.view(range)),
                 Some(Operand::TiedGradient) => Some(&*self.backend.tied_gradient()),
+                Some(Operand::StageGradient(stage)) => Some(&*self.backend.pack_gradient(*stage)),
                 None => None,
             };
             let deposited = board.deposit(seat, part.tag, contribution, bells);
@@ -218,9 +224,13 @@ impl<B: Backend> Machine<B> {
         let into = match &part.gets {
             Some(Operand::Arena(range)) => Some(self.arena.view_mut(range)),
             Some(Operand::TiedGradient) => Some(self.backend.tied_gradient()),
+            Some(Operand::StageGradient(stage)) => Some(self.backend.packed_gradient(*stage)),
             None => None,
         };
         let collected = board.collect(seat, into, bells);
+        if let (true, Some(Operand::StageGradient(stage))) = (collected, &part.gets) {
+            self.backend.unpack_gradient(*stage);
+        }
         self.deposited[lane] = !collected;
         Ok(collected)
     }

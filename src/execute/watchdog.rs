@@ -249,6 +249,9 @@ pub(super) fn describe(op: Op, header: &Header) -> String {
         Op::Send { to, value } => format!("send {} to {to}", describe_value(value, header)),
         Op::Recv { from, value } => format!("recv {} from {from}", describe_value(value, header)),
         Op::Collective { payload: Payload::TiedGradient, op, .. } => format!("{op} of the tied gradient"),
+        Op::Collective { payload: Payload::StageGradient(stage), op, .. } => {
+            format!("{op} of the gradient of {stage}")
+        }
         Op::Collective { payload: Payload::Value { collective, microbatch }, .. } => {
             format!("{} {}", header.catalog.collective(collective).name, header.cut().name(microbatch))
         }

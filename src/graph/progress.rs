@@ -2,7 +2,7 @@
 
 use super::Graph;
 use crate::cost::Costs;
-use crate::ir::{CollectiveId, Microbatch, Pass, Ticks};
+use crate::ir::{CollectiveId, Flow, Microbatch, Pass, Ticks};
 
 /// What the end of a pass sets off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,9 +70,11 @@ impl Progress {
         let slices = Microbatch::all(graph.shape.slices as usize);
         let mut passes = Vec::with_capacity(graph.len());
         for kind in crate::ir::KindId::all(graph.catalog.kinds.len()) {
-            // The slices of one microbatch differ in what they wait for; microbatches do not.
-            let needs = |unit| graph.sites_of(kind).map(move |site| graph.needs_at(kind, site, unit));
-            let rows: Vec<State> = slices.clone().flat_map(needs).map(State::new).collect();
+            // The slices of one microbatch differ in what they wait for; microbatches do not. The flows are copies of one pipeline:
+            // what a pass waits for is the same in each.
+            let sites =
+                |unit| graph.sites_of(kind, Flow(0)).map(move |site| graph.needs_at(kind, site, unit));
+            let rows: Vec<State> = slices.clone().flat_map(sites).map(State::new).collect();
             (0..graph.shape.microbatches).for_each(|_| passes.extend_from_slice(&rows));
         }
         let collectives = graph.catalog.collectives.len();

@@ -142,10 +142,11 @@ fn header<'text>(reader: &mut Reader<'text>, names: &mut Names<'text>) -> Result
     let slices = if reader.first_word() == "slices" { number_line(reader, "slices")? } else { 1 };
     names.slices = slices;
     let stages = rank_list(&mut reader.expect("stages")?)?;
+    let flows = if reader.first_word() == "flows" { number_line(reader, "flows")? } else { 1 };
     let model = model(&mut reader.expect("model")?)?;
     let catalog = catalog::read(reader, names)?;
     let groups = groups(reader)?;
-    Ok((Header { name, transforms, microbatches, slices, stages, model, catalog, groups }, ranks))
+    Ok((Header { name, transforms, microbatches, slices, stages, flows, model, catalog, groups }, ranks))
 }
 
 fn version(reader: &mut Reader<'_>) -> Result<(), Problem> {

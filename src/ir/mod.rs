@@ -18,7 +18,8 @@ pub use catalog::{
 pub use cut::{Cut, UnitName};
 pub use dims::Dims;
 pub use ids::{
-    BufferId, Chunk, ClassId, CollectiveId, GroupId, InstrId, KindId, LaneId, Microbatch, Port, Rank, Stage,
+    BufferId, Chunk, ClassId, CollectiveId, Flow, GroupId, InstrId, KindId, LaneId, Microbatch, Port, Rank,
+    Stage,
 };
 pub use plan::{
     Buffer, Group, Header, Instr, Lane, Op, Operands, Pass, Payload, Peak, Place, Plan, RankPlan, Site, Value,

@@ -10,7 +10,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    BufferId, Bytes, Catalog, ClassId, CollectiveId, CollectiveOp, Cut, Dims, GroupId, InstrId, KindId,
+    BufferId, Bytes, Catalog, ClassId, CollectiveId, CollectiveOp, Cut, Dims, Flow, GroupId, InstrId, KindId,
     LaneId, Microbatch, Port, Rank, Stage,
 };
 
@@ -37,14 +37,27 @@ pub struct Header {
     /// `microbatch * slices + slice`.
     #[serde(default = "whole", skip_serializing_if = "is_whole")]
     pub slices: u32,
-    /// The rank of each stage, by [`Stage`].
+    /// The rank of each stage, by [`Stage`], flow after flow.
     pub stages: Vec<Rank>,
+    /// Copies of the model, 1 or 2, each with as many of the stages. Microbatch i belongs to flow `i % flows`: its passes at stages
+    /// are those of that flow, and the first and the last stage are that flow's.
+    #[serde(default = "one_flow", skip_serializing_if = "is_one_flow")]
+    pub flows: u32,
     /// The model that buffers are sized for.
     pub model: Dims,
     /// What the passes are.
     pub catalog: Catalog,
     /// The groups that collectives run on, by [`GroupId`]. Where there are several ranks, `g0` is all of them.
     pub groups: Vec<Group>,
+}
+
+fn one_flow() -> u32 {
+    1
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "what serde calls it with")]
+fn is_one_flow(flows: &u32) -> bool {
+    *flows == 1
 }
 
 /// Sequences that are not sliced.
@@ -105,6 +118,9 @@ pub struct Buffer {
 pub enum Place {
     /// At this offset of the arena, a multiple of 64.
     Arena(Bytes),
+    /// The gradients of one stage of the model, by its place in a flow, where the flows' copies of it lie on two ranks: end to end,
+    /// [`Dims::stage_parameters`] elements. Beside the parameters as the next one.
+    StageGradient(Stage),
     /// The gradient of the tied embedding, which lives beside the parameters: defined from the start, never freed, no arena bytes.
     TiedGradient,
 }
@@ -150,6 +166,9 @@ pub struct Instr {
     pub start: u32,
     /// How many buffers it reads, writes and frees, and how many instructions it waits for, in pool order.
     pub counts: [u16; 4],
+    /// Whether it is a pass that runs overlapped with the next instruction of its lane, a pass too: both start when both may, and
+    /// neither may count on the other having ended.
+    pub overlaps: bool,
 }
 
 /// What an instruction does.
@@ -200,8 +219,10 @@ pub enum Payload {
         /// For which microbatch, or slice of one.
         microbatch: Microbatch,
     },
-    /// The gradients of the two copies of a tied embedding, once a step; the buffer is read and written in place.
+    /// The gradients of the copies of a tied embedding, once a step; the buffer is read and written in place.
     TiedGradient,
+    /// The gradients of the two flows' copies of one stage of the model, by its place in a flow; once a step, in place.
+    StageGradient(Stage),
 }
 
 /// A pass: a kind, a site, a microbatch.
@@ -289,10 +310,16 @@ impl Header {
         Cut { microbatches: self.microbatches, slices: self.slices.max(1) }
     }
 
-    /// The last stage.
+    /// The stages of one flow; every plan has at least one flow once its structure is verified.
     #[must_use]
-    pub fn last(&self) -> Stage {
-        Stage::new(self.stages.len() - 1)
+    pub fn depth(&self) -> u32 {
+        self.stages.len() as u32 / self.flows.max(1)
+    }
+
+    /// The flow that a unit belongs to: that of its microbatch.
+    #[must_use]
+    pub fn flow_of(&self, unit: Microbatch) -> Flow {
+        Flow(self.cut().microbatch(unit).0 % self.flows.max(1))
     }
 
     /// The rank that a pass belongs to.
@@ -337,7 +364,7 @@ impl RankPlan {
         }
         let counts =
             lists.map(|list| u16::try_from(list.len()).expect("an instruction has less than 2^16 operands"));
-        self.instrs.push(Instr { op, lane, start, counts });
+        self.instrs.push(Instr { op, lane, start, counts, overlaps: false });
         id
     }
 

@@ -119,6 +119,8 @@ pub enum PatternKind {
         /// Which chunk, where the pattern names one.
         chunk: Option<Chunk>,
     },
+    /// `F & B`: two passes that run overlapped; each is a [`PatternKind::Pass`].
+    Pair(Box<[Pattern; 2]>),
     /// One after the other; may be empty.
     Sequence(Vec<Pattern>),
     /// Again and again.

@@ -1,6 +1,6 @@
 //! Which rank runs which pass in which order: no communication, no memory yet.
 
-use super::{Catalog, Chunk, Cut, Dims, Pass, Rank, Span, Stage};
+use super::{Catalog, Chunk, Cut, Dims, Flow, Microbatch, Pass, Rank, Span, Stage};
 
 /// The size of the pipeline and where its stages lie.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,8 +13,10 @@ pub struct Shape {
     pub slices: u32,
     /// `v`, stages a rank, at least 1.
     pub chunks: u32,
-    /// The rank of each stage, by `Stage`; `p * v` of them, `v` on each rank.
+    /// The rank of each stage, by `Stage`, flow after flow; `p * v` of them, `v` on each rank.
     pub stages: Vec<Rank>,
+    /// Copies of the model, 1 or 2, each with its own stages. Microbatch i belongs to flow `i % flows`.
+    pub flows: u32,
 }
 
 impl Shape {
@@ -53,10 +55,46 @@ impl Shape {
         Chunk::new(self.stages[..stage.index()].iter().filter(|&&other| other == rank).count())
     }
 
-    /// The last stage.
+    /// The stages of one flow.
     #[must_use]
-    pub fn last(&self) -> Stage {
-        Stage::new(self.stages.len() - 1)
+    pub fn depth(&self) -> u32 {
+        self.stages.len() as u32 / self.flows
+    }
+
+    /// How many stages of a rank a microbatch passes through, over all ranks: the chunks of one flow.
+    #[must_use]
+    pub fn visits(&self) -> u32 {
+        self.chunks / self.flows
+    }
+
+    /// The flow that a unit belongs to: that of its microbatch.
+    #[must_use]
+    pub fn flow_of(&self, unit: Microbatch) -> Flow {
+        Flow(self.cut().microbatch(unit).0 % self.flows)
+    }
+
+    /// The flow that a stage belongs to.
+    #[must_use]
+    pub fn flow_at(&self, stage: Stage) -> Flow {
+        Flow(stage.0 / self.depth())
+    }
+
+    /// The position of a stage in its flow.
+    #[must_use]
+    pub fn place_of(&self, stage: Stage) -> u32 {
+        stage.0 % self.depth()
+    }
+
+    /// The first stage of a flow.
+    #[must_use]
+    pub fn first_of(&self, flow: Flow) -> Stage {
+        Stage(flow.0 * self.depth())
+    }
+
+    /// The last stage of a flow.
+    #[must_use]
+    pub fn last_of(&self, flow: Flow) -> Stage {
+        Stage((flow.0 + 1) * self.depth() - 1)
     }
 }
 
@@ -88,4 +126,6 @@ pub struct Placed {
     pub pass: Pass,
     /// Index into [`Schedule::origins`].
     pub origin: u32,
+    /// Whether it runs overlapped with the next pass of its rank: both start together, neither waits for the other.
+    pub overlaps: bool,
 }

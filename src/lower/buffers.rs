@@ -133,10 +133,10 @@ impl Buffers {
         }
     }
 
-    /// The gradient of a tied embedding: beside the arena, never freed.
-    pub(super) fn tied_gradient(&mut self, class: ClassId, shape: Vec<u64>) -> BufferId {
+    /// A gradient that is summed over ranks: beside the arena, never freed.
+    pub(super) fn beside_parameters(&mut self, class: ClassId, shape: Vec<u64>, place: Place) -> BufferId {
         self.slots.push(Slot::at(0, 0));
-        self.push(Buffer { class, shape, place: Place::TiedGradient }, self.slots.len() - 1)
+        self.push(Buffer { class, shape, place }, self.slots.len() - 1)
     }
 
     /// The table and its peak.

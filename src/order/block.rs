@@ -149,16 +149,20 @@ impl Row<'_> {
 
     /// The rank's order: its passes of all microbatches by slot. Every pass comes back each `every` slots, so they are merged.
     fn merged(&self, starts: &[i64], microbatches: u32, origins: &mut Origins<'_>) -> Vec<Slotted> {
-        let place = |member: Member| Placed { pass: self.pass(member), origin: origins.of(member.span) };
+        let place = |member: Member| Placed {
+            pass: self.pass(member),
+            origin: origins.of(member.span),
+            overlaps: false,
+        };
         let placed: Vec<Placed> = (0..self.len()).map(|position| self.member(position)).map(place).collect();
         let every = i64::from(self.block.every);
         let first = starts.iter().enumerate().map(|(index, &start)| Reverse((start, index, 0)));
         let mut next: BinaryHeap<Reverse<(i64, usize, u32)>> = first.collect();
         let mut order = Vec::with_capacity(placed.len() * microbatches as usize);
         while let Some(Reverse((slot, index, microbatch))) = next.pop() {
-            let Placed { pass, origin } = placed[index];
-            let pass = Pass { microbatch: Microbatch(microbatch), ..pass };
-            order.push((slot, Placed { pass, origin }));
+            let one = placed[index];
+            let pass = Pass { microbatch: Microbatch(microbatch), ..one.pass };
+            order.push((slot, Placed { pass, ..one }));
             if microbatch + 1 < microbatches {
                 next.push(Reverse((slot + every, index, microbatch + 1)));
             }

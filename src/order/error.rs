@@ -49,6 +49,27 @@ pub enum OrderError {
         #[label("ends too early on {rank}")]
         at: Span,
     },
+    /// Two passes overlap, and one needs the other.
+    #[error(
+        "`{pass}` cannot run overlapped with `{needed}` on {rank}: it needs it, directly or through others"
+    )]
+    #[diagnostic(
+        code(schedc::order::dependent_pair),
+        help(
+            "overlap passes of different microbatches: place more forwards before the pairs, so that a backward meets a later forward"
+        )
+    )]
+    DependentPair {
+        /// The pass that would have to wait.
+        pass: String,
+        /// What it would wait for.
+        needed: String,
+        /// On which rank.
+        rank: Rank,
+        /// The pair.
+        #[label("neither may wait for the other")]
+        at: Span,
+    },
     /// A repeat until its passes run out that takes none.
     #[error("this repeat takes no pass, so it would never run out")]
     #[diagnostic(
@@ -169,6 +190,7 @@ impl OrderError {
         match self {
             Self::TooMany { at, .. }
             | Self::LeftOver { at, .. }
+            | Self::DependentPair { at, .. }
             | Self::Endless { at, .. }
             | Self::LimitTooTight { at, .. }
             | Self::Collision { at, .. }

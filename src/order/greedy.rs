@@ -104,7 +104,12 @@ fn queues(
                 At::Stage => Site::Stage(held[rank.index()][member.chunk.index()]),
                 At::EveryRank => Site::Rank(rank),
             };
-            let all = || Microbatch::all(program.shape.units()).collect();
+            let shape = &program.shape;
+            let own = |&microbatch: &Microbatch| match site {
+                Site::Stage(stage) => shape.flow_at(stage) == shape.flow_of(microbatch),
+                Site::Rank(_) => true,
+            };
+            let all = || Microbatch::all(shape.units()).filter(own).collect();
             let of_chunk = |stream: &Vec<_>| {
                 let own = stream.iter().filter(|(chunk, _)| *chunk == member.chunk);
                 own.map(|&(_, microbatch)| microbatch).collect()
@@ -115,10 +120,12 @@ fn queues(
             let mut nodes = Vec::with_capacity(microbatches.len());
             for microbatch in microbatches {
                 let pass = Pass { kind: member.kind, site, microbatch };
-                placed[graph.index(pass)] = Some(Placed { pass, origin });
+                placed[graph.index(pass)] = Some(Placed { pass, origin, overlaps: false });
                 nodes.push(timing.node(pass));
             }
-            queues.push(Queue { nodes, next: 0, later: (chunks - 1 - member.chunk.index()) as u32 });
+            // A microbatch goes on to the chunks of its own flow.
+            let later = if shape.flows == 1 { chunks - 1 - member.chunk.index() } else { 0 };
+            queues.push(Queue { nodes, next: 0, later: later as u32 });
         }
         lanes.push(Lane { queues, live: vec![0; greedy.limits.len()], running: None });
     }

@@ -56,11 +56,12 @@ pub fn order(program: &Program, costs: &Costs) -> Result<Schedule, Vec<OrderErro
 /// Takes every rank's passes from its streams as its pattern says.
 fn patterns(program: &Program, origins: &mut Vec<Span>) -> Result<Vec<Vec<Placed>>, Vec<OrderError>> {
     let held = program.shape.chunks_by_rank();
+    let graph = Graph::new(&program.shape, &program.catalog);
     let mut orders = Vec::with_capacity(program.ranks.len());
     let mut errors = Vec::new();
     for (index, rank) in program.ranks.iter().enumerate() {
         let RankOrder::Pattern(pattern) = &rank.order else { continue };
-        match pattern::expand(program, rank, pattern, Rank::new(index), &held[index], origins) {
+        match pattern::expand(program, &graph, rank, pattern, Rank::new(index), &held[index], origins) {
             Ok(order) => orders.push(order),
             Err(error) => errors.push(error),
         }

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use self::circle::Circle;
 use crate::cost::Costs;
 use crate::graph::Graph;
-use crate::ir::{KindId, Microbatch, Pass, Queue, Rank};
+use crate::ir::{Flow, KindId, Microbatch, Pass, Queue, Rank};
 use crate::timing::Room;
 
 /// Ways that are kept.
@@ -100,6 +100,10 @@ struct Placement {
 impl Way {
     /// By the moment that each pass could start if ranks were free; what nothing waits for comes last.
     fn new(graph: &Graph<'_>, costs: &Costs) -> Option<Self> {
+        // One microbatch stands for all only where all take the same way.
+        if graph.shape.flows > 1 {
+            return None;
+        }
         let microbatch = Microbatch(0);
         let kinds = KindId::all(graph.catalog.kinds.len());
         let runs = |kind: &KindId| graph.catalog.kind(*kind).queue == Queue::Compute;
@@ -109,7 +113,7 @@ impl Way {
             if !runs(&kind) || !graph.catalog.collectives.is_empty() || graph.shape.slices > 1 {
                 return None;
             }
-            passes.extend(graph.sites_of(kind).map(|site| Pass { kind, site, microbatch }));
+            passes.extend(graph.sites_of(kind, Flow(0)).map(|site| Pass { kind, site, microbatch }));
         }
         let mut first = vec![0; graph.catalog.kinds.len()];
         for (at, pass) in passes.iter().enumerate().rev() {

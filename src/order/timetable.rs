@@ -145,16 +145,11 @@ impl<'a> Timetable<'a> {
         let mut needed = Vec::new();
         for need in &self.graph.catalog.kind(pass.kind).needs {
             match need.from {
-                Source::Pass { kind, .. } => {
-                    needed.extend(self.graph.needed_site(need, pass.site).map(|site| Pass {
-                        kind,
-                        site,
-                        ..pass
-                    }));
-                }
+                Source::Pass { .. } => needed.extend(self.graph.needed_pass(need, pass)),
                 Source::Collective(collective) if self.graph.matches(need.on, pass.site) => {
                     let collective = self.graph.catalog.collective(collective);
-                    let sites = self.graph.sites_of(collective.kind);
+                    let sites =
+                        self.graph.sites_of(collective.kind, self.graph.shape.flow_of(pass.microbatch));
                     let sites = sites.filter(|&site| self.graph.matches(collective.source, site));
                     needed.extend(sites.map(|site| Pass { kind: collective.kind, site, ..pass }));
                 }

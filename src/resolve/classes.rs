@@ -76,16 +76,17 @@ fn class(
         .map(|side| expr::number(side, scope, errors).map(|code| (code, side.span)))
         .collect();
     let Some(sides) = sides.into_iter().collect::<Option<Vec<_>>>() else { return class };
-    let stages = shape.stages.len() as u32;
+    let depth = shape.depth();
     let mut at = |site: [i64; 3], place: &dyn Fn() -> String| {
         values[PER_SITE..].copy_from_slice(&site);
         sides_at(&sides, &values, place)
     };
     let mut earlier: Vec<([i64; 3], Vec<u64>)> = Vec::new();
-    for stage in Stage::all(stages as usize) {
-        let layers = model.layers_of(stage, stages);
+    for stage in Stage::all(shape.stages.len()) {
+        let place = Stage(shape.place_of(stage));
+        let layers = model.layers_of(place, depth);
         let layers = i64::from(layers.end - layers.start);
-        let site = [layers, i64::from(stage.0 == 0), i64::from(stage == shape.last())];
+        let site = [layers, i64::from(place.0 == 0), i64::from(place.0 + 1 == depth)];
         let found = match earlier.iter().find(|(other, _)| *other == site) {
             Some((_, sides)) => sides.clone(),
             None => match at(site, &|| format!(" at stage {}", stage.0)) {

@@ -555,6 +555,22 @@ pub enum ResolveError {
         at: Span,
     },
 
+    /// Something that is said for one pipeline and its microbatches, in two flows.
+    #[error("a bidirectional placement does not go with {what}")]
+    #[diagnostic(code(schedc::resolve::not_in_two_flows), help("{help}"))]
+    NotInTwoFlows {
+        /// What it does not go with.
+        what: &'static str,
+        /// What to write instead.
+        help: &'static str,
+        /// The placement.
+        #[label("two flows")]
+        place: Span,
+        /// The other.
+        #[label("and {what}")]
+        at: Span,
+    },
+
     /// No ranks.
     #[error("a pipeline needs at least one rank")]
     #[diagnostic(code(schedc::resolve::no_ranks), help("give `--ranks` a number from 1 up"))]
@@ -639,6 +655,7 @@ impl Located for ResolveError {
             | Self::NegativeRepeat { at, .. }
             | Self::OutOfRange { at, .. }
             | Self::UnevenSlices { at, .. }
+            | Self::NotInTwoFlows { at, .. }
             | Self::BadPlacement { at, .. }
             | Self::OrderTooLong { at, .. } => Some(at.file),
             Self::UnknownTransform { at, .. } | Self::Duplicate { at, .. } => at.map(|at| at.file),

@@ -103,7 +103,7 @@ fn bind(request: &Request<'_>) -> Result<Program, Vec<ResolveError>> {
     if shape.slices == 1 {
         drafts.keep_sequences_whole();
     }
-    let model = request.model.for_stages(shape.stages.len());
+    let model = request.model.for_stages(shape.depth() as usize);
     drafts.classes = classes::sized(&model, &declarations, &shape, &drafts, &mut errors);
     check::catalog(&drafts, &shape, &mut errors);
     let ranks = order::ranks(&parts, head, &shape, &drafts, &mut errors);

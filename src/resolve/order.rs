@@ -22,6 +22,7 @@ struct Bound {
 #[derive(Debug)]
 enum BoundForm {
     Pass { kind: KindId, chunk: Option<(Code, Span)> },
+    Pair(Box<[Bound; 2]>),
     Sequence(Vec<Bound>),
     Repeat { body: Box<Bound>, times: Option<Code> },
     If { condition: Code, then: Box<Bound>, otherwise: Option<Box<Bound>> },
@@ -38,7 +39,7 @@ pub(super) fn ranks(
 ) -> Option<(Vec<RankProgram>, Span)> {
     let before = errors.len();
     head.push("chunks", i64::from(shape.chunks));
-    head.push("stages", i64::from(shape.last().0) + 1);
+    head.push("stages", i64::from(shape.depth()));
     head.push("slices", i64::from(shape.slices));
     let rank_slot = head.values.len();
     head.push("rank", 0);
@@ -117,7 +118,7 @@ impl Body<'_> {
         let (chunks, cut) = (self.shape.chunks, self.shape.cut());
         let mut sorted = vec![None; kinds.len()];
         for keys in streams {
-            let stream = keys.sorted(&values, held, cut, &place)?;
+            let stream = keys.sorted(&values, held, self.shape, &place)?;
             sorted[keys.kind.index()] = Some(stream);
         }
         if cut.slices > 1 {
@@ -145,7 +146,8 @@ impl Body<'_> {
         place: String,
     ) -> Result<Pattern, ResolveError> {
         let (chunks, units) = (self.shape.chunks, self.shape.units());
-        let sites = |at: At| if at == At::Stage { u64::from(chunks) } else { 1 };
+        let visits = u64::from(self.shape.visits());
+        let sites = |at: At| if at == At::Stage { visits } else { 1 };
         let kinds = self.drafts.base_kinds();
         let passes = kinds.iter().map(|kind| sites(kind.at)).sum::<u64>() * units as u64;
         let limit = 4 * passes + 4096;
@@ -182,6 +184,12 @@ fn bind(
         PatternForm::Pass { pass, chunk } => {
             let (kind, chunk) = bind_pass(pass, chunk.as_ref(), scope, drafts, errors)?;
             BoundForm::Pass { kind, chunk }
+        }
+        PatternForm::Pair(sides) => {
+            let [first, second] = &**sides;
+            let first = bind(first, scope, drafts, errors);
+            let second = bind(second, scope, drafts, errors);
+            BoundForm::Pair(Box::new([first?, second?]))
         }
         PatternForm::Sequence(parts) => {
             let bound: Vec<_> = parts.iter().map(|part| bind(part, scope, drafts, errors)).collect();
@@ -260,6 +268,10 @@ impl Unfolding {
             BoundForm::Pass { kind, chunk: Some((code, span)) } => {
                 let chunk = chunk(code, *span, &self.values, self.chunks, &self.place)?;
                 PatternKind::Pass { kind: *kind, chunk: Some(chunk) }
+            }
+            BoundForm::Pair(sides) => {
+                let [first, second] = &**sides;
+                PatternKind::Pair(Box::new([self.unfold(first)?, self.unfold(second)?]))
             }
             BoundForm::Sequence(parts) => {
                 PatternKind::Sequence(parts.iter().map(|part| self.unfold(part)).collect::<Result<_, _>>()?)

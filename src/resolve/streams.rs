@@ -3,7 +3,7 @@
 use super::error::ResolveError;
 use super::expr::{self, Code, Scope, Type};
 use super::names::Parts;
-use crate::ir::{Chunk, Cut, KindId, Microbatch, Relation, Source, Stage};
+use crate::ir::{Chunk, Cut, KindId, Microbatch, Relation, Shape, Source, Stage};
 
 use super::catalog::Drafts;
 
@@ -79,7 +79,7 @@ impl Keys {
         &mut self,
         values: &[i64],
         held: &[Stage],
-        cut: Cut,
+        shape: &Shape,
         place: &str,
     ) -> Result<Vec<(Chunk, Microbatch)>, ResolveError> {
         let codes: Vec<Code> = self.codes.iter().map(|code| code.fold(values)).collect();
@@ -91,13 +91,16 @@ impl Keys {
             return Ok(stream.clone());
         }
         let mut slots = values.to_vec();
+        let cut = shape.cut();
         slots.resize(self.first + 4, 0);
-        let mut passes = Vec::with_capacity(held.len() * cut.units() as usize);
+        let mut passes = Vec::with_capacity(shape.visits() as usize * shape.units());
         let mut keys = Vec::with_capacity(passes.capacity() * codes.len());
         for unit in (0..cut.units()).map(Microbatch) {
+            let flow = shape.flow_of(unit);
+            let own = |(_, stage): &(Chunk, &Stage)| shape.flow_at(**stage) == flow;
             slots[self.first] = i64::from(cut.microbatch(unit).0);
             slots[self.first + 3] = i64::from(cut.slice(unit));
-            for (chunk, stage) in Chunk::all(held.len()).zip(held) {
+            for (chunk, stage) in Chunk::all(held.len()).zip(held).filter(own) {
                 passes.push((chunk, unit));
                 slots[self.first + 1] = i64::from(chunk.0);
                 slots[self.first + 2] = i64::from(stage.0);

@@ -30,13 +30,16 @@ pub fn simulate(plan: &Verified, costs: &Costs) -> Timeline {
 }
 
 /// The most activations that each rank holds, by [`Rank`], in microbatches of its whole share of the model: what the pass that begins a
-/// microbatch makes, counted in chunks and slices, over the chunks of a rank and the slices of a microbatch. 0 where that pass makes nothing.
+/// microbatch makes, counted in chunks and slices, over the chunks of a rank in one flow and the slices of a microbatch. 0 where that pass
+/// makes nothing.
 #[must_use]
 pub fn activations(plan: &Verified) -> Vec<f64> {
     let catalog = &plan.header.catalog;
     let first = catalog.kinds.iter().find(|kind| kind.at == At::Stage);
     let class = first.and_then(|kind| kind.makes.first()).copied();
-    let chunks = |rank: Rank| plan.header.stages.iter().filter(|&&holder| holder == rank).count().max(1);
+    let flows = plan.header.flows.max(1) as usize;
+    let held = |rank: Rank| plan.header.stages.iter().filter(|&&holder| holder == rank).count();
+    let chunks = |rank: Rank| (held(rank) / flows).max(1);
     let peak = |rank: Rank| {
         let live = class.map_or(0, |class| plan.ranks[rank.index()].peak.live[class.index()]);
         // A rank holds fewer than 2^32 chunks.

@@ -87,20 +87,34 @@ impl Machine<'_> {
             for wait in self.plan.ranks[rank].operands(instr).waits() {
                 start = start.max(self.ended(base + wait.index())?);
             }
+            if let Some(second) = self.second_of(lane) {
+                for wait in self.plan.ranks[rank].operands(second).waits() {
+                    start = start.max(self.ended(base + wait.index())?);
+                }
+            }
             if let Op::Recv { .. } = instr.op {
                 self.ended(self.send_of(lane))?;
             }
             self.starts[at] = start;
         }
+        if let Some(first) = self.first_of(lane) {
+            // The two passes of a pair start and end together.
+            (self.starts[at], self.ends[at]) = (self.starts[first], self.ends[first]);
+            self.wake(at);
+            return Ok(());
+        }
         let start = self.starts[at];
         let end = match instr.op {
-            Op::Pass(pass) => start + self.costs.pass(pass.kind),
+            Op::Pass(pass) => match self.second_of(lane).map(|second| second.op) {
+                Some(Op::Pass(second)) => start + self.costs.pair(pass.kind, second.kind),
+                _ => start + self.costs.pass(pass.kind),
+            },
             Op::Send { .. } => start + self.costs.message,
             Op::Recv { .. } => start.max(self.ends[self.send_of(lane)]),
             Op::Collective { payload, .. } => {
                 let duration = match payload {
                     Payload::Value { collective, .. } => self.costs.collective(collective),
-                    Payload::TiedGradient => Ticks(0),
+                    Payload::TiedGradient | Payload::StageGradient(_) => Ticks(0),
                 };
                 self.meet(self.queues.meetings[at] as usize, start, arrived)? + duration
             }
@@ -110,6 +124,21 @@ impl Machine<'_> {
         self.free[lane] = if matches!(instr.op, Op::Send { .. }) { start } else { end };
         self.wake(at);
         Ok(())
+    }
+
+    /// The pass that runs overlapped with the one at the head of a lane, as its second.
+    fn second_of(&self, lane: usize) -> Option<&crate::ir::Instr> {
+        let plan = &self.plan.ranks[self.queues.ranks[lane].index()];
+        let at = |position: usize| self.queues.instrs[position] as usize;
+        plan.instrs[at(self.heads[lane])].overlaps.then(|| &plan.instrs[at(self.heads[lane] + 1)])
+    }
+
+    /// The pass that the one at the head of a lane runs overlapped with, as its second; among the instructions of all ranks.
+    fn first_of(&self, lane: usize) -> Option<usize> {
+        let rank = self.queues.ranks[lane].index();
+        let before = self.heads[lane].checked_sub(1).filter(|&before| before >= self.queues.starts[lane])?;
+        let first = self.queues.instrs[before] as usize;
+        self.plan.ranks[rank].instrs[first].overlaps.then(|| self.queues.bases[rank] + first)
     }
 
     /// The end of an instruction of all ranks.

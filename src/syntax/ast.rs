@@ -390,6 +390,8 @@ pub enum Placement {
     Loop,
     /// `wave`: there and back again.
     Wave,
+    /// `bidirectional`: two copies of the model, in opposite directions.
+    Bidirectional,
     /// `s -> expr`.
     Of {
         /// The name of the stage's number.
@@ -418,6 +420,8 @@ pub enum PatternForm {
         /// Of this chunk only.
         chunk: Option<Expr>,
     },
+    /// `F & B`: two passes that run overlapped.
+    Pair(Box<[Pattern; 2]>),
     /// One after the other.
     Sequence(Vec<Pattern>),
     /// `body^times`; the body is no repetition itself.

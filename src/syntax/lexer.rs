@@ -103,10 +103,6 @@ pub(crate) enum Token<'input> {
     Broadcast,
     #[token("reduce")]
     Reduce,
-    /// A word of a later version; no rule of the grammar takes it.
-    #[token("bidirectional")]
-    #[token("&")]
-    Later,
     #[regex("[A-Za-z_][A-Za-z0-9_]*")]
     Name(&'input str),
     #[regex("[0-9]+", |lex| lex.slice().parse().map_err(|_| Fault::TooLarge))]
@@ -141,6 +137,8 @@ pub(crate) enum Token<'input> {
     Equals,
     #[token("^")]
     Caret,
+    #[token("&")]
+    And,
     #[token("+")]
     Plus,
     #[token("-")]

@@ -216,6 +216,7 @@ impl Page<'_> {
             ScheduleForm::Place(Placement::Of { stage, rank }) => {
                 format!("place {} -> {}", stage.text, expr(rank))
             }
+            ScheduleForm::Place(Placement::Bidirectional) => "place bidirectional".to_owned(),
             ScheduleForm::Apply(transform) => format!("apply \"{}\"", transform.text),
             ScheduleForm::Let { name, value } => format!("let {} = {}", name.text, expr(value)),
             ScheduleForm::Stream { pass, keys } => format!("stream {} by {}", pass.text, exprs(keys)),
@@ -285,6 +286,7 @@ fn pattern(pattern: &Pattern) -> String {
     match &pattern.form {
         PatternForm::Pass { pass, chunk: None } => pass.text.clone(),
         PatternForm::Pass { pass, chunk: Some(chunk) } => format!("{}.{}", pass.text, count(chunk)),
+        PatternForm::Pair(sides) => format!("{} & {}", self::pattern(&sides[0]), self::pattern(&sides[1])),
         PatternForm::Sequence(parts) => format!("({})", sequence(parts)),
         PatternForm::Repeat { body, times } => {
             let times = match times {

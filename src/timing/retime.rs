@@ -4,16 +4,18 @@ use super::{Room, Timing, peaks};
 use crate::cost::Costs;
 use crate::graph::Graph;
 use crate::ir::{
-    At, Catalog, ClassId, KindId, Limit, Pass, Placed, Queue, Relation, Schedule, Source, Stage, Where,
+    At, Catalog, ClassId, Flow, KindId, Limit, Pass, Placed, Queue, Relation, Schedule, Source, Where,
 };
 
 /// Moves passes into idle time where that makes the schedule shorter; leaves it as it is where it does not.
 ///
 /// A rank never holds more buffers of a class than before, but for those that begin a lifespan at a stage, as activations do: of these it
 /// may hold `extra` microbatches more. A limit of one pass ahead of another holds as in `limits`. Schedules with passes in lock step are left
-/// alone: one order for all ranks is what keeps them from waiting for each other.
+/// alone: one order for all ranks is what keeps them from waiting for each other; and those with overlapped pairs, which say themselves
+/// what should meet.
 pub fn retime(schedule: &mut Schedule, limits: &[Limit], costs: &Costs, extra: u32) {
-    if schedule.catalog.kinds.iter().any(|kind| kind.queue == Queue::Lockstep) {
+    let paired = schedule.orders.iter().flatten().any(|placed| placed.overlaps);
+    if paired || schedule.catalog.kinds.iter().any(|kind| kind.queue == Queue::Lockstep) {
         return;
     }
     let graph = Graph::new(&schedule.shape, &schedule.catalog);
@@ -21,7 +23,9 @@ pub fn retime(schedule: &mut Schedule, limits: &[Limit], costs: &Costs, extra: u
     let mut edges = Vec::new();
     for limit in limits {
         if let Limit::Ahead { pass, of, most, .. } = *limit {
-            keep_apart(&graph, &schedule.orders, pass, of, most as usize, &mut edges);
+            for flow in graph.flows() {
+                keep_apart(&graph, &schedule.orders, [pass, of], most as usize, flow, &mut edges);
+            }
         }
     }
     timing.add_edges(&edges);
@@ -48,7 +52,7 @@ pub fn lifespans(catalog: &Catalog) -> Vec<ClassId> {
 
 /// Room for what each rank holds, and for `extra` microbatches more of what begins a lifespan.
 fn as_held(graph: &Graph<'_>, orders: &[Vec<Placed>], extra: u32) -> Vec<Room> {
-    let more = extra.saturating_mul(graph.shape.chunks);
+    let more = extra.saturating_mul(graph.shape.visits());
     let longer = lifespans(graph.catalog);
     let everywhere = graph.catalog.kinds.iter().filter(|kind| kind.at == At::EveryRank);
     let classes = longer.iter().map(|&class| (class, more));
@@ -60,18 +64,19 @@ fn as_held(graph: &Graph<'_>, orders: &[Vec<Placed>], extra: u32) -> Vec<Room> {
     classes.map(room).collect()
 }
 
-/// The n-th pass of a kind waits for the one `most` before the n-th of another, on every rank that runs either.
+/// The n-th pass of a kind waits for the one `most` before the n-th of another, on every rank that runs either, in each flow.
 fn keep_apart(
     graph: &Graph<'_>,
     orders: &[Vec<Placed>],
-    pass: (KindId, Where),
-    of: (KindId, Where),
+    [pass, of]: [(KindId, Where); 2],
     most: usize,
+    flow: Flow,
     edges: &mut Vec<(Pass, Pass)>,
 ) {
     let of_kind = |order: &Vec<Placed>, (kind, on): (KindId, Where)| -> Vec<Pass> {
         let passes = order.iter().map(|placed| placed.pass);
-        passes.filter(|pass| pass.kind == kind && graph.matches(on, pass.site)).collect()
+        let own = |pass: &Pass| graph.shape.flow_of(pass.microbatch) == flow;
+        passes.filter(|pass| pass.kind == kind && own(pass) && graph.matches(on, pass.site)).collect()
     };
     // A pass at a stage counts on all ranks, one at every rank on its own.
     let all = |counted: (KindId, Where)| -> Vec<Vec<Pass>> {
@@ -79,7 +84,8 @@ fn keep_apart(
         match graph.catalog.kind(counted.0).at {
             At::EveryRank => by_rank,
             At::Stage => {
-                let stage = if counted.1 == Where::Last { graph.shape.last() } else { Stage(0) };
+                let last = counted.1 == Where::Last;
+                let stage = if last { graph.shape.last_of(flow) } else { graph.shape.first_of(flow) };
                 let one = by_rank[graph.shape.rank_of(stage).index()].clone();
                 vec![one; orders.len()]
             }

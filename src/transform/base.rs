@@ -3,7 +3,7 @@
 //! An order that was written down is a law: each rank takes its passes one by one. An order that was placed by time is a priority: the
 //! first pass that is ready runs, if the rank then holds no more than the order did, and what the transform deepens it by.
 
-use crate::graph::{Graph, Progress, site_index};
+use crate::graph::{Graph, Progress, heads_of};
 use crate::ir::{At, ClassId, Pass, Placed, Rank, Schedule, Site, Ticks};
 use crate::timing::{lifespans, peaks};
 
@@ -12,6 +12,8 @@ pub(super) struct Base<'a> {
     orders: &'a [Vec<Placed>],
     /// The first position of each rank that has not run.
     next: Vec<usize>,
+    /// Ranks whose next pair could not start as one: it runs one after the other.
+    split: Vec<bool>,
     /// By rank, where the order is a priority.
     loose: Option<Vec<Loose>>,
 }
@@ -46,21 +48,27 @@ impl<'a> Base<'a> {
             let held: Vec<_> = longer.chain(earlier).collect();
             orders.iter().map(|order| Loose::new(order, &held)).collect()
         });
-        Self { orders, next: vec![0; orders.len()], loose }
+        Self { orders, next: vec![0; orders.len()], split: vec![false; orders.len()], loose }
     }
 
-    /// A rank's next pass that may run now.
+    /// A rank's next pass that may run now, or the two of a pair.
     pub(super) fn choose(
         &self,
         graph: &Graph<'_>,
         progress: &Progress,
         rank: Rank,
         now: Ticks,
-    ) -> Option<Pass> {
+    ) -> Option<(Pass, Option<Pass>)> {
         let order = &self.orders[rank.index()];
         let ready = |pass: &Pass| progress.is_ready(graph, *pass, now);
         let Some(loose) = &self.loose else {
-            return order.get(self.next[rank.index()]).map(|placed| placed.pass).filter(ready);
+            let at = self.next[rank.index()];
+            let head = order.get(at).filter(|head| ready(&head.pass))?;
+            if !head.overlaps || self.split[rank.index()] {
+                return Some((head.pass, None));
+            }
+            let second = order.get(at + 1).map(|placed| placed.pass).filter(ready)?;
+            return Some((head.pass, Some(second)));
         };
         let loose = &loose[rank.index()];
         let heads = loose.streams.iter().filter_map(|(positions, ran)| positions.get(*ran));
@@ -68,7 +76,7 @@ impl<'a> Base<'a> {
             let pass = order[at as usize].pass;
             ready(&pass) && loose.fits(graph, pass)
         };
-        heads.filter(fits).min().map(|&at| order[at as usize].pass)
+        heads.filter(fits).min().map(|&at| (order[at as usize].pass, None))
     }
 
     /// Notes that a pass starts. Returns where it came from in the source.
@@ -85,12 +93,24 @@ impl<'a> Base<'a> {
         while ran(*next) {
             *next += 1;
         }
+        self.split[rank.index()] = false;
         order[position].origin
     }
 
-    /// The first pass of every rank that has not run.
-    pub(super) fn heads(&self) -> Vec<Option<Placed>> {
-        self.orders.iter().zip(&self.next).map(|(order, &next)| order.get(next).copied()).collect()
+    /// Lets the first rank whose next passes are a pair run them one after the other. `None` where there is no such rank.
+    pub(super) fn split_a_pair(&mut self) -> Option<Rank> {
+        let paired = |rank: &usize| {
+            let head = self.orders[*rank].get(self.next[*rank]);
+            !self.split[*rank] && head.is_some_and(|head| head.overlaps)
+        };
+        let rank = (0..self.split.len()).find(paired)?;
+        self.split[rank] = true;
+        Some(Rank::new(rank))
+    }
+
+    /// What every rank would run next.
+    pub(super) fn heads(&self) -> Vec<Vec<Placed>> {
+        heads_of(self.orders, &self.next)
     }
 }
 
@@ -116,11 +136,10 @@ impl Loose {
         let kind = graph.catalog.kind(pass.kind);
         let later = match pass.site {
             Site::Stage(stage) => {
-                let rank = graph.rank_of(pass.site);
-                graph.shape.stages[site_index(Site::Stage(stage)) + 1..]
-                    .iter()
-                    .filter(|&&on| on == rank)
-                    .count()
+                let (rank, last) =
+                    (graph.rank_of(pass.site), graph.shape.last_of(graph.shape.flow_at(stage)));
+                let later = &graph.shape.stages[stage.index() + 1..=last.index()];
+                later.iter().filter(|&&on| on == rank).count()
             }
             Site::Rank(_) => 0,
         };

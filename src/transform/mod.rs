@@ -22,7 +22,7 @@ use crate::ir::{Catalog, KindId, Schedule, Transform};
 ///
 /// Requires: every pass that the transform's edges name is placed; `costs` knows the kinds of `transform`.
 /// Ensures: passes already placed keep their order, but for the backward side moved back by `deepen` microbatches, or slices where
-/// sequences are sliced.
+/// sequences are sliced; in two flows by more, where the ranks would wait for each other.
 ///
 /// # Errors
 /// The order and the edges together deadlock, or a limit keeps a pass out for ever.
@@ -41,17 +41,20 @@ pub fn apply(
             at: transform.span,
         });
     }
-    if !schedule.by_time {
-        let per_unit = schedule.shape.chunks as usize;
-        for order in &mut schedule.orders {
-            *order = deepen::deepen(order, &sides, transform.deepen as usize * per_unit);
-        }
-    }
-    schedule.orders = match insert::insert(&mut schedule, transform, base, &sides, costs) {
-        Ok(orders) => orders,
-        // An order that deadlocks by itself also fills up every limit; the limit is not to blame then.
-        Err(error) => {
-            return Err(stuck::without_transform(&schedule, &before, costs).map_or(error, Into::into));
+    let per_unit = schedule.shape.visits() as usize;
+    let given = std::mem::take(&mut schedule.orders);
+    let longest = given.iter().map(Vec::len).max().unwrap_or(0);
+    let mut by = if schedule.by_time { 0 } else { transform.deepen as usize * per_unit };
+    schedule.orders = loop {
+        schedule.orders = given.iter().map(|order| deepen::deepen(order, &sides, by)).collect();
+        match insert::insert(&mut schedule, transform, base, &sides, costs) {
+            Ok(orders) => break orders,
+            // Two flows may come to the same pass at different depths; behind all forwards every backward side fits.
+            Err(_) if schedule.shape.flows > 1 && by > 0 && by < longest => by *= 2,
+            // An order that deadlocks by itself also fills up every limit; the limit is not to blame then.
+            Err(error) => {
+                return Err(stuck::without_transform(&schedule, &before, costs).map_or(error, Into::into));
+            }
         }
     };
     limits::check(&schedule, &transform.limits)?;

@@ -1,5 +1,7 @@
 //! Rule 1: everything that must happen happens exactly once, where it belongs, and the optimizer step comes last.
 
+use std::collections::BTreeMap;
+
 use super::clocks::Clocks;
 use super::error::Rule;
 use super::facts::Facts;
@@ -30,7 +32,8 @@ pub(super) fn check(facts: &Facts<'_>, report: &mut Report) -> Placed {
     let mut collectives = vec![NOWHERE; facts.catalog.collectives.len() * facts.units];
     for rank in Rank::all(facts.plan.ranks.len()) {
         collectives.fill(NOWHERE);
-        let (mut sum, mut step) = (NOWHERE, NOWHERE);
+        let (mut tied, mut step) = (NOWHERE, NOWHERE);
+        let mut copies = BTreeMap::new();
         for (id, instr) in facts.plan.ranks[rank.index()].instrs.iter().enumerate() {
             let id = InstrId::new(id);
             let place = Place::Instr(rank, id);
@@ -48,7 +51,10 @@ pub(super) fn check(facts: &Facts<'_>, report: &mut Report) -> Placed {
                 {
                     &mut collectives[collective.index() * facts.units + microbatch.index()]
                 }
-                Op::Collective { payload: Payload::TiedGradient, .. } if needs_sum(facts, rank) => &mut sum,
+                Op::Collective { payload, .. } if facts.needs_sum(payload, rank) => match payload {
+                    Payload::StageGradient(stage) => copies.entry(stage).or_insert(NOWHERE),
+                    _ => &mut tied,
+                },
                 Op::Collective { payload, .. } => {
                     let collective = names::payload(facts.header, payload);
                     report.add(place, || Rule::NeedlessCollective { collective });
@@ -65,8 +71,11 @@ pub(super) fn check(facts: &Facts<'_>, report: &mut Report) -> Placed {
             }
         }
         absent(facts, rank, &collectives, report);
-        if sum == NOWHERE && needs_sum(facts, rank) {
+        if tied == NOWHERE && facts.needs_sum(Payload::TiedGradient, rank) {
             report.add(Place::Rank(rank), || Rule::MissingSum);
+        }
+        for &stage in facts.copies(rank).iter().filter(|stage| !copies.contains_key(stage)) {
+            report.add(Place::Rank(rank), || Rule::MissingCopySum { stage });
         }
         if step == NOWHERE {
             report.add(Place::Rank(rank), || Rule::MissingStep);
@@ -74,10 +83,6 @@ pub(super) fn check(facts: &Facts<'_>, report: &mut Report) -> Placed {
     }
     missing_passes(facts, &placed, report);
     placed
-}
-
-fn needs_sum(facts: &Facts<'_>, rank: Rank) -> bool {
-    facts.tied_ranks().is_some_and(|ranks| ranks.contains(&rank))
 }
 
 fn twice(facts: &Facts<'_>, op: &Op, first: Place) -> Rule {
@@ -109,8 +114,8 @@ fn missing_passes(facts: &Facts<'_>, placed: &Placed, report: &mut Report) {
         return;
     }
     for kind in KindId::all(facts.catalog.kinds.len()) {
-        for site in facts.sites_of_kind(kind) {
-            for microbatch in Microbatch::all(facts.units) {
+        for microbatch in Microbatch::all(facts.units) {
+            for site in facts.sites_of_kind(kind, facts.header.flow_of(microbatch)) {
                 let pass = Pass { kind, site, microbatch };
                 if placed.find(facts, pass).is_none() {
                     report.add(Place::Rank(facts.rank_of(site)), || Rule::MissingPass {

@@ -25,6 +25,7 @@ pub(super) fn payload(header: &Header, payload: Payload) -> String {
             format!("{} {}", collective(header, id), header.cut().name(microbatch))
         }
         Payload::TiedGradient => "tied-gradient".to_owned(),
+        Payload::StageGradient(stage) => format!("stage-gradient {stage}"),
     }
 }
 

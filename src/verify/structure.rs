@@ -51,6 +51,9 @@ fn header(plan: &Plan, report: &mut Report) {
     if header.stages.is_empty() || u32::try_from(header.stages.len()).is_err() {
         return wrong(format!("it has {} stages", header.stages.len()));
     }
+    if !matches!(header.flows, 1 | 2) || !header.stages.len().is_multiple_of(header.flows as usize) {
+        return wrong(format!("{} stages cannot be those of {} flows", header.stages.len(), header.flows));
+    }
     let mut held = vec![0_usize; ranks];
     for (stage, rank) in header.stages.iter().enumerate() {
         match held.get_mut(rank.index()) {
@@ -92,7 +95,7 @@ fn counts(plan: &Plan, report: &mut Report) {
     let mut sites = 0_u64;
     for kind in &header.catalog.kinds {
         sites = sites.saturating_add(match kind.at {
-            At::Stage => header.stages.len() as u64,
+            At::Stage => u64::from(header.depth()),
             At::EveryRank => plan.ranks.len() as u64,
         });
     }

@@ -8,7 +8,7 @@ use schedc::source::Sources;
 use schedc::verify::Verified;
 
 /// Every schedule of the library.
-pub(crate) const SCHEDULES: [&str; 14] = [
+pub(crate) const SCHEDULES: [&str; 17] = [
     "gpipe",
     "1f1b",
     "eager-1f1b",
@@ -23,6 +23,9 @@ pub(crate) const SCHEDULES: [&str; 14] = [
     "v-half",
     "v-min",
     "1f1b-v",
+    "chimera",
+    "dualpipe",
+    "dualpipe-v",
 ];
 
 /// No transform, and every transform of the library.

@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use schedc::diag::Error;
 use schedc::ir::{
-    ClassId, CollectiveId, CollectiveOp, FileId, Pattern, PatternKind, Port, Program, Queue, Rank, RankOrder,
-    Relation, Repeat, Source, Where,
+    ClassId, CollectiveId, CollectiveOp, FileId, Flow, Pattern, PatternKind, Port, Program, Queue, Rank,
+    RankOrder, Relation, Repeat, Source, Where,
 };
 use schedc::source::{Library, STDLIB, Sources};
 use schedc::syntax::parse;
@@ -180,6 +180,7 @@ fn conditions_loops_and_chunks_are_computed() {
 fn first_chunk(pattern: &PatternKind) -> u32 {
     match pattern {
         PatternKind::Pass { chunk, .. } => chunk.expect("a chunk").0,
+        PatternKind::Pair(sides) => first_chunk(&sides[0].kind),
         PatternKind::Sequence(parts) => first_chunk(&parts[0].kind),
         PatternKind::Repeat { body, .. } => first_chunk(&body.kind),
     }
@@ -306,7 +307,7 @@ fn every_example_of_the_manual_compiles() {
 fn wave_holds_every_rank_twice() {
     let text = "schedule \"x\" { chunks 2 place wave order F^* B^* }";
     let program = accepted(text, "ranks=4");
-    assert_eq!(program.shape.rank_of(program.shape.last()), Rank(0));
+    assert_eq!(program.shape.rank_of(program.shape.last_of(Flow(0))), Rank(0));
 }
 
 /// The pattern of a rank.

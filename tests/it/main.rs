@@ -6,6 +6,7 @@ mod cli;
 mod compiled;
 mod differential;
 mod execute;
+mod flows;
 mod forms;
 mod golden;
 mod language;

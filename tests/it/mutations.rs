@@ -27,7 +27,7 @@ const OPERATORS: &[Operator] = &[
     Operator { name: "drop a receive", codes: &["unmatched_send"], apply: drop_receive },
     Operator {
         name: "drop a collective",
-        codes: &["missing_collective", "missing_sum"],
+        codes: &["missing_collective", "missing_sum", "missing_copy_sum"],
         apply: drop_collective,
     },
     Operator { name: "drop the step", codes: &["missing_step"], apply: drop_step },
@@ -68,6 +68,17 @@ const OPERATORS: &[Operator] = &[
         apply: reorder_slices,
     },
     Operator { name: "state a wrong peak", codes: &["wrong_peak"], apply: wrong_peak },
+    Operator { name: "sum the wrong stage", codes: &["missing_copy_sum"], apply: wrong_stage_sum },
+    Operator { name: "sum in another group", codes: &["wrong_group"], apply: wrong_group },
+    Operator { name: "sum before the last pass", codes: &["early_sum"], apply: sum_early },
+    Operator { name: "run in the other flow", codes: &["foreign_flow"], apply: foreign_flow },
+    Operator { name: "wait within a pair", codes: &["pair_waits"], apply: wait_within },
+    Operator { name: "overlap three", codes: &["malformed_pair"], apply: overlap_three },
+    Operator {
+        name: "overlap dependent passes",
+        codes: &["unordered_read", "unordered_need"],
+        apply: overlap_dependent,
+    },
     Operator { name: "send after the answer", codes: &["deadlock"], apply: send_late },
 ];
 
@@ -106,6 +117,7 @@ struct Draft {
 struct Node {
     op: Op,
     lane: LaneId,
+    overlaps: bool,
     reads: Vec<u32>,
     writes: Vec<u32>,
     frees: Vec<u32>,
@@ -119,6 +131,7 @@ impl Draft {
             Node {
                 op: instr.op,
                 lane: instr.lane,
+                overlaps: instr.overlaps,
                 reads: operands.reads.to_vec(),
                 writes: operands.writes.to_vec(),
                 frees: operands.frees.to_vec(),
@@ -134,8 +147,9 @@ impl Draft {
             part.instrs.clear();
             part.pool.clear();
             for node in nodes {
-                let Node { op, lane, reads, writes, frees, waits } = node;
+                let Node { op, lane, overlaps, reads, writes, frees, waits } = node;
                 part.push(*op, *lane, Operands { reads, writes, frees, waits });
+                part.instrs.last_mut().unwrap().overlaps = *overlaps;
             }
         }
         self.plan
@@ -163,6 +177,10 @@ impl Draft {
 
     /// Removes an instruction; those that waited for it wait for what it waited for.
     fn remove(&mut self, rank: usize, at: usize) {
+        let lane = self.nodes[rank][at].lane;
+        if let Some(before) = self.nodes[rank][..at].iter_mut().rfind(|node| node.lane == lane) {
+            before.overlaps = false;
+        }
         let removed = self.nodes[rank].remove(at);
         for node in &mut self.nodes[rank][at..] {
             if node.waits.contains(&id(at)) {
@@ -197,7 +215,7 @@ impl Draft {
         let buffer = &self.plan.ranks[rank].buffers[buffer as usize];
         match buffer.place {
             Place::Arena(offset) => offset.0..offset.0 + buffer.bytes().0,
-            Place::TiedGradient => 0..0,
+            Place::TiedGradient | Place::StageGradient(_) => 0..0,
         }
     }
 
@@ -261,8 +279,12 @@ fn drop_step(draft: &mut Draft, rng: &mut ChaCha8Rng) -> Option<()> {
 
 fn duplicate_pass(draft: &mut Draft, rng: &mut ChaCha8Rng) -> Option<()> {
     let (rank, at) = draft.pick_op(rng, |op| matches!(op, Op::Pass(_)))?;
+    draft.nodes[rank][at].overlaps = false;
     let node = draft.nodes[rank][at].clone();
     draft.insert(rank, at + 1, node);
+    if let Some(before) = draft.nodes[rank][..at].iter_mut().rfind(|before| before.overlaps) {
+        before.overlaps = false;
+    }
     Some(())
 }
 
@@ -295,10 +317,12 @@ fn retarget_send(draft: &mut Draft, rng: &mut ChaCha8Rng) -> Option<()> {
 }
 
 fn expect_another(draft: &mut Draft, rng: &mut ChaCha8Rng) -> Option<()> {
-    let microbatches = draft.plan.header.microbatches;
+    let (microbatches, flows) = (draft.plan.header.microbatches, draft.plan.header.flows);
     let (rank, at) = draft.pick_op(rng, |op| matches!(op, Op::Recv { .. }))?;
     let Op::Recv { value, .. } = &mut draft.nodes[rank][at].op else { return None };
-    let other = Microbatch((value.pass.microbatch.0 + 1) % microbatches);
+    let next = value.pass.microbatch.0 + flows;
+    // The next one of the same flow.
+    let other = Microbatch(if next < microbatches { next } else { next % flows });
     (other != value.pass.microbatch).then(|| value.pass.microbatch = other)
 }
 
@@ -326,6 +350,7 @@ fn reorder_dependent(draft: &mut Draft, rng: &mut ChaCha8Rng) -> Option<()> {
     let earlier = needed(draft, rank, at)?;
     let (mut one, mut other) = (draft.nodes[rank][earlier].clone(), draft.nodes[rank][at].clone());
     std::mem::swap(&mut one.waits, &mut other.waits);
+    std::mem::swap(&mut one.overlaps, &mut other.overlaps);
     draft.nodes[rank][at] = one;
     draft.nodes[rank][earlier] = other;
     Some(())
@@ -432,6 +457,12 @@ fn reorder_collectives(draft: &mut Draft, rng: &mut ChaCha8Rng) -> Option<()> {
     let (one, other) = (draft.nodes[rank][at].op, draft.nodes[rank][next].op);
     draft.nodes[rank][at].op = other;
     draft.nodes[rank][next].op = one;
+    // A sum of gradients touches their buffer only.
+    if !matches!(one, Op::Collective { payload: Payload::Value { .. }, .. }) {
+        let (before, after) = draft.nodes[rank].split_at_mut(next);
+        std::mem::swap(&mut before[at].reads, &mut after[0].reads);
+        std::mem::swap(&mut before[at].writes, &mut after[0].writes);
+    }
     Some(())
 }
 
@@ -461,11 +492,13 @@ fn wrong_op(draft: &mut Draft, rng: &mut ChaCha8Rng) -> Option<()> {
 fn foreign_stage(draft: &mut Draft, rng: &mut ChaCha8Rng) -> Option<()> {
     let (rank, at) = draft.pick_op(rng, |op| matches!(op, Op::Pass(_)))?;
     let stages = draft.plan.header.stages.clone();
-    let ranks = draft.ranks();
+    let (ranks, depth) = (draft.ranks(), draft.plan.header.depth() as usize);
     let Op::Pass(pass) = &mut draft.nodes[rank][at].op else { return None };
     match &mut pass.site {
         Site::Stage(stage) => {
-            *stage = Stage::new(stages.iter().position(|owner| owner.index() != rank)?);
+            let flow = stage.index() / depth * depth;
+            let own = &stages[flow..flow + depth];
+            *stage = Stage::new(flow + own.iter().position(|owner| owner.index() != rank)?);
         }
         Site::Rank(owner) if ranks > 1 => owner.0 = (owner.0 + 1) % ranks,
         Site::Rank(_) => return None,
@@ -567,5 +600,91 @@ fn send_late(draft: &mut Draft, rng: &mut ChaCha8Rng) -> Option<()> {
     let node = draft.nodes[rank][at].clone();
     draft.remove(rank, at);
     draft.insert(rank, answer, node);
+    Some(())
+}
+
+fn is_copy_sum(op: &Op) -> bool {
+    matches!(op, Op::Collective { payload: Payload::StageGradient(_), .. })
+}
+
+fn wrong_stage_sum(draft: &mut Draft, rng: &mut ChaCha8Rng) -> Option<()> {
+    let (rank, at) = draft.pick_op(rng, is_copy_sum)?;
+    let other = (0..draft.nodes[rank].len())
+        .find(|&other| other != at && is_copy_sum(&draft.nodes[rank][other].op))?;
+    draft.nodes[rank][at] = draft.nodes[rank][other].clone();
+    Some(())
+}
+
+fn wrong_group(draft: &mut Draft, rng: &mut ChaCha8Rng) -> Option<()> {
+    let (rank, at) = draft.pick_op(rng, is_copy_sum)?;
+    let groups = draft.plan.header.groups.clone();
+    let Op::Collective { group, .. } = &mut draft.nodes[rank][at].op else { return None };
+    let own = &groups[group.index()];
+    let other = (0..groups.len()).find(|&other| groups[other] != *own)?;
+    *group = schedc::ir::GroupId::new(other);
+    let lanes = &mut draft.plan.ranks[rank].lanes;
+    let lane = lanes.iter().position(|&lane| lane == Lane::Group(*group)).unwrap_or_else(|| {
+        lanes.push(Lane::Group(*group));
+        lanes.len() - 1
+    });
+    draft.nodes[rank][at].lane = LaneId::new(lane);
+    Some(())
+}
+
+fn sum_early(draft: &mut Draft, rng: &mut ChaCha8Rng) -> Option<()> {
+    let (rank, at) = draft.pick_op(rng, is_copy_sum)?;
+    if draft.nodes[rank][..at].iter().any(|node| is_copy_sum(&node.op)) {
+        return None;
+    }
+    draft.nodes[rank][at].waits.clear();
+    Some(())
+}
+
+fn foreign_flow(draft: &mut Draft, rng: &mut ChaCha8Rng) -> Option<()> {
+    let (flows, depth) = (draft.plan.header.flows, draft.plan.header.depth());
+    let at_stage = |op: &Op| matches!(op, Op::Pass(pass) if matches!(pass.site, Site::Stage(_)));
+    let (rank, at) = draft.pick_op(rng, |op| flows == 2 && at_stage(op))?;
+    let Op::Pass(pass) = &mut draft.nodes[rank][at].op else { return None };
+    let Site::Stage(stage) = &mut pass.site else { return None };
+    stage.0 = (stage.0 + depth) % (2 * depth);
+    Some(())
+}
+
+fn second_of(draft: &mut Draft, rng: &mut ChaCha8Rng) -> Option<(usize, usize, usize)> {
+    let (rank, first) = draft.pick(rng, |draft, rank, at| draft.nodes[rank][at].overlaps)?;
+    Some((rank, first, draft.next_on_lane(rank, first)?))
+}
+
+fn wait_within(draft: &mut Draft, rng: &mut ChaCha8Rng) -> Option<()> {
+    let (rank, first, second) = second_of(draft, rng)?;
+    draft.nodes[rank][second].waits.push(id(first));
+    Some(())
+}
+
+fn overlap_three(draft: &mut Draft, rng: &mut ChaCha8Rng) -> Option<()> {
+    let (rank, _, second) = second_of(draft, rng)?;
+    draft.nodes[rank][second].overlaps = true;
+    Some(())
+}
+
+/// Marks a pass that the next one of the lane needs.
+fn overlap_dependent(draft: &mut Draft, rng: &mut ChaCha8Rng) -> Option<()> {
+    let dependent = |draft: &Draft, rank: usize, at: usize| {
+        let (Op::Pass(pass), Some(next)) = (draft.nodes[rank][at].op, draft.next_on_lane(rank, at)) else {
+            return false;
+        };
+        let Op::Pass(by) = draft.nodes[rank][next].op else { return false };
+        let catalog = &draft.plan.header.catalog;
+        let plain = |pass: schedc::ir::Pass| catalog.kind(pass.kind).queue == schedc::ir::Queue::Compute;
+        let needs = &catalog.kind(by.kind).needs;
+        let here = |need: &schedc::ir::Need| matches!(need.from, Source::Pass { kind, at: Relation::Here, .. } if kind == pass.kind);
+        let free = !draft.nodes[rank][..at].iter().any(|node| node.overlaps)
+            && !draft.nodes[rank][next].overlaps
+            && draft.nodes[rank][next].waits.iter().all(|&wait| wait < id(at));
+        let same = by.site == pass.site && by.microbatch == pass.microbatch;
+        free && same && plain(pass) && plain(by) && needs.iter().any(here)
+    };
+    let (rank, at) = draft.pick(rng, dependent)?;
+    draft.nodes[rank][at].overlaps = true;
     Some(())
 }

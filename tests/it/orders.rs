@@ -18,6 +18,8 @@ pub(crate) struct Orders {
     /// Slices of a microbatch; the third of a cell counts them all.
     pub(crate) slices: usize,
     pub(crate) ranks: Vec<Vec<Cell>>,
+    /// The passes that run overlapped.
+    pub(crate) pairs: Vec<Vec<(Cell, Cell)>>,
 }
 
 /// What an order takes. All times are in passes of one chunk (and slice); divide by the chunks of a rank (and the
@@ -60,7 +62,12 @@ impl Orders {
             (letter, stage.index(), placed.pass.microbatch.index())
         };
         let ranks = schedule.orders.iter().map(|order| order.iter().map(cell).collect()).collect();
-        Self { stages: schedule.shape.stages.len(), slices: schedule.shape.slices as usize, ranks }
+        let pairs = schedule.orders.iter().map(|order| {
+            let pairs = order.windows(2).filter(|pair| pair[0].overlaps);
+            pairs.map(|pair| (cell(&pair[0]), cell(&pair[1]))).collect()
+        });
+        let (stages, slices) = (schedule.shape.stages.len(), schedule.shape.slices as usize);
+        Self { stages, slices, ranks, pairs: pairs.collect() }
     }
 
     fn splits(&self) -> bool {

@@ -14,9 +14,9 @@ fn live(plan: &Verified, class: &str) -> Vec<u32> {
     plan.ranks.iter().map(|rank| rank.peak.live[id]).collect()
 }
 
-/// Stages on a rank.
+/// Stages on a rank that a microbatch passes through.
 fn chunks(plan: &Verified) -> u32 {
-    plan.header.stages.len() as u32 / plan.header.ranks()
+    plan.header.depth() / plan.header.ranks()
 }
 
 #[test]
@@ -79,6 +79,22 @@ fn a_transform_keeps_one_microbatch_more_for_each_barrier() {
                     );
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn peaks_of_two_flows_equal_their_closed_forms() {
+    for (p, m) in [(2_u32, 8_u32), (4, 8), (4, 16), (8, 32)] {
+        let forms: [(&str, &dyn Fn(u32) -> u32); 3] = [
+            // Half of the unit in the near flow, and the far flow's as 1F1B has them.
+            ("chimera", &|rank| p / 2 + 1 + rank.min(p - rank - 1)),
+            ("dualpipe", &|_| p + 1),
+            ("dualpipe-v", &|_| 2 * p + 1),
+        ];
+        for (schedule, form) in forms {
+            let expected: Vec<u32> = (0..p).map(form).collect();
+            assert_eq!(live(&plan(schedule, None, p, m), "act"), expected, "{schedule} p={p} m={m}");
         }
     }
 }

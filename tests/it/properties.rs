@@ -43,6 +43,8 @@ fn program() -> impl Strategy<Value = String> {
             "(F B)^(rank + 1) (B F)^*",
             "(F^2 B)^* (B F)^*",
             "(F B^2)^* (F B)^*",
+            "(F & B)^*",
+            "F^(rank + 1) (F & B B & F)^*",
         ];
         let pattern =
             prop_oneof![1 => pattern(passes), 1 => prop::sample::select(steady).prop_map(str::to_owned)];
@@ -52,7 +54,7 @@ fn program() -> impl Strategy<Value = String> {
             (declared, format!("order {lead}{pattern} {rest}"))
         })
     });
-    let place = prop::sample::select(vec!["loop", "wave"]);
+    let place = prop::sample::select(vec!["loop", "wave", "bidirectional"]);
     let stream = prop::sample::select(vec!["microbatch, -chunk", "-chunk, microbatch", "microbatch"]);
     let slices = prop::sample::select(vec![1, 1, 2, 4_u32]);
     (1..4_u32, slices, place, stream, order).prop_map(|(chunks, slices, place, stream, (declared, order))| {

@@ -243,17 +243,36 @@ fn follows_the_plan(plan: &Verified, timeline: &Timeline, costs: &Costs) {
         let id = Rank::new(index);
         let mut free = vec![Ticks(0); rank.lanes.len()];
         let mut busy = 0;
+        let mut first: Option<InstrId> = None;
         for (number, instr) in rank.instrs.iter().enumerate() {
             let number = InstrId::new(number);
             let (start, end) = (timeline.start(id, number), timeline.end(id, number));
-            let waits = rank.operands(instr).waits().map(|wait| timeline.end(id, wait)).max();
+            if let (Op::Pass(pass), Some(first)) = (instr.op, first.filter(|_| instr.lane.index() == 0)) {
+                assert_eq!(
+                    (start, end),
+                    (timeline.start(id, first), timeline.end(id, first)),
+                    "{id} {number}"
+                );
+                busy += costs.pass(pass.kind).0;
+            }
+            let lane = |other: &&schedc::ir::Instr| other.lane == instr.lane;
+            let second = rank.instrs[number.index() + 1..].iter().find(lane).filter(|_| instr.overlaps);
+            if instr.lane.index() == 0 && std::mem::replace(&mut first, second.map(|_| number)).is_some() {
+                continue;
+            }
+            let others = second.into_iter().flat_map(|second| rank.operands(second).waits.iter().copied());
+            let waits = rank.operands(instr).waits.iter().copied().chain(others);
+            let waits = waits.map(|wait| timeline.end(id, InstrId(wait))).max();
             assert_eq!(start, free[instr.lane.index()].max(waits.unwrap_or_default()), "{id} {number}");
             let lasts = match instr.op {
                 Op::Pass(pass) => {
                     if instr.lane.index() == 0 {
                         busy += costs.pass(pass.kind).0;
                     }
-                    Some(costs.pass(pass.kind))
+                    Some(match second.map(|second| second.op) {
+                        Some(Op::Pass(second)) => costs.pair(pass.kind, second.kind),
+                        _ => costs.pass(pass.kind),
+                    })
                 }
                 Op::Send { .. } => Some(costs.message),
                 Op::Step => Some(Ticks(0)),

@@ -50,7 +50,7 @@ impl Identity {
             header.name.clone(),
             or_none(header.transforms.join(", ")),
             header.ranks().to_string(),
-            stages.join(" "),
+            stages.join(" ") + if header.flows == 2 { ", two flows" } else { "" },
             header.microbatches.to_string(),
             dims.layers.to_string(),
             dims.hidden.to_string(),

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::execute::backend::{Backend, Batch, State, Tensor, Views};
 use crate::execute::model::{Held, LogitsState, ModelError, Train};
-use crate::ir::{Compute, Header, Pass, Rank, Site};
+use crate::ir::{Compute, Header, Pass, Rank, Site, Stage};
 
 use super::input;
 use super::output;
@@ -39,7 +39,10 @@ impl CpuBackend {
     /// The plan's model cannot be run: see [`ModelError`].
     pub fn new(header: &Header, rank: Rank, train: &Train) -> Result<Self, ModelError> {
         let held = Held::of(header, rank)?;
-        let parameters = Parameters::new(&held, train.seed);
+        let mut parameters = Parameters::new(&held, train.seed);
+        if header.flows > 1 {
+            parameters = parameters.with_packed(&held);
+        }
         let workspace = Workspace::new(&held);
         Ok(Self { held, train: *train, parameters, workspace, steps: 0 })
     }
@@ -136,6 +139,18 @@ impl Backend for CpuBackend {
         self.parameters.tables.tied_gradient()
     }
 
+    fn pack_gradient(&mut self, stage: Stage) -> &mut [f32] {
+        self.parameters.pack(&self.held, stage)
+    }
+
+    fn packed_gradient(&mut self, stage: Stage) -> &mut [f32] {
+        self.parameters.packed(&self.held, stage)
+    }
+
+    fn unpack_gradient(&mut self, stage: Stage) {
+        self.parameters.unpack(&self.held, stage);
+    }
+
     fn step(&mut self) {
         self.steps += 1;
         self.parameters.step(&self.train, self.steps);
@@ -144,6 +159,10 @@ impl Backend for CpuBackend {
 
     fn loss(&self) -> Option<f64> {
         if self.held.last() { self.workspace.mean_loss() } else { None }
+    }
+
+    fn losses(&self) -> &[Option<f64>] {
+        &self.workspace.losses
     }
 
     fn tensors(&mut self) -> Vec<Tensor<'_>> {
@@ -163,7 +182,7 @@ impl Backend for CpuBackend {
     }
 
     fn workspace_bytes(&self) -> u64 {
-        self.workspace.bytes() + self.parameters.turned_bytes()
+        self.workspace.bytes() + self.parameters.copied_bytes()
     }
 
     fn parameter_bytes(&self) -> u64 {

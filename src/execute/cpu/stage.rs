@@ -58,10 +58,13 @@ impl StageRun<'_> {
             input::add_positions(positions, sizes.positions(*slice), stream);
         }
         let act = views.act.unwrap_or_default();
-        let (layers, rest) = act.split_at_mut(parameters.stages[*local].len() * LayerAct::elements(sizes));
+        let (layers, rest) = act.split_at_mut(
+            parameters.stages[held.stages[*local].parameters].len() * LayerAct::elements(sizes),
+        );
         let layers = layers.chunks_exact_mut(LayerAct::elements(sizes));
         let earlier = views.earlier.slices();
-        for ((index, layer), act) in parameters.stages[*local].iter().enumerate().zip(layers) {
+        let layers_of = &parameters.stages[held.stages[*local].parameters];
+        for ((index, layer), act) in layers_of.iter().enumerate().zip(layers) {
             let before = &mut Before::new(earlier, index);
             layer.forward(sizes, &mut LayerAct::cut(sizes, act), before, workspace);
         }
@@ -93,7 +96,7 @@ impl StageRun<'_> {
         if let Some(dx) = views.dx.read {
             workspace.gradient.copy_from_slice(dx);
         }
-        let layers = &mut parameters.stages[*local];
+        let layers = &mut parameters.stages[held.stages[*local].parameters];
         let act = views.act.unwrap_or_default();
         let (acts, rest) = act.split_at_mut(layers.len() * LayerAct::elements(sizes));
         if let Some(norm) = parameters.norm.as_mut().filter(|_| stage.last) {
@@ -153,7 +156,7 @@ impl StageRun<'_> {
         let last = self.stage().last;
         let Self { held, local, parameters, workspace, .. } = self;
         let sizes = &held.sizes;
-        let layers = &mut parameters.stages[*local];
+        let layers = &mut parameters.stages[held.stages[*local].parameters];
         let act = views.act.unwrap_or_default();
         let (acts, rest) = act.split_at_mut(layers.len() * LayerAct::elements(sizes));
         if last && !held.sharded_output {

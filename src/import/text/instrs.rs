@@ -107,15 +107,20 @@ fn buffer<'text>(words: &mut Words<'text>, names: &Names<'text>, position: usize
     in_sequence(&words.word("a buffer")?, BufferId::SIGIL, position)?;
     let class = ClassId(names.class(&words.word("a class")?)?);
     let shape = catalog::shape(&words.word("a shape, like `[64,128]`")?)?;
-    let expected = "`at` and an offset, or `tied-gradient`";
+    let expected = "`at` and an offset, `tied-gradient`, or `stage-gradient` and a stage";
     let word = words.word(expected)?;
     let place = match word.text {
         "at" => Place::Arena(Bytes(words.word("an offset")?.number()?)),
         "tied-gradient" => Place::TiedGradient,
+        "stage-gradient" => Place::StageGradient(stage(words)?),
         _ => return Err(word.not(expected)),
     };
     words.done()?;
     Ok(Buffer { class, shape, place })
+}
+
+fn stage(words: &mut Words<'_>) -> Result<Stage, Problem> {
+    Ok(Stage(words.word("a stage")?.id(Stage::SIGIL, "a stage, like `s0`")?))
 }
 
 fn instr<'text>(
@@ -134,6 +139,7 @@ fn instr<'text>(
         known.sort_unstable();
         word.none_of("lane", &mut known.iter().map(|&(_, name)| name))
     })?;
+    let overlaps = words.maybe("&")?;
     let op = op(words, names)?;
     let full = |_| Problem::TooManyOperands { at: title.span() };
     let start = u32::try_from(plan.pool.len()).map_err(full)?;
@@ -142,7 +148,7 @@ fn instr<'text>(
     for (fitting, count) in fitting.iter_mut().zip(counts) {
         *fitting = u16::try_from(count).map_err(full)?;
     }
-    plan.instrs.push(Instr { op, lane, start, counts: fitting });
+    plan.instrs.push(Instr { op, lane, start, counts: fitting, overlaps });
     Ok(())
 }
 
@@ -254,12 +260,14 @@ fn collective<'text>(
     words: &mut Words<'text>,
     names: &Names<'text>,
 ) -> Result<Op, Problem> {
-    let name = words.name("a collective's name, or `tied-gradient`")?;
+    let name = words.name("a collective's name, `tied-gradient` or `stage-gradient`")?;
     let before = words.clone();
     let word = words.word("a microbatch")?;
     let payload = if name.text == "tied-gradient" && word.text == "on" {
         *words = before;
         Payload::TiedGradient
+    } else if name.text == "stage-gradient" && word.text.starts_with(Stage::SIGIL) {
+        Payload::StageGradient(Stage(word.id(Stage::SIGIL, "a stage, like `s0`")?))
     } else {
         let microbatch = if names.slices > 1 {
             unit(word.text, names).ok_or_else(|| word.not("a slice of a microbatch, like `m0.1`"))?

@@ -173,6 +173,7 @@ pub(super) fn header(
         microbatches: m,
         slices: 1,
         stages: places.iter().copied().map(Rank).collect(),
+        flows: 1,
         model: *dims,
         catalog: Catalog {
             classes: classes(dims, places.len() as u32, ranks, sharded),
