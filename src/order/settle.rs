@@ -14,7 +14,11 @@ pub(super) fn shortest(
         let makespan = timing.improve(&mut orders, room)?;
         Some((makespan, index, orders))
     });
-    improved.min_by_key(|&(makespan, index, _)| (makespan, index)).map(|(_, _, orders)| orders)
+    let (_, _, mut orders) = improved.min_by_key(|&(makespan, index, _)| (makespan, index))?;
+    if timing.is_large() {
+        timing.improve(&mut orders, room);
+    }
+    Some(orders)
 }
 
 /// Room for what orders hold: on every rank as much as on the fullest one.

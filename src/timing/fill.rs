@@ -6,6 +6,8 @@
 
 use std::num::NonZeroU32;
 
+use smallvec::SmallVec;
+
 use super::Room;
 use super::dag::{Dag, Side};
 use super::pace::{Paced, pace};
@@ -91,12 +93,10 @@ struct Lane<'a> {
     head: usize,
     /// Positions of the passes of one kind and chunk, and how many of them have run.
     streams: Vec<(Vec<u32>, usize)>,
-    /// By position and limited class: buffers live while it runs, in the order as it was.
-    live: Vec<u32>,
+    /// By position and limited class: buffers live while it runs, if nothing more is moved.
+    live: Vec<i64>,
     /// Limited classes: what the rank may hold.
     most: Vec<u32>,
-    /// Positions that have run ahead of the head.
-    ahead: Vec<u32>,
 }
 
 impl<'a> Lane<'a> {
@@ -112,13 +112,12 @@ impl<'a> Lane<'a> {
             streams[stream].0.push(position as u32);
             for (class, effect) in filler.effects(node).enumerate() {
                 now[class] += effect.max(0);
-                let held = u32::try_from(now[class]).expect("what is freed was made");
-                live.push(held);
-                most[class] = most[class].max(held);
+                live.push(now[class]);
+                most[class] = most[class].max(u32::try_from(now[class]).unwrap_or(0));
                 now[class] += effect.min(0);
             }
         }
-        Self { order, head: 0, streams, live, most, ahead: Vec::new() }
+        Self { order, head: 0, streams, live, most }
     }
 }
 
@@ -133,19 +132,21 @@ impl Filler<'_> {
     fn fits(&self, lane: &Lane<'_>, position: usize) -> bool {
         let classes = self.limits.classes;
         self.effects(lane.order[position]).enumerate().all(|(class, effect)| {
-            if effect <= 0 {
-                return true;
-            }
-            let ahead = |at: usize| -> i64 {
-                let later = lane.ahead.iter().filter(|&&other| other as usize > at);
-                later.map(|&other| self.effects(lane.order[other as usize]).nth(class).unwrap_or(0)).sum()
-            };
-            position - lane.head <= FAR
-                && (lane.head..position).all(|at| {
-                    let held = i64::from(lane.live[at * classes + class]) + ahead(at);
-                    held + effect <= i64::from(lane.most[class])
-                })
+            let most = i64::from(lane.most[class]) - effect;
+            let held = lane.live[lane.head * classes..position * classes].iter().skip(class).step_by(classes);
+            effect <= 0 || position - lane.head <= FAR && held.into_iter().all(|&held| held <= most)
         })
+    }
+}
+
+impl Lane<'_> {
+    /// Counts what a pass does from the head to its place, which it leaves.
+    fn move_ahead(&mut self, position: usize, classes: usize, effects: impl Iterator<Item = i64>) {
+        for (class, effect) in effects.enumerate().filter(|&(_, effect)| effect != 0) {
+            for at in self.head..position {
+                self.live[at * classes + class] += effect;
+            }
+        }
     }
 }
 
@@ -160,8 +161,6 @@ impl Choose for Filler<'_> {
             lane.head += 1;
             return Some(head);
         }
-        let first = lane.head as u32;
-        lane.ahead.retain(|&position| position > first);
         for (positions, ran) in &mut lane.streams {
             while positions.get(*ran).is_some_and(|&at| now.has_started(lane.order[at as usize])) {
                 *ran += 1;
@@ -176,7 +175,8 @@ impl Choose for Filler<'_> {
         let heads = lane.streams.iter().filter_map(|(positions, ran)| positions.get(*ran).copied());
         let position = heads.filter(free).min()?;
         let node = lane.order[position as usize];
-        self.ranks[rank].ahead.push(position);
+        let effects: SmallVec<[i64; 4]> = self.effects(node).collect();
+        self.ranks[rank].move_ahead(position as usize, self.limits.classes, effects.into_iter());
         Some(node)
     }
 }

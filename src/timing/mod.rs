@@ -37,8 +37,10 @@ pub struct Timing<'a> {
 
 /// Ranks with more streams of passes than this keep their orders: each is looked at whenever a rank is idle.
 const MANY_STREAMS: usize = 128;
-/// Orders of more passes than this are improved once only.
-const MANY: usize = 1 << 17;
+/// Orders of more passes than this are improved once at a time.
+const MANY: usize = 1 << 15;
+/// How often smaller ones are, if it helps.
+const ROUNDS: u32 = 4;
 
 impl<'a> Timing<'a> {
     /// Looks at every pass of `orders` once. Linear in passes.
@@ -68,8 +70,7 @@ impl<'a> Timing<'a> {
         if self.graph.shape.chunks as usize * self.graph.catalog.kinds.len() > MANY_STREAMS {
             return self.makespan(orders);
         }
-        let rounds = if self.dag.len() > MANY { 1 } else { 4 };
-        let rounds = NonZeroU32::new(rounds).expect("at least one round");
+        let rounds = NonZeroU32::new(if self.is_large() { 1 } else { ROUNDS }).expect("at least one round");
         let limits = fill::Limits::new(self.graph, room);
         let (nodes, makespan) = fill::improve(&self.dag, &limits, self.nodes(orders), rounds)?;
         self.rearrange(orders, nodes);
@@ -91,6 +92,12 @@ impl<'a> Timing<'a> {
     /// Lets ranks that are idle choose their next pass, until nothing more happens.
     pub(crate) fn play(&self, chooser: &mut impl Choose) -> Played {
         play::play(&self.dag, Side::Forward, self.graph.shape.ranks as usize, chooser)
+    }
+
+    /// Whether there are so many passes that every look at them counts.
+    #[must_use]
+    pub fn is_large(&self) -> bool {
+        self.dag.len() > MANY
     }
 
     /// The node of a pass.

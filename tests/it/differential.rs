@@ -47,6 +47,24 @@ fn orders_equal_those_of_pytorch_cell_by_cell() {
     }
 }
 
+/// PyTorch lists passes by cycles of equal length. Ours are placed by time: other orders, nowhere longer, in no more memory.
+#[test]
+fn split_backwards_over_chunks_are_no_longer_than_those_of_pytorch() {
+    let Some(folder) = oracle("torch") else { return };
+    for (ours, theirs) in [("interleaved-zb", "InterleavedZeroBubble"), ("zb-v", "ZBVZeroBubble")] {
+        for (p, m) in [(2, 4), (4, 8)] {
+            let file = folder.join(format!("{theirs}_p{p}_m{m}_v2.compute.csv"));
+            let ranks = torch_split_rows(&fs::read_to_string(&file).unwrap());
+            let pairs = vec![Vec::new(); p as usize];
+            let torch = Orders { stages: 2 * p as usize, slices: 1, ranks, pairs }.time();
+            let taken = Orders::of(ours, p, m).time();
+            assert!(taken.makespan <= torch.makespan, "{ours} p={p} m={m}: {taken:?} against {torch:?}");
+            let most = |peaks: &[usize]| peaks.iter().copied().max();
+            assert!(most(&taken.peaks) <= most(&torch.peaks).max(Some(2 * p as usize)), "{ours} p={p} m={m}");
+        }
+    }
+}
+
 /// A full backward of PyTorch is a B and, right after it, the W; a pair is its two passes.
 fn torch_split_rows(text: &str) -> Vec<Vec<Cell>> {
     let plain = text.replace(")OVERLAP_F_B", "").replace('(', "").replace(';', ",");
