@@ -5,7 +5,7 @@
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use schedc::cost::UNIT;
 use schedc::driver::{Input, Job, compile, schedule};
-use schedc::ir::Dims;
+use schedc::ir::{Dims, Mode};
 use schedc::lower::lower;
 use schedc::resolve::Model;
 use schedc::source::Sources;
@@ -16,7 +16,16 @@ const RANKS: u32 = 64;
 fn job(microbatches: u32, with: &[String]) -> Job<'_> {
     let dims = Dims { layers: RANKS, hidden: 64, heads: 4, sequence: 64, batch: 1, vocab: 256, tied: false };
     let model = Model { layers: None, dims };
-    Job { input: Input::Library("1f1b"), with, set: &[], ranks: RANKS, microbatches, model, costs: &UNIT }
+    Job {
+        input: Input::Library("1f1b"),
+        with,
+        set: &[],
+        ranks: RANKS,
+        microbatches,
+        model,
+        costs: &UNIT,
+        mode: Mode::Training,
+    }
 }
 
 fn whole(criterion: &mut Criterion) {

@@ -12,7 +12,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 use super::files::{self, Contents, Wanted};
-use super::job::{self, CostArg, JobError};
+use super::job::{self, CostArg, JobError, ModeArg};
 use super::model::ModelArgs;
 use super::{Failure, print};
 
@@ -36,6 +36,8 @@ pub(crate) struct CompareArgs {
     set: Vec<(String, i64)>,
     #[command(flatten)]
     cost: CostArg,
+    #[command(flatten)]
+    mode: ModeArg,
     /// Print JSON: an object for each row
     #[arg(long)]
     json: bool,
@@ -154,7 +156,16 @@ fn compiled(
         None => Input::Library(&entry.name),
     };
     let model = args.model.model();
-    let job = Job { input, with: &args.with, set: &entry.set, ranks, microbatches, model, costs };
+    let job = Job {
+        input,
+        with: &args.with,
+        set: &entry.set,
+        ranks,
+        microbatches,
+        model,
+        costs,
+        mode: args.mode.mode(),
+    };
     driver::compile(&job, &mut Sources::default()).map_err(Failure::all)
 }
 

@@ -108,6 +108,7 @@ impl<B: Backend + 'static> Engine<B> {
     }
 
     /// Runs one step; `batches` by microbatch, `step` is the number that reports give it. Gives the mean loss in nats a token, where a rank has it.
+    /// A forward-only plan updates nothing.
     ///
     /// # Errors
     /// A rank failed, or none made progress for the time that the limits state. The engine takes no further step then.
@@ -120,6 +121,7 @@ impl<B: Backend + 'static> Engine<B> {
         if self.ended {
             return Err(ExecuteError::Ended);
         }
+        let finish = if self.plan.header.mode.is_training() { finish } else { Finish::Keep };
         let work = Arc::new(Work { step, turn: self.turn, batches, finish });
         self.turn += 1;
         for (slot, order) in self.machines.iter_mut().zip(&self.orders) {

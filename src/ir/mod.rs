@@ -19,7 +19,8 @@ pub use ids::{
     BufferId, Chunk, ClassId, CollectiveId, GroupId, InstrId, KindId, LaneId, Microbatch, Port, Rank, Stage,
 };
 pub use plan::{
-    Buffer, Group, Header, Instr, Lane, Op, Operands, Pass, Payload, Peak, Place, Plan, RankPlan, Site, Value,
+    Buffer, Group, Header, Instr, Lane, Mode, Op, Operands, Pass, Payload, Peak, Place, Plan, RankPlan, Site,
+    Value,
 };
 pub use program::{
     Block, Cap, Greedy, Limit, Member, Pattern, PatternKind, Program, RankOrder, RankProgram, Repeat, Slot,

@@ -31,6 +31,9 @@ pub struct Header {
     pub name: String,
     /// The transforms that were applied, in order.
     pub transforms: Vec<String>,
+    /// What a step is for.
+    #[serde(default, skip_serializing_if = "Mode::is_training")]
+    pub mode: Mode,
     /// `m`.
     pub microbatches: u32,
     /// The rank of each stage, by [`Stage`].
@@ -41,6 +44,25 @@ pub struct Header {
     pub catalog: Catalog,
     /// The groups that collectives run on, by [`GroupId`]. Where there are several ranks, `g0` is all of them.
     pub groups: Vec<Group>,
+}
+
+/// What a step of a plan is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Losses, gradients and an update of the parameters.
+    #[default]
+    Training,
+    /// Losses only, for evaluation: no pass computes a gradient, and the step updates nothing.
+    ForwardOnly,
+}
+
+impl Mode {
+    /// Whether it is the mode of a plan that says nothing of it.
+    #[must_use]
+    pub fn is_training(&self) -> bool {
+        *self == Self::Training
+    }
 }
 
 /// The ranks of a group, ascending.
@@ -171,7 +193,7 @@ pub enum Op {
         /// Elements that each contributor gives.
         elements: u64,
     },
-    /// The optimizer step, once, after everything.
+    /// The end of the step, once, after everything: the optimizer's update, which a forward-only plan leaves out.
     Step,
 }
 

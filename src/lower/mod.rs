@@ -38,6 +38,7 @@ fn header(schedule: &Schedule) -> Header {
     Header {
         name: schedule.name.clone(),
         transforms: schedule.transforms.clone(),
+        mode: schedule.mode,
         microbatches: schedule.shape.microbatches,
         stages: schedule.shape.stages.clone(),
         model: schedule.model,
@@ -70,5 +71,6 @@ fn groups(schedule: &Schedule) -> Vec<Group> {
 fn tied_ends(schedule: &Schedule) -> Option<(Rank, Rank)> {
     let (first, last) = (schedule.shape.stages[0], schedule.shape.rank_of(schedule.shape.last()));
     let sharded = schedule.catalog.shards_input() || schedule.catalog.shards_output();
-    (schedule.model.tied && !sharded && first != last).then_some((first, last))
+    let trained = schedule.mode.is_training() && schedule.model.tied;
+    (trained && !sharded && first != last).then_some((first, last))
 }

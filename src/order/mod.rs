@@ -14,7 +14,7 @@ pub use error::OrderError;
 
 use crate::cost::Costs;
 use crate::graph::Graph;
-use crate::ir::{Placed, Program, Rank, RankOrder, Schedule, Span};
+use crate::ir::{Mode, Placed, Program, Rank, RankOrder, Schedule, Span};
 use crate::timing::{Room, Timing};
 
 /// Takes every rank's passes in the order that its program says.
@@ -30,6 +30,7 @@ pub fn order(program: &Program, costs: &Costs) -> Result<Schedule, Vec<OrderErro
     Ok(Schedule {
         name: program.name.clone(),
         transforms: Vec::new(),
+        mode: Mode::default(),
         shape: program.shape.clone(),
         model: program.model,
         catalog: program.catalog.clone(),

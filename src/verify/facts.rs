@@ -227,6 +227,7 @@ impl<'plan> Facts<'plan> {
     pub(super) fn tied_ranks(&self) -> Option<[Rank; 2]> {
         let (first, last) = (self.first_rank(), self.last_rank());
         let sharded = self.catalog.shards_input() || self.catalog.shards_output();
-        (self.header.model.tied && !sharded && first != last).then(|| [first.min(last), first.max(last)])
+        let trained = self.header.mode.is_training() && self.header.model.tied;
+        (trained && !sharded && first != last).then(|| [first.min(last), first.max(last)])
     }
 }

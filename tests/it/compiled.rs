@@ -2,7 +2,7 @@
 
 use schedc::cost::UNIT;
 use schedc::driver::{Input, Job, compile};
-use schedc::ir::Dims;
+use schedc::ir::{Dims, Mode};
 use schedc::resolve::Model;
 use schedc::source::Sources;
 use schedc::verify::Verified;
@@ -27,6 +27,28 @@ pub(crate) fn library(
     microbatches: u32,
     model: Dims,
 ) -> Verified {
+    in_mode(Mode::Training, schedule, with, ranks, microbatches, model)
+}
+
+/// The forward-only twin of one.
+pub(crate) fn forward_only(
+    schedule: &str,
+    with: Option<&str>,
+    ranks: u32,
+    microbatches: u32,
+    model: Dims,
+) -> Verified {
+    in_mode(Mode::ForwardOnly, schedule, with, ranks, microbatches, model)
+}
+
+fn in_mode(
+    mode: Mode,
+    schedule: &str,
+    with: Option<&str>,
+    ranks: u32,
+    microbatches: u32,
+    model: Dims,
+) -> Verified {
     let with: Vec<String> = with.iter().map(ToString::to_string).collect();
     let model = Model { layers: Some(model.layers), dims: model };
     let job = Job {
@@ -37,6 +59,7 @@ pub(crate) fn library(
         microbatches,
         model,
         costs: &UNIT,
+        mode,
     };
     compile(&job, &mut Sources::default()).unwrap_or_else(|errors| {
         panic!(

@@ -6,6 +6,7 @@ mod compiled;
 mod differential;
 mod execute;
 mod forms;
+mod forward;
 mod golden;
 mod language;
 mod model;

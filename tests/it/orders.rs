@@ -2,7 +2,7 @@
 
 use schedc::cost::UNIT;
 use schedc::driver::{Input, Job, schedule};
-use schedc::ir::{Schedule, Site};
+use schedc::ir::{Mode, Schedule, Site};
 use schedc::resolve::Model;
 use schedc::source::Sources;
 
@@ -30,8 +30,16 @@ pub(crate) struct Taken {
 
 pub(crate) fn library_schedule(name: &str, ranks: u32, microbatches: u32) -> Schedule {
     let model = Model { layers: None, dims: tiny(1, false) };
-    let job =
-        Job { input: Input::Library(name), with: &[], set: &[], ranks, microbatches, model, costs: &UNIT };
+    let job = Job {
+        input: Input::Library(name),
+        with: &[],
+        set: &[],
+        ranks,
+        microbatches,
+        model,
+        costs: &UNIT,
+        mode: Mode::Training,
+    };
     schedule(&job, &mut Sources::default()).unwrap_or_else(|errors| panic!("{name}: {errors:?}"))
 }
 

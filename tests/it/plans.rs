@@ -3,7 +3,7 @@
 use schedc::import::read_plan;
 use schedc::ir::Plan;
 
-use crate::compiled::{SCHEDULES, TRANSFORMS, library, tiny};
+use crate::compiled::{SCHEDULES, TRANSFORMS, forward_only, library, tiny};
 
 /// Every schedule of the library under every transform, with its name.
 pub(crate) fn compiled() -> impl Iterator<Item = (String, Plan)> {
@@ -14,6 +14,16 @@ pub(crate) fn compiled() -> impl Iterator<Item = (String, Plan)> {
                 let plan = library(schedule, with, ranks, microbatches, tiny(2 * ranks, tied)).into_plan();
                 (format!("{schedule} with {with:?} at p={ranks}, m={microbatches}"), plan)
             })
+        })
+    })
+}
+
+/// The forward-only twin of every schedule of the library under every transform, with its name.
+pub(crate) fn forward_only_twins() -> impl Iterator<Item = (String, Plan)> {
+    SCHEDULES.into_iter().flat_map(move |schedule| {
+        TRANSFORMS.into_iter().map(move |with| {
+            let plan = forward_only(schedule, with, 3, 4, tiny(6, true)).into_plan();
+            (format!("{schedule} with {with:?}, forward only"), plan)
         })
     })
 }
