@@ -24,6 +24,7 @@ fn job(microbatches: u32, with: &[String]) -> Job<'_> {
         microbatches,
         model,
         costs: &UNIT,
+        retime: None,
         mode: Mode::Training,
     }
 }

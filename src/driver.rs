@@ -5,12 +5,12 @@ use thiserror::Error as ThisError;
 
 use crate::cost::{CostError, CostSpec, Costs};
 use crate::diag::{Cause, Error, Located};
-use crate::ir::{FileId, Mode, Program, Schedule};
+use crate::ir::{FileId, Limit, Mode, Program, Schedule};
 use crate::resolve::{Model, Request, ResolveError};
 use crate::source::{Library, Sources};
 use crate::syntax::{self, ast};
 use crate::verify::{Options, Refused, Verified, Violation};
-use crate::{forward, lower, order, resolve, transform, verify};
+use crate::{forward, lower, order, resolve, timing, transform, verify};
 
 /// One compilation: what, and for which numbers.
 #[derive(Clone, Debug)]
@@ -25,6 +25,8 @@ pub struct Job<'a> {
     pub ranks: u32,
     /// `m`.
     pub microbatches: u32,
+    /// Whether idle time is filled, and how many microbatches more a rank may hold for it.
+    pub retime: Option<u32>,
     /// The model that buffers are sized for.
     pub model: Model,
     /// How long passes, messages and collectives take; [`crate::cost::UNIT`] where nothing is said.
@@ -100,6 +102,11 @@ fn timed(job: &Job<'_>, sources: &mut Sources) -> Result<(Schedule, Costs), Vec<
     for transform in &program.transforms {
         schedule = transform::apply(schedule, transform, &costs)
             .map_err(|error| vec![Error::new(error, sources)])?;
+    }
+    if let Some(extra) = job.retime {
+        let limits: Vec<Limit> =
+            program.transforms.iter().flat_map(|transform| transform.limits.iter().copied()).collect();
+        timing::retime(&mut schedule, &limits, &costs, extra);
     }
     match job.mode {
         Mode::Training => Ok((schedule, costs)),

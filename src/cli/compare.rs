@@ -164,6 +164,7 @@ fn compiled(
         microbatches,
         model,
         costs,
+        retime: args.cost.retime,
         mode: args.mode.mode(),
     };
     driver::compile(&job, &mut Sources::default()).map_err(Failure::all)

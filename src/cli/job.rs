@@ -46,6 +46,9 @@ pub(crate) struct CostArg {
     /// How long passes, messages (`p2p`) and collectives take, such as `F=10,B=12,p2p=1,all_reduce=2`
     #[arg(long, value_name = "NAME=COST,…")]
     cost: Option<String>,
+    /// Fill idle time with passes that are ready, holding at most N microbatches more than the schedule does
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "0")]
+    pub(crate) retime: Option<u32>,
 }
 
 impl CostArg {
@@ -201,6 +204,7 @@ impl JobArgs {
             microbatches: self.microbatches.ok_or_else(|| missing("--microbatches"))?,
             model: model.model(),
             costs: &costs,
+            retime: self.cost.retime,
             mode: self.mode.mode(),
         };
         driver::compile(&job, &mut sources).map_err(Failure::all)

@@ -4,10 +4,11 @@ use super::error::LowerError;
 use super::forms::Forms;
 use super::rank::RankList;
 use super::uses::{Uses, direct};
+use crate::cost::Costs;
 use crate::graph::{Graph, site_index};
 use crate::ir::{
     BufferId, CollectiveId, CollectiveOp, GroupId, InstrId, KindId, Lane, LaneId, Microbatch, Op, Pass,
-    Payload, Port, Queue, Rank, RankPlan, Relation, Schedule, Site, Source, Stage, Value, Where,
+    Payload, Port, Queue, Rank, RankPlan, Relation, Schedule, Site, Source, Stage, Ticks, Value, Where,
 };
 
 const COMPUTE: LaneId = LaneId(0);
@@ -15,6 +16,7 @@ const COMPUTE: LaneId = LaneId(0);
 /// Writes every rank's list, event by event.
 pub(super) struct Emitter<'a> {
     graph: &'a Graph<'a>,
+    costs: &'a Costs,
     uses: Uses,
     forms: Forms,
     ranks: Vec<RankList>,
@@ -59,7 +61,11 @@ impl<'a> Emitter<'a> {
     ///
     /// # Errors
     /// The catalog can't be lowered.
-    pub(super) fn new(graph: &'a Graph<'a>, schedule: &Schedule) -> Result<Self, LowerError> {
+    pub(super) fn new(
+        graph: &'a Graph<'a>,
+        schedule: &Schedule,
+        costs: &'a Costs,
+    ) -> Result<Self, LowerError> {
         check(schedule)?;
         let catalog = graph.catalog;
         let m = graph.shape.microbatches as usize;
@@ -78,6 +84,7 @@ impl<'a> Emitter<'a> {
         let forms = Forms::new(graph);
         Ok(Self {
             graph,
+            costs,
             uses: Uses::new(graph),
             ranks: (0..p).map(|_| RankList::new(catalog.classes.len(), &forms, per_rank)).collect(),
             forms,
@@ -89,10 +96,12 @@ impl<'a> Emitter<'a> {
         })
     }
 
-    /// A pass has ended: its instruction, and the messages that carry what it gives.
-    pub(super) fn pass(&mut self, pass: Pass) {
+    /// A pass has ended at `now`: its instruction, and the messages that carry what it gives.
+    pub(super) fn pass(&mut self, pass: Pass, now: Ticks) {
         let kind = self.graph.catalog.kind(pass.kind);
         let rank = self.graph.rank_of(pass.site);
+        let start = Ticks(now.0.saturating_sub(self.costs.pass(pass.kind).0));
+        self.ranks[rank.index()].buffers.at(start, now);
         let lane = match kind.queue {
             Queue::Group if self.graph.shape.ranks > 1 => {
                 self.ranks[rank.index()].lane(Lane::Group(GroupId(0)))
@@ -129,7 +138,7 @@ impl<'a> Emitter<'a> {
         if let Some(issued) = &mut self.issued {
             issued[self.graph.index(pass)] = Some(instr);
         }
-        (0..kind.gives.len()).for_each(|port| self.messages(pass, rank, Port::new(port)));
+        (0..kind.gives.len()).for_each(|port| self.messages(pass, rank, Port::new(port), now));
     }
 
     /// Reads what a need brings.
@@ -209,13 +218,15 @@ impl<'a> Emitter<'a> {
     }
 
     /// Sends a value to every rank that reads it.
-    fn messages(&mut self, pass: Pass, rank: Rank, port: Port) {
+    fn messages(&mut self, pass: Pass, rank: Rank, port: Port, now: Ticks) {
+        let arrives = now + self.costs.message;
         let peers = &self.uses.of(pass.kind, pass.site, port).peers;
         let slot = self.graph.slot(pass.site, pass.microbatch);
         let form = self.forms.of_class(self.graph.catalog.kind(pass.kind).gives[port.index()], pass.site);
         let value = Value { pass, port };
         for (peer, readers) in peers {
             let list = &mut self.ranks[rank.index()];
+            list.buffers.at(now, arrives);
             list.read(
                 self.produced
                     .cell(pass.kind.index(), slot, port.index())
@@ -224,6 +235,7 @@ impl<'a> Emitter<'a> {
             let lane = list.lane(Lane::Send(*peer));
             list.issue(Op::Send { to: *peer, value }, lane, true);
             let list = &mut self.ranks[peer.index()];
+            list.buffers.at(now, arrives);
             let id = list.write(&self.forms, form, readers.len() as u32);
             let lane = list.lane(Lane::Recv(rank));
             list.issue(Op::Recv { from: rank, value }, lane, false);
@@ -235,7 +247,9 @@ impl<'a> Emitter<'a> {
     }
 
     /// A collective has all its contributions: an instruction on every rank, unless there is only one.
-    pub(super) fn collective(&mut self, id: CollectiveId, microbatch: Microbatch) {
+    ///
+    /// It starts at `now` and its result is there at `end`.
+    pub(super) fn collective(&mut self, id: CollectiveId, microbatch: Microbatch, now: Ticks, end: Ticks) {
         let p = self.graph.shape.ranks;
         if p == 1 {
             return;
@@ -250,6 +264,7 @@ impl<'a> Emitter<'a> {
         let payload = Payload::Value { collective: id, microbatch };
         let op = Op::Collective { payload, op: collective.op, group: GroupId(0), root, elements };
         for rank in Rank::all(p as usize) {
+            self.ranks[rank.index()].buffers.at(now, end);
             if source.is_none() || root == Some(rank) && collective.op == CollectiveOp::Broadcast {
                 let slot = self.graph.slot(source.unwrap_or(Site::Rank(rank)), microbatch);
                 let id = *self.produced.cell(collective.kind.index(), slot, collective.port.index());

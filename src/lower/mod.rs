@@ -28,7 +28,7 @@ use crate::ir::{Catalog, Group, Header, Plan, Rank, Schedule};
 /// The orders deadlock, or a plan would be too large for its ids.
 pub fn lower(schedule: &Schedule, costs: &Costs) -> Result<Plan, LowerError> {
     let graph = Graph::new(&schedule.shape, &schedule.catalog);
-    let mut emitter = emit::Emitter::new(&graph, schedule)?;
+    let mut emitter = emit::Emitter::new(&graph, schedule, costs)?;
     timeline::walk(&graph, schedule, costs, &mut emitter)?;
     let ranks = emitter.finish(schedule);
     Ok(Plan { header: header(schedule), ranks })

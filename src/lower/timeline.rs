@@ -67,11 +67,11 @@ struct Clock<'a> {
 
 impl Clock<'_> {
     fn end(&mut self, pass: Pass, now: Ticks, emitter: &mut Emitter<'_>, events: &mut Vec<Event>) {
-        emitter.pass(pass);
+        emitter.pass(pass, now);
         self.progress.complete(self.graph, self.costs, pass, now, events);
         for event in events.iter() {
-            if let Event::Collected { collective, microbatch, .. } = *event {
-                emitter.collective(collective, microbatch);
+            if let Event::Collected { collective, microbatch, at } = *event {
+                emitter.collective(collective, microbatch, now, at);
             }
         }
         for event in events.drain(..) {

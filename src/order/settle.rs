@@ -1,8 +1,8 @@
 //! Several orders for the same passes -> the shortest, once each has its idle time filled.
 
 use crate::graph::Graph;
-use crate::ir::{At, ClassId, Placed, Relation, Source};
-use crate::timing::{Room, Timing, peaks};
+use crate::ir::Placed;
+use crate::timing::{Room, Timing, lifespans, peaks};
 
 /// Fills the idle time of every order and keeps the one that ends first; of equals, the first.
 pub(super) fn shortest(
@@ -25,17 +25,7 @@ pub(super) fn as_held(graph: &Graph<'_>, orders: &[Vec<Placed>]) -> Vec<Room> {
         let most = peaks(graph, orders, class).into_iter().max().unwrap_or(0);
         Room { class, most: vec![most; orders.len()] }
     };
-    lifespans(graph).into_iter().map(room).collect()
-}
-
-/// The classes that passes at a stage make without state that was there before.
-pub(super) fn lifespans(graph: &Graph<'_>) -> Vec<ClassId> {
-    let begins = |kind: &&crate::ir::Kind| {
-        let here = |source| matches!(source, Source::Pass { at: Relation::Here, .. });
-        kind.at == At::Stage && !kind.needs.iter().any(|need| here(need.from))
-    };
-    let makers = graph.catalog.kinds.iter().filter(begins);
-    makers.flat_map(|kind| kind.makes.iter().copied()).collect()
+    lifespans(graph.catalog).into_iter().map(room).collect()
 }
 
 /// By [`Graph::index`]: every pass of some orders.

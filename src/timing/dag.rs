@@ -62,10 +62,23 @@ impl Dag {
         dag.describe(graph, costs);
         let mut edges = Vec::with_capacity(3 * count);
         dag.for_edges(graph, |from, edge| edges.push((from, edge)));
-        dag.after = Links::new(count, edges.iter().copied());
-        let back = edges.iter().map(|&(from, edge)| (edge.to, Edge { to: from, far: edge.far }));
-        dag.before = Links::new(count, back);
+        dag.link(&edges);
         dag
+    }
+
+    fn link(&mut self, edges: &[(u32, Edge)]) {
+        self.after = Links::new(self.len(), edges.iter().copied());
+        let back = edges.iter().map(|&(from, edge)| (edge.to, Edge { to: from, far: edge.far }));
+        self.before = Links::new(self.len(), back);
+    }
+
+    /// Edges beside those of the needs, without a message.
+    pub(super) fn add_edges(&mut self, pairs: &[(u32, u32)]) {
+        let nodes = 0..self.len() as u32;
+        let mut edges: Vec<(u32, Edge)> =
+            nodes.flat_map(|node| self.after.of(node).iter().map(move |&edge| (node, edge))).collect();
+        edges.extend(pairs.iter().map(|&(from, to)| (from, Edge { to, far: false })));
+        self.link(&edges);
     }
 
     fn describe(&mut self, graph: &Graph<'_>, costs: &Costs) {

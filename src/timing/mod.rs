@@ -8,11 +8,13 @@ mod dag;
 mod fill;
 mod pace;
 mod play;
+mod retime;
 
 use std::num::NonZeroU32;
 
 use self::dag::{Dag, Side};
 pub(crate) use self::play::{Choose, Now, Played};
+pub use self::retime::{lifespans, retime};
 use crate::cost::Costs;
 use crate::graph::Graph;
 use crate::ir::{ClassId, Pass, Placed, Rank, Ticks};
@@ -41,6 +43,12 @@ impl<'a> Timing<'a> {
     #[must_use]
     pub fn new(graph: &'a Graph<'a>, costs: &Costs) -> Self {
         Self { graph, dag: Dag::new(graph, costs) }
+    }
+
+    /// Lets second passes of pairs wait for the first, without a message.
+    pub(crate) fn add_edges(&mut self, pairs: &[(Pass, Pass)]) {
+        let pairs = pairs.iter().map(|&(first, second)| (self.node(first), self.node(second)));
+        self.dag.add_edges(&pairs.collect::<Vec<_>>());
     }
 
     /// The end of the last pass; `None` where the orders deadlock.

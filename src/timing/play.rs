@@ -46,8 +46,6 @@ const NEVER: u64 = u64::MAX;
 pub(crate) struct Played {
     /// The nodes of each rank, in the order in which they ran.
     pub(crate) orders: Vec<Vec<u32>>,
-    /// The start of every node; `u64::MAX` for one that never ran.
-    pub(crate) start: Vec<u64>,
     /// Whether everything ran.
     pub(crate) complete: bool,
 }
@@ -109,7 +107,7 @@ pub(super) fn play(dag: &Dag, side: Side, ranks: usize, chooser: &mut impl Choos
             }
         }
     }
-    Played { orders, start: play.start, complete: play.left == 0 }
+    Played { orders, complete: play.left == 0 }
 }
 
 impl Play<'_> {

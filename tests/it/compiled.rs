@@ -59,6 +59,7 @@ fn in_mode(
         microbatches,
         model,
         costs: &UNIT,
+        retime: None,
         mode,
     };
     compile(&job, &mut Sources::default()).unwrap_or_else(|errors| {

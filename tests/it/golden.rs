@@ -63,6 +63,7 @@ fn orders_and_plans_are_as_they_were() {
             microbatches: options.microbatches,
             model: Model { layers: Some(dims.layers), dims },
             costs: &UNIT,
+            retime: None,
             mode: Mode::Training,
         };
         let schedule = driver::schedule(&job, &mut Sources::default()).unwrap();

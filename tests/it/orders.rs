@@ -38,6 +38,7 @@ pub(crate) fn library_schedule(name: &str, ranks: u32, microbatches: u32) -> Sch
         microbatches,
         model,
         costs: &UNIT,
+        retime: None,
         mode: Mode::Training,
     };
     schedule(&job, &mut Sources::default()).unwrap_or_else(|errors| panic!("{name}: {errors:?}"))

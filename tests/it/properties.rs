@@ -82,6 +82,7 @@ fn compiled(
         microbatches,
         model: Model { layers: Some(3), dims: tiny(3, tied) },
         costs: &UNIT,
+        retime: None,
         mode: Mode::Training,
     };
     compile(&job, &mut Sources::default())

@@ -35,6 +35,7 @@ fn timed(
         microbatches: m,
         model,
         costs: &spec,
+        retime: None,
         mode: Mode::Training,
     };
     let plan = compile(&job, &mut Sources::default())

@@ -23,6 +23,7 @@ fn compile(name: &str, text: &[u8], options: &Options) -> Result<(), Vec<schedc:
         microbatches: options.microbatches,
         model: Model { layers: Some(options.model.layers), dims: options.model },
         costs: &UNIT,
+        retime: None,
         mode: options.mode,
     };
     driver::compile(&job, &mut Sources::default()).map(|_| ())
