@@ -67,7 +67,9 @@ fn ends(schedule: &str, catalog: &mut Catalog) -> Result<Vec<KindId>, ForwardErr
         return Err(ForwardError::NoLoss { schedule: schedule.to_owned(), wanted, at });
     }
     if softmax.is_some() {
-        ends.iter().for_each(|&end| only_loss(catalog, end));
+        for &end in &ends {
+            only_loss(catalog, end);
+        }
     }
     Ok(ends)
 }

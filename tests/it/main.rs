@@ -20,6 +20,7 @@ mod readme;
 mod refused;
 mod simulated;
 mod support;
+mod tables;
 mod train;
 mod ui;
 mod verify;
