@@ -23,7 +23,23 @@ macro_rules! embed {
     };
 }
 
-embed!["prelude", "vocab", "gpipe", "1f1b", "eager-1f1b", "interleaved", "looped-bfs", "zb-h1", "zb-h2"];
+embed![
+    "prelude",
+    "vocab",
+    "gpipe",
+    "1f1b",
+    "eager-1f1b",
+    "interleaved",
+    "looped-bfs",
+    "seq1f1b",
+    "zb-h1",
+    "zb-h2",
+    "interleaved-zb",
+    "zb-v",
+    "v-half",
+    "v-min",
+    "1f1b-v"
+];
 
 /// Every text that spans of this compilation point into.
 #[derive(Clone, Debug, Default)]
@@ -157,7 +173,9 @@ fn sentences(line: &str) -> impl Iterator<Item = &str> {
     std::iter::from_fn(move || {
         let line = rest?;
         let mut ends = line.match_indices(". ").filter(|(at, _)| {
-            line[at + 2..].starts_with(|next: char| next.is_uppercase() || next.is_ascii_digit())
+            // The abbreviation in "et al. 2021" ends no sentence.
+            !line[..*at].ends_with("et al")
+                && line[at + 2..].starts_with(|next: char| next.is_uppercase() || next.is_ascii_digit())
         });
         let end = ends.next().map_or(line.len(), |(at, _)| at + 1);
         rest = (end < line.len()).then(|| line[end..].trim_start());

@@ -167,15 +167,16 @@ impl Listener for Screen {
 
 /// What the plan is.
 fn summary(plan: &Plan, hash: &str) -> String {
-    let Header { name, transforms, microbatches, stages, model, .. } = &plan.header;
+    let Header { name, transforms, microbatches, slices, stages, model, .. } = &plan.header;
     let name = std::iter::once(name).chain(transforms).map(String::as_str).collect::<Vec<_>>().join(" + ");
     let only = if plan.header.mode.is_training() { "" } else { ", forward only" };
     let (ranks, stages) = (plan.ranks.len(), stages.len());
+    let sliced = if *slices > 1 { format!(" of {slices} slices") } else { String::new() };
     let short = hash.get(..12).unwrap_or(hash);
     let Dims { layers, hidden, heads, sequence, batch, vocab, tied } = model;
     let tied = if *tied { "tied" } else { "untied" };
     format!(
-        "plan      {name}{only} · {ranks} ranks, {stages} stages, {microbatches} microbatches · {short}\n\
+        "plan      {name}{only} · {ranks} ranks, {stages} stages, {microbatches} microbatches{sliced} · {short}\n\
          peak      {}\n\
          model     {layers} layers, hidden {hidden}, {heads} heads, {batch} x {sequence} tokens, \
          vocabulary {vocab} ({tied})",

@@ -26,9 +26,12 @@ const LONGEST: u128 = 1 << 62;
 struct Sizes {
     ranks: u64,
     stages: u64,
-    microbatches: u64,
-    /// Passes of a kind at a stage that a rank runs for one microbatch.
-    shares: u64,
+    /// Microbatches, or slices of them.
+    units: u64,
+    /// Passes of a kind at a stage that a rank runs for one unit.
+    chunks: u64,
+    /// Units of a microbatch.
+    slices: u64,
 }
 
 impl CostSpec {
@@ -40,8 +43,9 @@ impl CostSpec {
         let sizes = Sizes {
             ranks: u64::from(shape.ranks),
             stages: shape.stages.len() as u64,
-            microbatches: u64::from(shape.microbatches),
-            shares: u64::from(shape.chunks),
+            units: u64::from(shape.cut().units()),
+            chunks: u64::from(shape.chunks),
+            slices: u64::from(shape.slices),
         };
         self.bind_sizes(catalog, &sizes)
     }
@@ -52,8 +56,8 @@ impl CostSpec {
     /// As [`CostSpec::bind`].
     pub fn bind_plan(&self, header: &Header) -> Result<Costs, CostError> {
         let (ranks, stages) = (u64::from(header.ranks()), header.stages.len() as u64);
-        let microbatches = u64::from(header.microbatches);
-        let sizes = Sizes { ranks, stages, microbatches, shares: stages.div_ceil(ranks.max(1)).max(1) };
+        let (units, slices) = (u64::from(header.cut().units()), u64::from(header.cut().slices));
+        let sizes = Sizes { ranks, stages, units, chunks: stages.div_ceil(ranks.max(1)).max(1), slices };
         self.bind_sizes(&header.catalog, &sizes)
     }
 
@@ -89,7 +93,7 @@ impl CostSpec {
             self.refuse_unknown(std::iter::once(catalog))?;
         }
         // In millionths of the unit, cut into parts that every division below leaves whole.
-        let cut = u128::from(SMALL * sizes.shares);
+        let cut = u128::from(SMALL * sizes.chunks * sizes.slices);
         let passes: Vec<u128> = catalog.kinds.iter().map(|kind| self.pass(kind, cut, sizes)).collect();
         let collectives: Vec<u128> =
             catalog.collectives.iter().map(|collective| self.collective(collective, cut)).collect();
@@ -99,11 +103,11 @@ impl CostSpec {
         let ticks = |cost: u128| cost / grain;
         let places = |kind: &Kind| if kind.at == At::Stage { sizes.stages } else { sizes.ranks };
         let of_kinds = catalog.kinds.iter().zip(&passes).map(|(kind, &cost)| {
-            let instances = u128::from(places(kind)) * u128::from(sizes.microbatches);
+            let instances = u128::from(places(kind)) * u128::from(sizes.units);
             (ticks(cost) + ticks(message)).saturating_mul(instances)
         });
         let of_collectives =
-            collectives.iter().map(|&cost| ticks(cost).saturating_mul(u128::from(sizes.microbatches)));
+            collectives.iter().map(|&cost| ticks(cost).saturating_mul(u128::from(sizes.units)));
         let longest = of_kinds.chain(of_collectives).fold(0_u128, u128::saturating_add);
         let narrow = |cost: u128| u64::try_from(cost).map_err(|_| CostError::TooLong);
         if longest > LONGEST {
@@ -123,12 +127,15 @@ impl CostSpec {
     fn pass(&self, kind: &Kind, cut: u128, sizes: &Sizes) -> u128 {
         let unit = self.of(FORWARD).unwrap_or(ONE);
         let own = self.of(&kind.name);
-        let at_stage = |cost: u64| u128::from(cost) * (cut / u128::from(sizes.shares));
+        let of_slice = cut / u128::from(sizes.slices);
+        let at_stage = |cost: u64| u128::from(cost) * (of_slice / u128::from(sizes.chunks));
+        if kind.computes == Some(Compute::Release) {
+            return 0;
+        }
         match (kind.queue, kind.at) {
-            (Queue::Group, _) => u128::from(own.or(self.of(RESCALE)).unwrap_or(0)) * cut,
-            (_, At::EveryRank) => {
-                own.map_or(u128::from(unit) * (cut / u128::from(SMALL)), |own| u128::from(own) * cut)
-            }
+            (Queue::Group, _) => u128::from(own.or(self.of(RESCALE)).unwrap_or(0)) * of_slice,
+            (_, At::EveryRank) => own
+                .map_or(u128::from(unit) * (of_slice / u128::from(SMALL)), |own| u128::from(own) * of_slice),
             (_, At::Stage) => {
                 let fused = kind.computes == Some(Compute::StageBackward);
                 let rest = if fused { at_stage(self.of(WEIGHT).unwrap_or(unit)) } else { 0 };

@@ -4,7 +4,8 @@
 //! kind and collective, where a tick is the longest time that divides all of them, so that nothing is rounded.
 //!
 //! The cost of a pass at a stage is that of one microbatch on one rank, the rank's whole share of the model: a chunk's pass takes `1/v` of it.
-//! Passes at every rank are not divided. A backward that does W's work too takes B's cost and W's.
+//! Passes at every rank are not divided. Where sequences are cut into s slices every pass is one slice's and takes `1/s` of it; messages and
+//! collectives are not divided. A backward that does W's work too takes B's cost and W's.
 
 mod bind;
 mod error;
@@ -14,7 +15,7 @@ mod spec;
 pub use error::CostError;
 pub use spec::{CostSpec, UNIT};
 
-use crate::ir::{CollectiveId, KindId, Ticks};
+use crate::ir::{Catalog, CollectiveId, KindId, Ticks};
 
 /// Durations that steps place passes by and that the simulator runs a plan with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +37,17 @@ struct Scale {
 }
 
 impl Costs {
+    /// Nothing takes any time.
+    #[must_use]
+    pub fn free(catalog: &Catalog) -> Self {
+        Self {
+            passes: vec![Ticks(0); catalog.kinds.len()],
+            collectives: vec![Ticks(0); catalog.collectives.len()],
+            message: Ticks(0),
+            scale: Scale { grain: 1, parts: 1 },
+        }
+    }
+
     /// The duration of a kind of pass.
     #[must_use]
     pub fn pass(&self, kind: KindId) -> Ticks {

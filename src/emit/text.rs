@@ -156,6 +156,9 @@ impl<W: Write + ?Sized> Printer<'_, '_, W> {
         self.number(ranks as u64);
         self.word("\nmicrobatches ");
         self.number(u64::from(header.microbatches));
+        if header.slices != 1 {
+            self.id("\nslices ", header.slices);
+        }
         self.word("\nstages");
         for &rank in &header.stages {
             self.word(" ");
@@ -253,6 +256,8 @@ impl<W: Write + ?Sized> Printer<'_, '_, W> {
                     Relation::Next => "(next)",
                     Relation::First => "(first)",
                     Relation::Last => "(last)",
+                    Relation::Earlier => "(earlier)",
+                    Relation::Later => "(later)",
                 });
                 if let Some(port) = port {
                     self.word(".");
@@ -389,7 +394,7 @@ impl<W: Write + ?Sized> Printer<'_, '_, W> {
                         self.word(" ");
                         self.collective_name(*collective);
                         self.word(" ");
-                        self.id(Microbatch::SIGIL, microbatch.0);
+                        self.unit(*microbatch);
                     }
                     Payload::TiedGradient => self.word(" tied-gradient"),
                 }
@@ -412,7 +417,16 @@ impl<W: Write + ?Sized> Printer<'_, '_, W> {
             Site::Rank(rank) => self.id(Rank::SIGIL, rank.0),
         }
         self.word(".");
-        self.id(Microbatch::SIGIL, pass.microbatch.0);
+        self.unit(pass.microbatch);
+    }
+
+    /// A microbatch, or a slice of one.
+    fn unit(&mut self, unit: Microbatch) {
+        let cut = self.header.cut();
+        self.id(Microbatch::SIGIL, cut.microbatch(unit).0);
+        if cut.slices > 1 {
+            self.id(".", cut.slice(unit));
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::ir::{Compute, Pass};
+use crate::ir::{Compute, Cut, Pass};
 
 /// The buffers of one pass, by class and direction. Each has exactly the shape that the plan gives the buffer; f32.
 #[derive(Debug, Default)]
@@ -15,10 +15,45 @@ pub struct Views<'a> {
     pub stats: InOut<'a>,
     /// What backward needs of forward. Passes that read it may work in place.
     pub act: Option<&'a mut [f32]>,
+    /// `act` of the earlier slices of the microbatch: keys and values are read, and their gradients added up in place.
+    pub earlier: Earlier<'a>,
     /// What the weight gradient needs of the input gradient.
     pub delta: Option<&'a mut [f32]>,
     /// What the output layer's weight gradient needs of its forward. Passes that read it may work in place.
     pub logits: Option<&'a mut [f32]>,
+}
+
+/// State of the earlier slices of a microbatch, first to last; none where sequences are whole.
+#[derive(Debug)]
+pub struct Earlier<'a> {
+    parts: [&'a mut [f32]; MOST_EARLIER],
+    count: usize,
+}
+
+/// The most slices before one.
+pub const MOST_EARLIER: usize = Cut::MOST_SLICES as usize - 1;
+
+impl Default for Earlier<'_> {
+    fn default() -> Self {
+        Self::new(std::iter::empty())
+    }
+}
+
+impl<'a> Earlier<'a> {
+    /// Takes the slices that there are: [`MOST_EARLIER`] at most, what lies beyond is left out.
+    pub fn new(slices: impl Iterator<Item = &'a mut [f32]>) -> Self {
+        let mut earlier = Self { parts: std::array::from_fn(|_| Default::default()), count: 0 };
+        for (part, slice) in earlier.parts.iter_mut().zip(slices) {
+            *part = slice;
+            earlier.count += 1;
+        }
+        earlier
+    }
+
+    /// The slices, first to last.
+    pub fn slices(&mut self) -> &mut [&'a mut [f32]] {
+        &mut self.parts[..self.count]
+    }
 }
 
 /// The value that a pass reads and the one that it writes, of one class.
@@ -30,7 +65,7 @@ pub struct InOut<'a> {
     pub write: Option<&'a mut [f32]>,
 }
 
-/// The data of one microbatch, sequence after sequence.
+/// The data of one microbatch, sequence after sequence; of one slice of it, where sequences are sliced.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch<'a> {
     /// Token ids, `[tokens]`, each below the vocabulary's size.

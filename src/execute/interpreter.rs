@@ -20,7 +20,7 @@ pub use super::machine::Finish;
 use super::machine::{Machine, RankError, Shared, Work};
 use super::prepare::{Action, Operand, Script, prepare};
 use super::watchdog::{Drill, Limits, Report, Scene, Status};
-use crate::ir::{Bytes, Plan, Rank};
+use crate::ir::{Bytes, Header, Plan, Rank};
 use crate::verify::Verified;
 
 /// How long ranks may take to end after the run was given up.
@@ -107,7 +107,7 @@ impl<B: Backend + 'static> Engine<B> {
         Ok(Self { plan, scripts, shared, machines, orders, outcomes, threads, stall, turn: 0, ended: false })
     }
 
-    /// Runs one step; `batches` by microbatch, `step` is the number that reports give it. Gives the mean loss in nats a token, where a rank has it.
+    /// Runs one step; `batches` by microbatch (they are sliced here, where the plan says so), `step` is the number that reports give it. Gives the mean loss in nats a token, where a rank has it.
     /// A forward-only plan updates nothing.
     ///
     /// # Errors
@@ -121,7 +121,9 @@ impl<B: Backend + 'static> Engine<B> {
         if self.ended {
             return Err(ExecuteError::Ended);
         }
-        let finish = if self.plan.header.mode.is_training() { finish } else { Finish::Keep };
+        let Header { slices, model, mode, .. } = &self.plan.header;
+        let batches = batches.into_iter().flat_map(|batch| batch.sliced(model.sequence, *slices)).collect();
+        let finish = if mode.is_training() { finish } else { Finish::Keep };
         let work = Arc::new(Work { step, turn: self.turn, batches, finish });
         self.turn += 1;
         for (slot, order) in self.machines.iter_mut().zip(&self.orders) {

@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::arena::Arena;
-use super::backend::{Backend, InOut, Views};
+use super::backend::{Backend, Earlier, InOut, MOST_EARLIER, Views};
 use super::data::Tokens;
 use super::prepare::{Action, Entry, Operand, Part, Script};
 use super::transport::{Mismatch, Seat};
-use super::views::{Place, Places};
+use super::views::{PLACES, Place, Places};
 use super::watchdog::{Drill, Failure, Status};
 use super::wiring::Network;
 use crate::ir::{InstrId, Rank};
@@ -55,7 +55,7 @@ pub(super) struct Work {
     pub(super) step: u64,
     /// The count of steps before it in this process.
     pub(super) turn: u64,
-    /// Tokens, by microbatch.
+    /// Tokens, by microbatch, or by slice of one.
     pub(super) batches: Vec<Tokens>,
     pub(super) finish: Finish,
 }
@@ -249,9 +249,12 @@ fn unexpected(instr: InstrId, mismatch: &Mismatch) -> RankError {
 
 /// The views of a pass.
 fn lend<'a>(arena: &'a mut Arena, places: &Places) -> Views<'a> {
-    let ranges: [Range<usize>; super::views::PLACES] = places.ranges.clone();
-    let [x_read, x_write, dx_read, dx_write, stats_read, stats_write, act, delta, logits] =
-        arena.views(ranges);
+    let (views, earlier) = if places.earlier.is_empty() {
+        (arena.views(places.ranges.clone()), Earlier::default())
+    } else {
+        with_earlier(arena, places)
+    };
+    let [x_read, x_write, dx_read, dx_write, stats_read, stats_write, act, delta, logits] = views;
     let write = |place, view| places.has(place).then_some(view);
     let read = |place, view: &'a mut [f32]| places.has(place).then_some(&*view);
     Views {
@@ -262,7 +265,18 @@ fn lend<'a>(arena: &'a mut Arena, places: &Places) -> Views<'a> {
             write: write(Place::StatsWrite, stats_write),
         },
         act: write(Place::Act, act),
+        earlier,
         delta: write(Place::Delta, delta),
         logits: write(Place::Logits, logits),
     }
+}
+
+/// The views of a pass that also reads what earlier slices left.
+fn with_earlier<'a>(arena: &'a mut Arena, places: &Places) -> ([&'a mut [f32]; PLACES], Earlier<'a>) {
+    let all = places.ranges.iter().chain(&places.earlier);
+    let mut all = all.cloned();
+    let ranges: [Range<usize>; PLACES + MOST_EARLIER] = std::array::from_fn(|_| all.next().unwrap_or(0..0));
+    let mut views = arena.views(ranges).into_iter();
+    let own = std::array::from_fn(|_| views.next().unwrap_or_default());
+    (own, Earlier::new(views.take(places.earlier.len())))
 }

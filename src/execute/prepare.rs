@@ -179,7 +179,7 @@ impl Resolver<'_> {
         let operands = plan.operands(instr);
         let kind = header.catalog.kind(pass.kind);
         let compute = kind.computes.ok_or_else(|| ExecuteError::NoCompute { kind: kind.name.clone() })?;
-        if pass.microbatch.0 >= header.microbatches {
+        if pass.microbatch.0 >= header.cut().units() {
             return Err(self.malformed(id, "its microbatch does not exist"));
         }
         let reads = operands.reads().map(|buffer| (buffer, false));
@@ -191,6 +191,20 @@ impl Resolver<'_> {
         });
         let buffers = buffers.collect::<Result<Vec<_>, ExecuteError>>()?;
         let places = Places::new(kind, buffers.into_iter())?;
+        // What a backend computes with must be there, whatever the plan's own declarations ask for.
+        let earlier = match compute {
+            Compute::StageForward | Compute::StageBackward | Compute::StageInputGrad => {
+                header.cut().slice(pass.microbatch) as usize
+            }
+            _ => 0,
+        };
+        if places.earlier.len() > earlier {
+            let (kind, class) = (kind.name.clone(), "act".to_owned());
+            return Err(ExecuteError::AmbiguousBuffer { kind, class });
+        }
+        if places.earlier.len() < earlier {
+            return Err(self.malformed(id, "it does not read what every earlier slice left"));
+        }
         if places.overlap() {
             return Err(self.malformed(id, "two of its buffers overlap"));
         }

@@ -9,7 +9,8 @@
 //! way of others; a collective if a kind that stays reads it. So a pass of a user's own goes with the backward side unless the
 //! loss waits for it.
 //!
-//! State that no pass that stays reads is scratch of the pass that makes it.
+//! State that no pass that stays reads is scratch of the pass that makes it. What later slices of a sequence read (keys and values) lives
+//! until the place of the pass that freed it: that one stays and does nothing else.
 
 mod error;
 mod reach;
@@ -20,6 +21,7 @@ use reach::Kept;
 
 use crate::ir::{
     At, Catalog, ClassId, Compute, Kind, KindId, Mode, Need, Pass, Placed, Queue, Relation, Schedule, Source,
+    Where,
 };
 
 /// The forward-only twin of a schedule.
@@ -31,7 +33,12 @@ use crate::ir::{
 pub fn twin(mut schedule: Schedule) -> Result<Schedule, ForwardError> {
     let mut catalog = schedule.catalog;
     let ends = ends(&schedule.name, &mut catalog)?;
-    let kept = Kept::of(&catalog, &ends);
+    let mut stay = ends.clone();
+    if schedule.shape.slices > 1 {
+        let kept = Kept::of(&catalog, &ends);
+        stay.extend(releases(&mut catalog, &kept));
+    }
+    let kept = Kept::of(&catalog, &stay);
     for order in &mut schedule.orders {
         let stays = |placed: &Placed| {
             let kind = kept.kind(placed.pass.kind)?;
@@ -85,10 +92,7 @@ fn only_loss(catalog: &mut Catalog, id: KindId) {
         catalog.kind(kind).computes.is_some_and(Compute::shards_output)
     };
     let needs = catalog.kind(id).needs.iter().filter(|need| of_softmax(need)).cloned().collect();
-    let free = |name: &String| catalog.kind_named(name).is_none();
-    let plain = format!("{}-loss", catalog.kind(id).name);
-    let numbered = (2..).map(|number| format!("{plain}-{number}"));
-    let name = std::iter::once(plain.clone()).chain(numbered).find(free).unwrap_or(plain);
+    let name = free_name(catalog, &format!("{}-loss", catalog.kind(id).name));
     let kind = &mut catalog.kinds[id.index()];
     kind.name = name;
     kind.queue = if kind.at == At::EveryRank { Queue::Group } else { kind.queue };
@@ -97,6 +101,56 @@ fn only_loss(catalog: &mut Catalog, id: KindId) {
     for list in [&mut kind.gives, &mut kind.makes, &mut kind.frees] {
         list.clear();
     }
+}
+
+/// Cuts passes that do not stay down to freeing what slices after theirs read of what stays; these are the kinds that do.
+fn releases(catalog: &mut Catalog, kept: &Kept) -> Vec<KindId> {
+    let ids = || KindId::all(catalog.kinds.len());
+    // Makers that stay, with those that read them from a later slice.
+    let mut read: Vec<(KindId, KindId)> = Vec::new();
+    for reader in ids().filter(|&id| kept.kind(id).is_some()) {
+        for need in &catalog.kind(reader).needs {
+            if let Source::Pass { kind, at: Relation::Earlier, .. } = need.from {
+                read.push((kind, reader));
+            }
+        }
+    }
+    let mut freeing = Vec::new();
+    for id in ids().filter(|&id| kept.kind(id).is_none()) {
+        let kind = catalog.kind(id);
+        let (mut frees, mut needs) = (Vec::new(), Vec::new());
+        for &(maker, reader) in &read {
+            let made = catalog.kind(maker);
+            let shared = made.makes.iter().copied().filter(|class| kind.frees.contains(class));
+            let shared: Vec<ClassId> = shared.filter(|_| made.at == kind.at).collect();
+            if !shared.is_empty() {
+                frees.extend(shared.into_iter().filter(|class| !frees.contains(class)).collect::<Vec<_>>());
+                for (kind, at) in [(maker, Relation::Here), (reader, Relation::Later)] {
+                    let from = Source::Pass { kind, at, port: None };
+                    needs.push(Need { on: Where::All, from, span: made.span });
+                }
+            }
+        }
+        if !frees.is_empty() {
+            freeing.push((id, frees, needs));
+        }
+    }
+    let cut_down = |(id, frees, needs): (KindId, Vec<ClassId>, Vec<Need>)| {
+        let name = free_name(catalog, &format!("{}-frees", catalog.kind(id).name));
+        let kind = &mut catalog.kinds[id.index()];
+        *kind = Kind { name, computes: Some(Compute::Release), needs, frees, ..kind.clone() };
+        kind.gives.clear();
+        kind.makes.clear();
+        id
+    };
+    freeing.into_iter().map(cut_down).collect()
+}
+
+/// A name that no kind has: this one, or with a number behind it.
+fn free_name(catalog: &Catalog, plain: &str) -> String {
+    let numbered = (2..).map(|number| format!("{plain}-{number}"));
+    let mut names = std::iter::once(plain.to_owned()).chain(numbered);
+    names.find(|name| catalog.kind_named(name).is_none()).unwrap_or_else(|| plain.to_owned())
 }
 
 /// Every class is made and freed by one kind again: by the last declared of those that read it, else by the one that makes it.

@@ -60,11 +60,7 @@ fn needed_passes(graph: &Graph<'_>, pass: Pass) -> Vec<Pass> {
     let mut passes = Vec::new();
     for need in &graph.catalog.kind(pass.kind).needs {
         match need.from {
-            Source::Pass { kind, .. } => {
-                if let Some(site) = graph.needed_site(need, pass.site) {
-                    passes.push(Pass { kind, site, microbatch: pass.microbatch });
-                }
-            }
+            Source::Pass { .. } => passes.extend(graph.needed_pass(need, pass)),
             Source::Collective(id) if graph.matches(need.on, pass.site) => {
                 let collective = graph.catalog.collective(id);
                 passes.extend(contributors(graph, collective.kind, collective.source, pass.microbatch));

@@ -1,4 +1,4 @@
-//! The instance graph: every pass of every site and microbatch, and what waits for what.
+//! The instance graph: every pass of every site and microbatch (or slice of one), and what waits for what.
 //!
 //! Nothing of it is stored per instance: the kinds' needs (a handful of edges) and index arithmetic give every edge. Passes have
 //! dense positions, so that what a step knows of them lies in flat arrays.
@@ -53,7 +53,7 @@ impl<'a> Graph<'a> {
         };
         for (index, kind) in catalog.kinds.iter().enumerate() {
             let id = KindId::new(index);
-            graph.starts.push(graph.starts[index] + graph.sites(id) * shape.microbatches as usize);
+            graph.starts.push(graph.starts[index] + graph.sites(id) * shape.units());
             for need in &kind.needs {
                 match need.from {
                     Source::Pass { kind: needed, at, .. } => {
@@ -102,7 +102,7 @@ impl<'a> Graph<'a> {
     /// Every pass of a kind, microbatch by microbatch.
     pub fn passes_of(&self, kind: KindId) -> impl Iterator<Item = Pass> + use<> {
         let sites = self.sites_of(kind);
-        let microbatches = Microbatch::all(self.shape.microbatches as usize);
+        let microbatches = Microbatch::all(self.shape.units());
         let sites: Vec<Site> = sites.collect();
         microbatches.flat_map(move |microbatch| {
             sites.clone().into_iter().map(move |site| Pass { kind, site, microbatch })
@@ -154,7 +154,7 @@ impl<'a> Graph<'a> {
         }
         let Source::Pass { at, .. } = need.from else { return None };
         match (at, site) {
-            (Relation::Here, _) => Some(site),
+            (Relation::Here | Relation::Earlier | Relation::Later, _) => Some(site),
             (Relation::First, _) => Some(Site::Stage(Stage(0))),
             (Relation::Last, _) => Some(Site::Stage(self.shape.last())),
             (Relation::Prev, Site::Stage(stage)) => {
@@ -167,14 +167,34 @@ impl<'a> Graph<'a> {
         }
     }
 
-    /// How many needs of a kind apply at a site.
+    /// The unit that a need of a pass of some unit points to; `None` where it leads off the slices of the microbatch.
     #[must_use]
-    pub fn needs_at(&self, kind: KindId, site: Site) -> usize {
+    pub fn needed_unit(&self, need: &Need, unit: Microbatch) -> Option<Microbatch> {
+        match need.from {
+            Source::Pass { at: Relation::Earlier, .. } => self.shape.cut().earlier(unit),
+            Source::Pass { at: Relation::Later, .. } => self.shape.cut().later(unit),
+            Source::Pass { .. } | Source::Collective(_) => Some(unit),
+        }
+    }
+
+    /// The pass that a need of another points to; `None` where it does not apply, or is for a collective's result.
+    #[must_use]
+    pub fn needed_pass(&self, need: &Need, pass: Pass) -> Option<Pass> {
+        let Source::Pass { kind, .. } = need.from else { return None };
+        let site = self.needed_site(need, pass.site)?;
+        Some(Pass { kind, site, microbatch: self.needed_unit(need, pass.microbatch)? })
+    }
+
+    /// How many needs of a kind apply at a site, for some unit.
+    #[must_use]
+    pub fn needs_at(&self, kind: KindId, site: Site, unit: Microbatch) -> usize {
         let needs = &self.catalog.kind(kind).needs;
         needs
             .iter()
             .filter(|need| match need.from {
-                Source::Pass { .. } => self.needed_site(need, site).is_some(),
+                Source::Pass { .. } => {
+                    self.needed_pass(need, Pass { kind, site, microbatch: unit }).is_some()
+                }
                 Source::Collective(_) => self.matches(need.on, site),
             })
             .count()
@@ -183,13 +203,19 @@ impl<'a> Graph<'a> {
     /// Calls `visit` for every pass that needs this one directly.
     pub fn for_dependents(&self, pass: Pass, mut visit: impl FnMut(Pass)) {
         for dependent in &self.dependents[pass.kind.index()] {
+            let unit = match dependent.at {
+                Relation::Earlier => self.shape.cut().later(pass.microbatch),
+                Relation::Later => self.shape.cut().earlier(pass.microbatch),
+                _ => Some(pass.microbatch),
+            };
+            let Some(microbatch) = unit else { continue };
             let mut at = |site: Site| {
                 if self.matches(dependent.on, site) {
-                    visit(Pass { kind: dependent.kind, site, microbatch: pass.microbatch });
+                    visit(Pass { kind: dependent.kind, site, microbatch });
                 }
             };
             match (dependent.at, pass.site) {
-                (Relation::Here, site) => at(site),
+                (Relation::Here | Relation::Earlier | Relation::Later, site) => at(site),
                 (Relation::Prev, Site::Stage(stage)) if stage < self.shape.last() => {
                     at(Site::Stage(Stage(stage.0 + 1)));
                 }
@@ -229,10 +255,11 @@ impl<'a> Graph<'a> {
         }
     }
 
-    /// The pass as errors name it: `F s0 m3`.
+    /// The pass as errors name it: `F s0 m3`, or `F s0 m3.1` where sequences are sliced.
     #[must_use]
     pub fn name(&self, pass: Pass) -> String {
-        format!("{} {} {}", self.catalog.kind(pass.kind).name, pass.site, pass.microbatch)
+        let unit = self.shape.cut().name(pass.microbatch);
+        format!("{} {} {unit}", self.catalog.kind(pass.kind).name, pass.site)
     }
 }
 

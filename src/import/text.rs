@@ -21,6 +21,8 @@ struct Names<'text> {
     classes: HashMap<&'text str, u32>,
     kinds: HashMap<&'text str, u32>,
     collectives: HashMap<&'text str, u32>,
+    /// The slices that a microbatch's name has a number for; there is none where sequences are whole.
+    slices: u32,
 }
 
 /// The lines of the file; keeps the one that is looked at.
@@ -143,11 +145,13 @@ fn header<'text>(reader: &mut Reader<'text>, names: &mut Names<'text>) -> Result
     }
     let ranks = number_line(reader, "ranks")?;
     let microbatches = number_line(reader, "microbatches")?;
+    let slices = if reader.first_word() == "slices" { number_line(reader, "slices")? } else { 1 };
+    names.slices = slices;
     let stages = rank_list(&mut reader.expect("stages")?)?;
     let model = model(&mut reader.expect("model")?)?;
     let catalog = catalog::read(reader, names)?;
     let groups = groups(reader)?;
-    Ok((Header { name, transforms, mode, microbatches, stages, model, catalog, groups }, ranks))
+    Ok((Header { name, transforms, mode, microbatches, slices, stages, model, catalog, groups }, ranks))
 }
 
 fn version(reader: &mut Reader<'_>) -> Result<(), Problem> {

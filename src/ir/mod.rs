@@ -3,6 +3,7 @@
 //! Nothing here computes an order, a lifetime or a proof. Types, accessors and `Display` only.
 
 mod catalog;
+mod cut;
 mod dims;
 mod ids;
 mod plan;
@@ -14,6 +15,7 @@ mod units;
 pub use catalog::{
     At, Catalog, Class, Collective, CollectiveOp, Compute, Kind, Need, Queue, Relation, Source, Where,
 };
+pub use cut::{Cut, UnitName};
 pub use dims::Dims;
 pub use ids::{
     BufferId, Chunk, ClassId, CollectiveId, GroupId, InstrId, KindId, LaneId, Microbatch, Port, Rank, Stage,

@@ -10,8 +10,8 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    BufferId, Bytes, Catalog, ClassId, CollectiveId, CollectiveOp, Dims, GroupId, InstrId, KindId, LaneId,
-    Microbatch, Port, Rank, Stage,
+    BufferId, Bytes, Catalog, ClassId, CollectiveId, CollectiveOp, Cut, Dims, GroupId, InstrId, KindId,
+    LaneId, Microbatch, Port, Rank, Stage,
 };
 
 /// A compiled schedule: one instruction stream for each rank.
@@ -36,6 +36,10 @@ pub struct Header {
     pub mode: Mode,
     /// `m`.
     pub microbatches: u32,
+    /// Slices that each microbatch's sequences are cut into; 1 where it is left out. A pass's `microbatch` is then
+    /// `microbatch * slices + slice`.
+    #[serde(default = "whole", skip_serializing_if = "is_whole")]
+    pub slices: u32,
     /// The rank of each stage, by [`Stage`].
     pub stages: Vec<Rank>,
     /// The model that buffers are sized for.
@@ -63,6 +67,16 @@ impl Mode {
     pub fn is_training(&self) -> bool {
         *self == Self::Training
     }
+}
+
+/// Sequences that are not sliced.
+fn whole() -> u32 {
+    1
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+fn is_whole(slices: &u32) -> bool {
+    *slices == whole()
 }
 
 /// The ranks of a group, ascending.
@@ -205,7 +219,7 @@ pub enum Payload {
     Value {
         /// Which one.
         collective: CollectiveId,
-        /// For which microbatch.
+        /// For which microbatch, or slice of one.
         microbatch: Microbatch,
     },
     /// The gradients of the two copies of a tied embedding, once a step; the buffer is read and written in place.
@@ -221,7 +235,7 @@ pub struct Pass {
     pub kind: KindId,
     /// The stage or the rank.
     pub site: Site,
-    /// The microbatch.
+    /// The microbatch, or the slice of one.
     pub microbatch: Microbatch,
 }
 
@@ -288,6 +302,13 @@ impl Header {
     #[must_use]
     pub fn ranks(&self) -> u32 {
         self.stages.iter().map(|rank| rank.0 + 1).max().unwrap_or(0)
+    }
+
+    /// How the batch is cut.
+    #[must_use]
+    pub fn cut(&self) -> Cut {
+        // A header that was never verified may claim anything.
+        Cut { microbatches: self.microbatches, slices: self.slices.max(1) }
     }
 
     /// The last stage.

@@ -9,7 +9,7 @@ pub struct Program {
     pub name: String,
     /// Where the name was declared.
     pub span: Span,
-    /// Ranks, microbatches, chunks, placement.
+    /// Ranks, microbatches, slices, chunks, placement.
     pub shape: Shape,
     /// The model that buffers are sized for.
     pub model: Dims,
@@ -26,7 +26,7 @@ pub struct Program {
 /// One rank's streams and its order.
 #[derive(Clone, Debug)]
 pub struct RankProgram {
-    /// For each kind at a stage, by [`KindId`]: the order in which its passes come. `None`: by microbatch, then chunk.
+    /// For each kind at a stage, by [`KindId`]: the order in which its passes come. `None`: by microbatch, slice, then chunk.
     /// Always `None` for kinds at every rank (by microbatch).
     pub streams: Vec<Option<Vec<(Chunk, Microbatch)>>>,
     /// How its order is said; all ranks of a program say it in the same way.
@@ -152,7 +152,7 @@ pub struct Transform {
     pub edges: Vec<(KindId, Need)>,
     /// What bounds the placement of its passes.
     pub limits: Vec<Limit>,
-    /// Microbatches by which the backward side moves back.
+    /// Units (microbatches, or slices of them) by which the backward side moves back.
     pub deepen: u32,
 }
 

@@ -1,6 +1,6 @@
 //! Which rank runs which pass in which order: no communication, no memory yet.
 
-use super::{Catalog, Chunk, Dims, Mode, Pass, Rank, Span, Stage};
+use super::{Catalog, Chunk, Cut, Dims, Mode, Pass, Rank, Span, Stage};
 
 /// The size of the pipeline and where its stages lie.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -9,6 +9,8 @@ pub struct Shape {
     pub ranks: u32,
     /// `m`, at least 1.
     pub microbatches: u32,
+    /// Slices that each microbatch's sequences are cut into, at least 1.
+    pub slices: u32,
     /// `v`, stages a rank, at least 1.
     pub chunks: u32,
     /// The rank of each stage, by `Stage`; `p * v` of them, `v` on each rank.
@@ -16,6 +18,18 @@ pub struct Shape {
 }
 
 impl Shape {
+    /// How the batch is cut.
+    #[must_use]
+    pub fn cut(&self) -> Cut {
+        Cut { microbatches: self.microbatches, slices: self.slices }
+    }
+
+    /// How many units each site works on: microbatches, or slices of them.
+    #[must_use]
+    pub fn units(&self) -> usize {
+        self.cut().units() as usize
+    }
+
     /// The rank that holds a stage.
     #[must_use]
     pub fn rank_of(&self, stage: Stage) -> Rank {
@@ -55,7 +69,7 @@ pub struct Schedule {
     pub transforms: Vec<String>,
     /// What a step is for.
     pub mode: Mode,
-    /// Ranks, microbatches, chunks, placement.
+    /// Ranks, microbatches, slices, chunks, placement.
     pub shape: Shape,
     /// The model that buffers are sized for.
     pub model: Dims,

@@ -68,7 +68,7 @@ impl<'a> Emitter<'a> {
     ) -> Result<Self, LowerError> {
         check(schedule)?;
         let catalog = graph.catalog;
-        let m = graph.shape.microbatches as usize;
+        let m = graph.shape.units();
         let kinds = || KindId::all(catalog.kinds.len()).map(|id| (graph.sites(id) * m, catalog.kind(id)));
         let p = graph.shape.ranks as usize;
         let sites = graph.shape.stages.len() + p;
@@ -146,9 +146,9 @@ impl<'a> Emitter<'a> {
         let microbatch = pass.microbatch;
         let id = match need.from {
             Source::Pass { kind, port, .. } => {
-                let Some(site) = self.graph.needed_site(need, pass.site) else { return };
+                let Some(needed) = self.graph.needed_pass(need, pass) else { return };
+                let site = needed.site;
                 let Some(port) = port else {
-                    let needed = Pass { kind, site, microbatch };
                     if let Some(instr) =
                         self.issued.as_ref().and_then(|issued| issued[self.graph.index(needed)])
                     {
@@ -183,7 +183,7 @@ impl<'a> Emitter<'a> {
 
     fn collected_at(&self, id: CollectiveId, rank: Rank, microbatch: Microbatch) -> usize {
         let shape = self.graph.shape;
-        (id.index() * shape.microbatches as usize + microbatch.index()) * shape.ranks as usize + rank.index()
+        (id.index() * shape.units() + microbatch.index()) * shape.ranks as usize + rank.index()
     }
 
     /// The slot of a site's state: stages first, then ranks.
@@ -206,13 +206,26 @@ impl<'a> Emitter<'a> {
                 self.ranks[rank.index()].free_state(id);
             }
         }
-        for need in &kind.needs {
-            if let Source::Pass { kind: needed, at: Relation::Here, port: None } = need.from {
-                for &class in &self.graph.catalog.kind(needed).makes {
-                    if let Some(id) = *self.state.cell(class.index(), slot, 0) {
-                        self.ranks[rank.index()].read_state(id);
-                    }
-                }
+        let needed = |need: &crate::ir::Need, relation: Relation| match need.from {
+            Source::Pass { kind, at, port: None } if at == relation => Some(kind),
+            _ => None,
+        };
+        for made in kind.needs.iter().filter_map(|need| needed(need, Relation::Here)) {
+            self.kept(made, pass, rank);
+        }
+        for made in kind.needs.iter().filter_map(|need| needed(need, Relation::Earlier)) {
+            for microbatch in self.graph.shape.cut().all_earlier(pass.microbatch) {
+                self.kept(made, Pass { microbatch, ..pass }, rank);
+            }
+        }
+    }
+
+    /// Reads the state that a kind left at the site and for the unit of `at`, where it is still live.
+    fn kept(&mut self, made: KindId, at: Pass, rank: Rank) {
+        let slot = self.state_slot(at);
+        for &class in &self.graph.catalog.kind(made).makes {
+            if let Some(id) = *self.state.cell(class.index(), slot, 0) {
+                self.ranks[rank.index()].read_state(id);
             }
         }
     }

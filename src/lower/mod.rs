@@ -40,6 +40,7 @@ fn header(schedule: &Schedule) -> Header {
         transforms: schedule.transforms.clone(),
         mode: schedule.mode,
         microbatches: schedule.shape.microbatches,
+        slices: schedule.shape.slices,
         stages: schedule.shape.stages.clone(),
         model: schedule.model,
         catalog: without_spans(&schedule.catalog),

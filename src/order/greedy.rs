@@ -22,10 +22,21 @@ pub(super) fn orders(
     let (queues, placed) = queues(program, graph, timing, origins);
     let take = |extra: u32| {
         let mut list = List { program, graph, queues: queues.clone(), placed: &placed, extra };
-        let played = timing.play(&mut list);
-        played.complete.then_some(played.orders)
+        let outcome = timing.play(&mut list);
+        (outcome.complete, outcome.orders, list.queues)
     };
-    let Some(orders) = take(0) else { return Err(too_tight(program, |extra| take(extra).is_some())) };
+    let (complete, mut orders, _) = take(0);
+    if !complete {
+        let (complete, without_caps, rest) = take(u32::MAX);
+        if complete {
+            return Err(too_tight(program, |extra| take(extra).0));
+        }
+        // Streams may list slices against their needs; whoever runs the order will show where.
+        orders = without_caps;
+        for (order, lane) in orders.iter_mut().zip(&rest) {
+            order.extend(lane.queues.iter().flat_map(|queue| &queue.nodes[queue.next..]));
+        }
+    }
     let placed = |node: u32| placed[node as usize].expect("only passes of the lists are taken");
     Ok(orders.into_iter().map(|order| order.into_iter().map(placed).collect()).collect())
 }
@@ -93,7 +104,7 @@ fn queues(
                 At::Stage => Site::Stage(held[rank.index()][member.chunk.index()]),
                 At::EveryRank => Site::Rank(rank),
             };
-            let all = || Microbatch::all(program.shape.microbatches as usize).collect();
+            let all = || Microbatch::all(program.shape.units()).collect();
             let of_chunk = |stream: &Vec<_>| {
                 let own = stream.iter().filter(|(chunk, _)| *chunk == member.chunk);
                 own.map(|&(_, microbatch)| microbatch).collect()

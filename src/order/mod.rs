@@ -4,28 +4,34 @@
 //! on its rank. A pattern's order is what it says; whether the ranks' orders fit together is found out when they are timed. Blocks
 //! and lists say less: they are placed by time, with the idle time filled that the memory allows to fill.
 
+mod block;
 mod error;
 mod greedy;
+mod idle;
 mod modulo;
 mod pattern;
 mod settle;
+mod squeeze;
+mod timetable;
 
 pub use error::OrderError;
 
 use crate::cost::Costs;
 use crate::graph::Graph;
-use crate::ir::{Mode, Placed, Program, Rank, RankOrder, Schedule, Span};
+use crate::ir::{Mode, Pass, Placed, Program, Rank, RankOrder, Schedule, Span};
 use crate::timing::{Room, Timing};
 
-/// Takes every rank's passes in the order that its program says.
+/// Puts every rank's passes in order.
 ///
 /// # Errors
-/// A pattern that takes passes that are not there or leaves some over (the first of each rank), a limit that no order can meet.
+/// A pattern that takes passes that are not there or leaves some over (the first of each rank). A block whose passes meet, start before
+/// what they need has ended, or find no idle slot. A limit that no order can meet.
 pub fn order(program: &Program, costs: &Costs) -> Result<Schedule, Vec<OrderError>> {
     let mut origins = Vec::new();
     let orders = match program.ranks.first().map(|rank| &rank.order) {
         Some(RankOrder::Greedy(_)) => greedy(program, costs, &mut origins)?,
-        _ => patterns(program, &mut origins)?,
+        Some(RankOrder::Block(_)) => block(program, costs, &mut origins)?,
+        Some(RankOrder::Pattern(_)) | None => patterns(program, &mut origins)?,
     };
     Ok(Schedule {
         name: program.name.clone(),
@@ -39,6 +45,7 @@ pub fn order(program: &Program, costs: &Costs) -> Result<Schedule, Vec<OrderErro
     })
 }
 
+/// Takes every rank's passes from its streams as its pattern says.
 fn patterns(program: &Program, origins: &mut Vec<Span>) -> Result<Vec<Vec<Placed>>, Vec<OrderError>> {
     let held = program.shape.chunks_by_rank();
     let mut orders = Vec::with_capacity(program.ranks.len());
@@ -63,7 +70,23 @@ fn greedy(
     let timing = Timing::new(&graph, costs);
     let listed = greedy::orders(program, &graph, &timing, origins).map_err(|error| vec![error])?;
     let room = greedy::room(program);
-    Ok(settled(&graph, &timing, costs, listed, &room))
+    Ok(settled(&graph, &timing, costs, listed, None, &room))
+}
+
+/// A block's order by its slots, or a shorter one in which no rank holds more than the fullest one does by the slots.
+fn block(
+    program: &Program,
+    costs: &Costs,
+    origins: &mut Vec<Span>,
+) -> Result<Vec<Vec<Placed>>, Vec<OrderError>> {
+    let graph = Graph::new(&program.shape, &program.catalog);
+    let timing = Timing::new(&graph, costs);
+    let slotted = block::orders(program, origins)?;
+    let plain: Vec<Vec<Placed>> =
+        slotted.iter().map(|passes| passes.iter().map(|&(_, placed)| placed).collect()).collect();
+    let room = settle::as_held(&graph, &plain);
+    let squeezed = squeeze::squeeze(&graph, &slotted, &room);
+    Ok(settled(&graph, &timing, costs, plain, squeezed, &room))
 }
 
 /// An order with its idle time filled, or a shorter one in as much memory.
@@ -72,16 +95,16 @@ fn settled(
     timing: &Timing<'_>,
     costs: &Costs,
     given: Vec<Vec<Placed>>,
+    other: Option<Vec<Vec<Placed>>>,
     room: &[Room],
 ) -> Vec<Vec<Placed>> {
     let placed = settle::by_pass(graph, &given);
-    let blocks = modulo::blocks(graph, costs, room);
-    let of_block = |block: modulo::Block| {
-        let orders = block.orders(graph).into_iter();
-        orders.map(|order| order.into_iter().filter_map(|pass| placed[graph.index(pass)]).collect()).collect()
-    };
-    let seeds: Vec<Vec<Vec<Placed>>> =
-        std::iter::once(given.clone()).chain(blocks.into_iter().map(of_block)).collect();
+    let mut seeds: Vec<Vec<Vec<Placed>>> = std::iter::once(given.clone()).chain(other).collect();
+    for block in modulo::blocks(graph, costs, room) {
+        let row =
+            |passes: Vec<Pass>| passes.into_iter().filter_map(|pass| placed[graph.index(pass)]).collect();
+        seeds.push(block.orders(graph).into_iter().map(row).collect());
+    }
     settle::shortest(timing, seeds, room).unwrap_or(given)
 }
 

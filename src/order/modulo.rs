@@ -35,7 +35,7 @@ impl Block {
     /// The passes of every rank by time.
     pub(super) fn orders(&self, graph: &Graph<'_>) -> Vec<Vec<Pass>> {
         let mut ranks = vec![Vec::new(); graph.shape.ranks as usize];
-        for microbatch in Microbatch::all(graph.shape.microbatches as usize) {
+        for microbatch in Microbatch::all(graph.shape.units()) {
             let later = u64::from(microbatch.0) * self.every;
             for &(pass, start) in &self.starts {
                 ranks[graph.rank_of(pass.site).index()].push((start + later, Pass { microbatch, ..pass }));
@@ -105,7 +105,8 @@ impl Way {
         let runs = |kind: &KindId| graph.catalog.kind(*kind).queue == Queue::Compute;
         let mut passes: Vec<Pass> = Vec::new();
         for kind in kinds.clone() {
-            if !runs(&kind) || !graph.catalog.collectives.is_empty() {
+            // Slices of one microbatch wait for each other.
+            if !runs(&kind) || !graph.catalog.collectives.is_empty() || graph.shape.slices > 1 {
                 return None;
             }
             passes.extend(graph.sites_of(kind).map(|site| Pass { kind, site, microbatch }));

@@ -15,7 +15,7 @@ pub(super) fn expand(
     held: &[Stage],
     origins: &mut Vec<Span>,
 ) -> Result<Vec<Placed>, OrderError> {
-    let m = program.shape.microbatches;
+    let m = program.shape.cut().units();
     let streams: Vec<Stream> = program
         .catalog
         .kinds

@@ -151,6 +151,8 @@ fn source(
                 Relation::Next => of.get(site + 1),
                 Relation::First => of.first(),
                 Relation::Last => of.last(),
+                // Another slice's pass; a circle that leads over slices is found when the order is timed.
+                Relation::Earlier | Relation::Later => None,
             }
             .copied()
         }

@@ -8,7 +8,7 @@ use crate::ir::{Class, Compute, Dims, Shape, Span, Stage};
 use crate::syntax::ast::ClassDecl;
 
 /// What the sides of a class may be made of, in slot order.
-const VARIABLES: [&str; 13] = [
+const VARIABLES: [&str; 14] = [
     "tokens",
     "hidden",
     "heads",
@@ -19,12 +19,13 @@ const VARIABLES: [&str; 13] = [
     "sharded_input",
     "sharded_output",
     "ranks",
+    "slices",
     "layers",
     "first",
     "last",
 ];
 /// The slots from `layers` on differ from site to site.
-const PER_SITE: usize = 10;
+const PER_SITE: usize = 11;
 
 /// Every class, with its shape at each stage and at every rank.
 pub(super) fn sized(
@@ -44,7 +45,7 @@ fn common(model: &Dims, shape: &Shape, drafts: &Drafts) -> [i64; VARIABLES.len()
     let shards = |test: fn(Compute) -> bool| drafts.kinds.iter().any(|kind| kind.computes.is_some_and(test));
     let mut values = [0; VARIABLES.len()];
     values[..PER_SITE].copy_from_slice(&[
-        i64::try_from(model.tokens()).unwrap_or(i64::MAX),
+        i64::try_from(model.tokens() / u64::from(shape.slices)).unwrap_or(i64::MAX),
         i64::from(model.hidden),
         i64::from(model.heads),
         i64::from(model.sequence),
@@ -54,6 +55,7 @@ fn common(model: &Dims, shape: &Shape, drafts: &Drafts) -> [i64; VARIABLES.len()
         i64::from(shards(Compute::shards_input)),
         i64::from(shards(Compute::shards_output)),
         i64::from(shape.ranks),
+        i64::from(shape.slices),
     ]);
     values
 }

@@ -5,7 +5,7 @@ use super::error::ResolveError;
 use super::expr;
 use super::names::Parts;
 use super::{Head, Request};
-use crate::ir::{At, Dims, Queue, Rank, Shape, Span};
+use crate::ir::{At, Cut, Dims, Queue, Rank, Shape, Span};
 use crate::syntax::ast::Placement;
 
 /// The most passes of all ranks together.
@@ -39,7 +39,7 @@ pub(super) fn check_numbers(request: &Request<'_>, errors: &mut Vec<ResolveError
     }
 }
 
-/// Ranks, microbatches, chunks, placement.
+/// Ranks, microbatches, slices, chunks, placement.
 pub(super) fn shape(
     request: &Request<'_>,
     parts: &Parts<'_>,
@@ -47,6 +47,7 @@ pub(super) fn shape(
     errors: &mut Vec<ResolveError>,
 ) -> Option<Shape> {
     let chunks = chunks(parts, head, errors)?;
+    let slices = slices(request, parts, head, errors)?;
     let stages = u64::from(request.ranks) * u64::from(chunks);
     if stages > MAX_STAGES {
         errors.push(ResolveError::TooManyPasses {
@@ -66,6 +67,7 @@ pub(super) fn shape(
             let mut inner = head.clone();
             inner.push("chunks", i64::from(chunks));
             inner.push("stages", stages.cast_signed());
+            inner.push("slices", i64::from(slices));
             super::names::refuse_known(&inner.scope, "variable", stage, errors);
             inner.push(&stage.text, 0);
             let placed = placed(rank, inner, stages as u32, request.ranks, errors)?;
@@ -73,7 +75,7 @@ pub(super) fn shape(
             placed
         }
     };
-    Some(Shape { ranks: request.ranks, microbatches: request.microbatches, chunks, stages })
+    Some(Shape { ranks: request.ranks, microbatches: request.microbatches, slices, chunks, stages })
 }
 
 /// The stages on a rank: at least 1.
@@ -93,6 +95,36 @@ fn chunks(parts: &Parts<'_>, head: &Head, errors: &mut Vec<ResolveError>) -> Opt
         });
     }
     chunks
+}
+
+/// The slices of each microbatch: at least 1, all alike.
+fn slices(
+    request: &Request<'_>,
+    parts: &Parts<'_>,
+    head: &Head,
+    errors: &mut Vec<ResolveError>,
+) -> Option<u32> {
+    let Some(expr) = parts.slices else { return Some(1) };
+    let code = expr::number(expr, &head.scope.at("in the number of slices"), errors)?;
+    let value = code.eval(&head.values).map_err(|fault| errors.push(fault.on(String::new()))).ok()?;
+    let sequence = request.model.dims.sequence;
+    let slices = u32::try_from(value).ok().filter(|slices| (1..=Cut::MOST_SLICES).contains(slices));
+    let Some(slices) = slices else {
+        errors.push(ResolveError::OutOfRange {
+            what: "the number of slices".to_owned(),
+            value,
+            place: String::new(),
+            range: format!("from 1 to {}", Cut::MOST_SLICES),
+            help: "a sequence is cut into so many slices; write `slices 1` for whole sequences",
+            at: expr.span,
+        });
+        return None;
+    };
+    if !sequence.is_multiple_of(slices) {
+        errors.push(ResolveError::UnevenSlices { sequence, slices, at: expr.span });
+        return None;
+    }
+    Some(slices)
 }
 
 /// There and back again: 0 … p-1, p-1 … 0, and so on.
@@ -161,7 +193,8 @@ pub(super) fn check_size(shape: &Shape, drafts: &Drafts, errors: &mut Vec<Resolv
     let (ranks, chunks) = (u64::from(shape.ranks), u64::from(shape.chunks));
     let sites = |at: At| if at == At::Stage { ranks * chunks } else { ranks };
     let kinds = drafts.kinds.iter().filter(|kind| kind.queue != Queue::Group);
-    let total = kinds.map(|kind| sites(kind.at)).sum::<u64>().saturating_mul(u64::from(shape.microbatches));
+    let units = u64::from(shape.microbatches) * u64::from(shape.slices);
+    let total = kinds.map(|kind| sites(kind.at)).sum::<u64>().saturating_mul(units);
     if total > MAX_PASSES {
         errors.push(ResolveError::TooManyPasses {
             ranks: shape.ranks,

@@ -32,7 +32,7 @@ pub fn simulate(plan: &Verified, costs: &Costs) -> Timeline {
 }
 
 /// The most activations that each rank holds, by [`Rank`], in microbatches of its whole share of the model: what the pass that begins a
-/// microbatch makes, counted in chunks, over the chunks of a rank. 0 where that pass makes nothing.
+/// microbatch makes, counted in chunks and slices, over the chunks of a rank and the slices of a microbatch. 0 where that pass makes nothing.
 #[must_use]
 pub fn activations(plan: &Verified) -> Vec<f64> {
     let catalog = &plan.header.catalog;
@@ -42,7 +42,7 @@ pub fn activations(plan: &Verified) -> Vec<f64> {
     let peak = |rank: Rank| {
         let live = class.map_or(0, |class| plan.ranks[rank.index()].peak.live[class.index()]);
         // A rank holds fewer than 2^32 chunks.
-        f64::from(live) / f64::from(chunks(rank) as u32)
+        f64::from(live) / f64::from(chunks(rank) as u32 * plan.header.cut().slices)
     };
     Rank::all(plan.ranks.len()).map(peak).collect()
 }

@@ -66,7 +66,7 @@ pub(crate) fn relation<'input>(word: &Word) -> Built<'input, At> {
 }
 
 pub(crate) fn site<'input>(name: Word, at: Option<At>, span: Span) -> Built<'input, Site> {
-    if let Some(at) = at.filter(|at| matches!(at.site, AtSite::Prev | AtSite::Next)) {
+    if let Some(at) = at.filter(|at| !matches!(at.site, AtSite::First | AtSite::Last)) {
         let found = at.site.word().to_owned();
         let help = "write `first` or `last`".to_owned();
         return Err(refused(SyntaxError::UnknownWord {

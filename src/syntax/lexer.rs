@@ -43,6 +43,8 @@ pub(crate) enum Token<'input> {
     Passes,
     #[token("chunks")]
     Chunks,
+    #[token("slices")]
+    Slices,
     #[token("place")]
     Place,
     #[token("apply")]
@@ -53,6 +55,14 @@ pub(crate) enum Token<'input> {
     Stream,
     #[token("order")]
     Order,
+    #[token("block")]
+    Block,
+    #[token("fill")]
+    Fill,
+    #[token("greedy")]
+    Greedy,
+    #[token("prefer")]
+    Prefer,
     #[token("by")]
     By,
     #[token("if")]
@@ -92,8 +102,6 @@ pub(crate) enum Token<'input> {
     #[token("reduce")]
     Reduce,
     /// A word of a later version; no rule of the grammar takes it.
-    #[token("block")]
-    #[token("greedy")]
     #[token("bidirectional")]
     #[token("&")]
     Later,

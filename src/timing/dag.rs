@@ -47,7 +47,7 @@ pub(super) struct Edge {
 impl Dag {
     /// Linear in passes and needs.
     pub(super) fn new(graph: &Graph<'_>, costs: &Costs) -> Self {
-        let m = graph.shape.microbatches as usize;
+        let m = graph.shape.units();
         let count = graph.len() + graph.catalog.collectives.len() * m;
         let mut dag = Self {
             rank: vec![NOWHERE; count],
@@ -97,7 +97,7 @@ impl Dag {
                 }
             }
         }
-        let m = graph.shape.microbatches as usize;
+        let m = graph.shape.units();
         for collective in CollectiveId::all(graph.catalog.collectives.len()) {
             let first = graph.len() + collective.index() * m;
             self.duration[first..first + m].fill(costs.collective(collective).0);
@@ -105,7 +105,7 @@ impl Dag {
     }
 
     fn for_edges(&self, graph: &Graph<'_>, mut visit: impl FnMut(u32, Edge)) {
-        let m = graph.shape.microbatches as usize;
+        let m = graph.shape.units();
         let collected = |id: CollectiveId, microbatch: Microbatch| {
             (graph.len() + id.index() * m + microbatch.index()) as u32
         };

@@ -66,8 +66,13 @@ impl<'a> Timing<'a> {
         let rounds = if self.dag.len() > MANY { 1 } else { 4 };
         let rounds = NonZeroU32::new(rounds).expect("at least one round");
         let limits = fill::Limits::new(self.graph, room);
-        let nodes = self.nodes(orders);
-        let (nodes, makespan) = fill::improve(&self.dag, &limits, nodes, rounds)?;
+        let (nodes, makespan) = fill::improve(&self.dag, &limits, self.nodes(orders), rounds)?;
+        self.rearrange(orders, nodes);
+        Some(Ticks(makespan))
+    }
+
+    /// Puts the passes of some orders into the order of nodes.
+    fn rearrange(&self, orders: &mut [Vec<Placed>], nodes: Vec<Vec<u32>>) {
         let mut placed = vec![None; self.dag.len()];
         for &one in orders.iter().flatten() {
             placed[self.graph.index(one.pass)] = Some(one);
@@ -76,7 +81,6 @@ impl<'a> Timing<'a> {
             order.clear();
             order.extend(nodes.into_iter().filter_map(|node| placed[node as usize]));
         }
-        Some(Ticks(makespan))
     }
 
     /// Lets ranks that are idle choose their next pass, until nothing more happens.

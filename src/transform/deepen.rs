@@ -5,7 +5,7 @@ use crate::ir::Placed;
 
 /// Moves every pass of the backward side behind `by` more passes of the forward side; where fewer are left, behind all of them.
 ///
-/// Both sides keep their own order, so that only the distance between them, the number of microbatches in flight, changes.
+/// Both sides keep their own order, so that only the distance between them, the number of microbatches (or slices) in flight, changes.
 pub(super) fn deepen(order: &[Placed], sides: &Sides, by: usize) -> Vec<Placed> {
     if by == 0 {
         return order.to_vec();

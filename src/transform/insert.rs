@@ -109,8 +109,9 @@ impl<'a> List<'a> {
     fn release_what_needs_nothing(&mut self) {
         for kind in KindId::all(self.graph.catalog.kinds.len()).skip(self.base) {
             let microbatches = self.demand(kind);
-            for site in self.graph.sites_of(kind).filter(|&site| self.graph.needs_at(kind, site) == 0) {
-                for &microbatch in &microbatches {
+            for site in self.graph.sites_of(kind) {
+                let free = |unit: &&_| self.graph.needs_at(kind, site, **unit) == 0;
+                for &microbatch in microbatches.iter().filter(free) {
                     self.ready(Pass { kind, site, microbatch }, Ticks(0));
                 }
             }
@@ -129,7 +130,7 @@ impl<'a> List<'a> {
                 Some((KindId::new(reader), need.on))
             });
         let Some((reader, on)) = reader else {
-            return crate::ir::Microbatch::all(self.graph.shape.microbatches as usize).collect();
+            return crate::ir::Microbatch::all(self.graph.shape.units()).collect();
         };
         let takes = |pass: &Pass| pass.kind == reader && self.graph.matches(on, pass.site);
         let passes = self.base_orders.iter().flatten().map(|placed| placed.pass);
@@ -262,7 +263,7 @@ impl<'a> List<'a> {
         let placed: usize = self.orders.iter().map(Vec::len).sum();
         let group = |kind: KindId| self.graph.catalog.kind(kind).queue == Queue::Group;
         let kinds = KindId::all(self.graph.catalog.kinds.len()).filter(|&kind| !group(kind));
-        let m = self.graph.shape.microbatches as usize;
+        let m = self.graph.shape.units();
         if placed == kinds.map(|kind| self.graph.sites(kind) * m).sum::<usize>() {
             return Ok(self.orders);
         }

@@ -24,7 +24,7 @@ pub(super) struct Gang {
 impl Gang {
     pub(super) fn new(graph: &Graph<'_>, base: usize) -> Self {
         let kinds = &graph.catalog.kinds[base..];
-        let (p, m) = (graph.shape.ranks, graph.shape.microbatches as usize);
+        let (p, m) = (graph.shape.ranks, graph.shape.units());
         let of = |kind: &crate::ir::Kind| if kind.queue == Queue::Lockstep { vec![p; m] } else { Vec::new() };
         Self {
             unready: kinds.iter().map(of).collect(),

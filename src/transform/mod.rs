@@ -19,7 +19,8 @@ use crate::ir::{Catalog, KindId, Schedule, Transform};
 /// Adds a transform's passes and edges to every rank's order.
 ///
 /// Requires: every pass that the transform's edges name is placed; `costs` knows the kinds of `transform`.
-/// Ensures: passes already placed keep their order, but for the backward side moved back by `deepen` microbatches.
+/// Ensures: passes already placed keep their order, but for the backward side moved back by `deepen` microbatches, or slices where
+/// sequences are sliced.
 ///
 /// # Errors
 /// The order and the edges together deadlock, or a limit keeps a pass out for ever.
@@ -38,9 +39,9 @@ pub fn apply(
             at: transform.span,
         });
     }
-    let per_microbatch = schedule.shape.chunks as usize;
+    let per_unit = schedule.shape.chunks as usize;
     for order in &mut schedule.orders {
-        *order = deepen::deepen(order, &sides, transform.deepen as usize * per_microbatch);
+        *order = deepen::deepen(order, &sides, transform.deepen as usize * per_unit);
     }
     schedule.orders = match insert::insert(&mut schedule, transform, base, &sides, costs) {
         Ok(orders) => orders,

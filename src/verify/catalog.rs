@@ -148,6 +148,12 @@ fn need(need: &Need, by: &Kind, catalog: &Catalog) -> Result<(), &'static str> {
         (Relation::Here, At::EveryRank, At::Stage) => Err(
             "a pass at every rank needs a pass at a stage of its own rank; name the first or the last stage",
         ),
+        (Relation::Earlier | Relation::Later, ..) if port.is_some() => {
+            Err("no value goes from slice to slice: what earlier ones made is read where it lies")
+        }
+        (Relation::Earlier | Relation::Later, by, of) if by != of => {
+            Err("another slice's pass runs at the same site")
+        }
         (Relation::Prev | Relation::Next, At::EveryRank, _)
         | (Relation::Prev | Relation::Next, _, At::EveryRank) => {
             Err("only stages have a stage before and after them")

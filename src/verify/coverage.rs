@@ -27,8 +27,7 @@ impl Placed {
 /// Reports passes, collectives and steps that are missing, too many or on the wrong rank.
 pub(super) fn check(facts: &Facts<'_>, report: &mut Report) -> Placed {
     let mut placed = Placed { positions: vec![NOWHERE; facts.passes()] };
-    let microbatches = facts.header.microbatches as usize;
-    let mut collectives = vec![NOWHERE; facts.catalog.collectives.len() * microbatches];
+    let mut collectives = vec![NOWHERE; facts.catalog.collectives.len() * facts.units];
     for rank in Rank::all(facts.plan.ranks.len()) {
         collectives.fill(NOWHERE);
         let (mut sum, mut step) = (NOWHERE, NOWHERE);
@@ -47,7 +46,7 @@ pub(super) fn check(facts: &Facts<'_>, report: &mut Report) -> Placed {
                 Op::Collective { payload: Payload::Value { collective, microbatch }, .. }
                     if facts.ranks > 1 =>
                 {
-                    &mut collectives[collective.index() * microbatches + microbatch.index()]
+                    &mut collectives[collective.index() * facts.units + microbatch.index()]
                 }
                 Op::Collective { payload: Payload::TiedGradient, .. } if needs_sum(facts, rank) => &mut sum,
                 Op::Collective { payload, .. } => {
@@ -94,11 +93,10 @@ fn absent(facts: &Facts<'_>, rank: Rank, collectives: &[u32], report: &mut Repor
     if facts.ranks == 1 {
         return;
     }
-    let microbatches = facts.header.microbatches as usize;
     for (position, _) in collectives.iter().enumerate().filter(|(_, position)| **position == NOWHERE) {
         let payload = Payload::Value {
-            collective: CollectiveId::new(position / microbatches),
-            microbatch: Microbatch::new(position % microbatches),
+            collective: CollectiveId::new(position / facts.units),
+            microbatch: Microbatch::new(position % facts.units),
         };
         report.add(Place::Rank(rank), || Rule::MissingCollective {
             collective: names::payload(facts.header, payload),
@@ -112,7 +110,7 @@ fn missing_passes(facts: &Facts<'_>, placed: &Placed, report: &mut Report) {
     }
     for kind in KindId::all(facts.catalog.kinds.len()) {
         for site in facts.sites_of_kind(kind) {
-            for microbatch in Microbatch::all(facts.header.microbatches as usize) {
+            for microbatch in Microbatch::all(facts.units) {
                 let pass = Pass { kind, site, microbatch };
                 if placed.find(facts, pass).is_none() {
                     report.add(Place::Rank(facts.rank_of(site)), || Rule::MissingPass {

@@ -16,6 +16,8 @@ pub(super) struct Facts<'plan> {
     first_site: Vec<u32>,
     /// All kinds' sites.
     sites: u32,
+    /// Microbatches, or slices of them: what each site's passes count.
+    pub(super) units: usize,
     /// For each kind's site, the ports that anyone reads, as bits.
     read: Vec<u64>,
     /// For each class, the kind at a stage and the kind at every rank that free it.
@@ -33,6 +35,7 @@ impl<'plan> Facts<'plan> {
             ranks: Rank::new(plan.ranks.len()).0,
             first_site: Vec::with_capacity(catalog.kinds.len()),
             sites: 0,
+            units: header.microbatches as usize * header.slices as usize,
             read: Vec::new(),
             freed_by: vec![[None; 2]; catalog.classes.len()],
         };
@@ -109,12 +112,12 @@ impl<'plan> Facts<'plan> {
 
     /// How many passes the plan must have.
     pub(super) fn passes(&self) -> usize {
-        self.sites as usize * self.header.microbatches as usize
+        self.sites as usize * self.units
     }
 
     /// The number of a pass among all passes.
     pub(super) fn pass_index(&self, pass: Pass) -> usize {
-        self.site_index(pass.kind, pass.site) * self.header.microbatches as usize + pass.microbatch.index()
+        self.site_index(pass.kind, pass.site) * self.units + pass.microbatch.index()
     }
 
     /// The rank that owns a site.
@@ -151,8 +154,10 @@ impl<'plan> Facts<'plan> {
         let stage = match (relation, site) {
             (Relation::First, _) => Stage(0),
             (Relation::Last, _) => self.last(),
-            (Relation::Here, Site::Rank(rank)) => return Some(Site::Rank(rank)),
-            (Relation::Here, Site::Stage(stage)) => stage,
+            (Relation::Here | Relation::Earlier | Relation::Later, Site::Rank(rank)) => {
+                return Some(Site::Rank(rank));
+            }
+            (Relation::Here | Relation::Earlier | Relation::Later, Site::Stage(stage)) => stage,
             (Relation::Prev, Site::Stage(stage)) => Stage(stage.0.checked_sub(1)?),
             (Relation::Next, Site::Stage(stage)) if stage < self.last() => Stage(stage.0 + 1),
             (Relation::Prev | Relation::Next, _) => return None,
@@ -161,6 +166,22 @@ impl<'plan> Facts<'plan> {
             At::Stage => Site::Stage(stage),
             At::EveryRank => Site::Rank(self.rank_of(Site::Stage(stage))),
         })
+    }
+
+    /// The unit of a needed pass, seen from a pass of `unit`; `None` off the ends of its microbatch's slices.
+    pub(super) fn unit(&self, unit: Microbatch, relation: Relation) -> Option<Microbatch> {
+        let slice = unit.0 % self.header.slices;
+        match relation {
+            Relation::Earlier => (slice > 0).then(|| Microbatch(unit.0 - 1)),
+            Relation::Later => (slice + 1 < self.header.slices).then(|| Microbatch(unit.0 + 1)),
+            Relation::Here | Relation::Prev | Relation::Next | Relation::First | Relation::Last => Some(unit),
+        }
+    }
+
+    /// The slices of a unit's microbatch before it, first to last.
+    pub(super) fn slices_before(&self, unit: Microbatch) -> impl Iterator<Item = Microbatch> + use<> {
+        let first = unit.0 - unit.0 % self.header.slices;
+        (first..unit.0).map(Microbatch)
     }
 
     /// The site whose value a rank gives to a collective, or that of the one rank that gives.

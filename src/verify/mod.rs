@@ -9,7 +9,8 @@
 //!    collective once for each microbatch on every rank; the sum of a tied gradient where it is needed; one step, last.
 //! 2. `values`: every instruction reads exactly the values and states that the catalog says, in that order, writes what it
 //!    gives and makes into buffers of that class and shape, and each read is ordered after its write, each need after
-//!    what it needs, along the lanes and waits of the rank.
+//!    what it needs, along the lanes and waits of the rank. Where sequences are sliced that includes the states of
+//!    earlier slices, and the order of a need of the slice before or after.
 //! 3. `channels`: the k-th send from one rank to another meets the k-th receive, with the same value and size.
 //! 4. `groups`: the members of a group issue the same collectives in the same order, with the op, root and number of
 //!    elements that the catalog says.

@@ -130,7 +130,7 @@ fn op(plan: &Plan, rank: Rank, op: &Op) -> Result<(), Rule> {
             match payload {
                 Payload::Value { collective, microbatch } => {
                     let known = collective.index() < plan.header.catalog.collectives.len();
-                    if known && microbatch.0 < plan.header.microbatches {
+                    if known && microbatch.0 < plan.header.cut().units() {
                         Ok(())
                     } else {
                         Err(malformed_pass("its collective or its microbatch does not exist"))
@@ -152,7 +152,7 @@ fn pass(plan: &Plan, pass: Pass) -> Result<(), Rule> {
         (At::EveryRank, Site::Rank(rank)) => rank.index() < plan.ranks.len(),
         _ => return Err(malformed_pass("a pass at a stage names a stage, one at every rank a rank")),
     };
-    if exists && pass.microbatch.0 < plan.header.microbatches {
+    if exists && pass.microbatch.0 < plan.header.cut().units() {
         Ok(())
     } else {
         Err(malformed_pass("its stage, rank or microbatch does not exist"))

@@ -103,7 +103,7 @@ impl<'facts, 'plan> Values<'facts, 'plan> {
         let buffers = &self.facts.plan.ranks[rank.index()].buffers;
         self.held.extend(buffers.iter().map(|buffer| (buffer.place == Slot::TiedGradient).then_some(tied)));
         self.collected.clear();
-        let results = self.facts.catalog.collectives.len() * self.facts.header.microbatches as usize;
+        let results = self.facts.catalog.collectives.len() * self.facts.units;
         self.collected.resize(if self.facts.ranks > 1 { results } else { 0 }, None);
         self.ends.clear();
         self.sum = None;
@@ -134,6 +134,7 @@ impl<'facts, 'plan> Values<'facts, 'plan> {
                 Source::Collective(id) => self.wanted.push(self.result(id, rank, microbatch)),
                 Source::Pass { kind, at, port } => {
                     let Some(site) = facts.producer(site, kind, at) else { continue };
+                    let Some(microbatch) = facts.unit(microbatch, at) else { continue };
                     let needed = Pass { kind, site, microbatch };
                     match port {
                         Some(port) => self.wanted.push(Content::Value(Value { pass: needed, port })),
@@ -149,6 +150,13 @@ impl<'facts, 'plan> Values<'facts, 'plan> {
                 && facts.catalog.kind(maker).at == kind.at
             {
                 self.kept(Pass { kind: maker, ..pass }, id);
+            }
+        }
+        for need in kind.needs.iter().filter(|need| facts.applies(need, site)) {
+            if let Source::Pass { kind: maker, at: Relation::Earlier, port: None } = need.from {
+                for microbatch in facts.slices_before(microbatch) {
+                    self.kept(Pass { kind: maker, site, microbatch }, id);
+                }
             }
         }
         for (port, &class) in kind.gives.iter().enumerate() {
@@ -243,7 +251,7 @@ impl<'facts, 'plan> Values<'facts, 'plan> {
             let shape = facts.shape(class, facts.contributor(declared, rank));
             self.made.push(Made { content: Content::Result(collective, microbatch), class, shape, form });
         }
-        let slot = |id: CollectiveId| id.index() * facts.header.microbatches as usize + microbatch.index();
+        let slot = |id: CollectiveId| id.index() * facts.units + microbatch.index();
         self.collected[slot(collective)] = Some(id);
         let Some(after) = declared.after else { return };
         if !self.collected[slot(after)].is_some_and(|before| clocks.ordered(before, id)) {
@@ -354,10 +362,12 @@ impl<'facts, 'plan> Values<'facts, 'plan> {
         match content {
             Content::Value(value) => names::value(header, value),
             Content::Result(id, microbatch) => {
-                format!("the result of {} {microbatch}", names::collective(header, id))
+                let unit = header.cut().name(microbatch);
+                format!("the result of {} {unit}", names::collective(header, id))
             }
             Content::State(class, site, microbatch) => {
-                format!("{} of {site}.{microbatch}", self.facts.catalog.class(class).name)
+                let unit = header.cut().name(microbatch);
+                format!("{} of {site}.{unit}", self.facts.catalog.class(class).name)
             }
             Content::Tied => "the gradient of the tied embedding".to_owned(),
         }

@@ -8,8 +8,21 @@ use schedc::source::Sources;
 use schedc::verify::Verified;
 
 /// Every schedule of the library.
-pub(crate) const SCHEDULES: [&str; 7] =
-    ["gpipe", "1f1b", "eager-1f1b", "interleaved", "looped-bfs", "zb-h1", "zb-h2"];
+pub(crate) const SCHEDULES: [&str; 13] = [
+    "gpipe",
+    "1f1b",
+    "eager-1f1b",
+    "interleaved",
+    "looped-bfs",
+    "seq1f1b",
+    "zb-h1",
+    "zb-h2",
+    "interleaved-zb",
+    "zb-v",
+    "v-half",
+    "v-min",
+    "1f1b-v",
+];
 
 /// No transform, and every transform of the library.
 pub(crate) const TRANSFORMS: [Option<&str>; 4] = [None, Some("vocab-1"), Some("vocab-2"), Some("interlaced")];
@@ -27,7 +40,7 @@ pub(crate) fn library(
     microbatches: u32,
     model: Dims,
 ) -> Verified {
-    in_mode(Mode::Training, schedule, with, ranks, microbatches, model)
+    library_set(schedule, &[], with, ranks, microbatches, model)
 }
 
 /// The forward-only twin of one.
@@ -38,12 +51,25 @@ pub(crate) fn forward_only(
     microbatches: u32,
     model: Dims,
 ) -> Verified {
-    in_mode(Mode::ForwardOnly, schedule, with, ranks, microbatches, model)
+    in_mode(Mode::ForwardOnly, schedule, &[], with, ranks, microbatches, model)
+}
+
+/// A schedule with values for its parameters.
+pub(crate) fn library_set(
+    schedule: &str,
+    set: &[(String, i64)],
+    with: Option<&str>,
+    ranks: u32,
+    microbatches: u32,
+    model: Dims,
+) -> Verified {
+    in_mode(Mode::Training, schedule, set, with, ranks, microbatches, model)
 }
 
 fn in_mode(
     mode: Mode,
     schedule: &str,
+    set: &[(String, i64)],
     with: Option<&str>,
     ranks: u32,
     microbatches: u32,
@@ -54,7 +80,7 @@ fn in_mode(
     let job = Job {
         input: Input::Library(schedule),
         with: &with,
-        set: &[],
+        set,
         ranks,
         microbatches,
         model,

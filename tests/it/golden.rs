@@ -25,10 +25,10 @@ fn cases() -> Vec<PathBuf> {
     files
 }
 
-/// `F0`, `B.1:2`: the kind, the chunk where a rank has several, the microbatch.
+/// `F0`, `B.1:2`, `F0.1`: the kind, the chunk where a rank has several, the microbatch and, where it is cut, the slice.
 fn word(schedule: &Schedule, placed: &Placed) -> String {
     let name = &schedule.catalog.kind(placed.pass.kind).name;
-    let microbatch = placed.pass.microbatch.0;
+    let microbatch = schedule.shape.cut().name(placed.pass.microbatch).to_string().split_off(1);
     match placed.pass.site {
         Site::Stage(stage) if schedule.shape.chunks > 1 => {
             format!("{name}.{}:{microbatch}", schedule.shape.chunk_of(stage).0)

@@ -1,6 +1,7 @@
 //! The tests of schedc: one binary, one file for each topic, data beside it.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod blocks;
 mod cli;
 mod compiled;
 mod differential;
@@ -19,6 +20,7 @@ mod properties;
 mod readme;
 mod refused;
 mod simulated;
+mod slices;
 mod support;
 mod tables;
 mod train;

@@ -60,6 +60,13 @@ const OPERATORS: &[Operator] = &[
     Operator { name: "do another operation", codes: &["group_op"], apply: wrong_op },
     Operator { name: "run a foreign stage", codes: &["foreign_pass"], apply: foreign_stage },
     Operator { name: "swap two operands", codes: &["wrong_value", "undefined_read"], apply: swap_operands },
+    Operator { name: "read one earlier slice less", codes: &["missing_operand"], apply: read_a_slice_less },
+    Operator { name: "exchange two earlier slices", codes: &["wrong_value"], apply: exchange_slices },
+    Operator {
+        name: "run a slice before the one it needs",
+        codes: &["undefined_read", "unordered_need", "wrong_value"],
+        apply: reorder_slices,
+    },
     Operator { name: "state a wrong peak", codes: &["wrong_peak"], apply: wrong_peak },
     Operator { name: "call training evaluation", codes: &["malformed_catalog"], apply: call_forward_only },
     Operator { name: "send after the answer", codes: &["deadlock"], apply: send_late },
@@ -309,12 +316,15 @@ fn reorder_dependent(draft: &mut Draft, rng: &mut ChaCha8Rng) -> Option<()> {
     let needed = |draft: &Draft, rank: usize, at: usize| {
         let Op::Pass(pass) = draft.nodes[rank][at].op else { return None };
         let needs = &draft.plan.header.catalog.kind(pass.kind).needs;
+        let cut = draft.plan.header.cut();
         let mut here = needs.iter().filter_map(|need| match need.from {
-            Source::Pass { kind, at: Relation::Here, .. } => Some(kind),
+            Source::Pass { kind, at: Relation::Here, .. } => Some((kind, pass.microbatch)),
+            Source::Pass { kind, at: Relation::Earlier, .. } => Some((kind, cut.earlier(pass.microbatch)?)),
+            Source::Pass { kind, at: Relation::Later, .. } => Some((kind, cut.later(pass.microbatch)?)),
             _ => None,
         });
-        here.find_map(|kind| {
-            let wanted = Op::Pass(schedc::ir::Pass { kind, ..pass });
+        here.find_map(|(kind, microbatch)| {
+            let wanted = Op::Pass(schedc::ir::Pass { kind, site: pass.site, microbatch });
             (0..at).find(|&earlier| {
                 draft.nodes[rank][earlier].op == wanted
                     && draft.nodes[rank][earlier].lane == draft.nodes[rank][at].lane
@@ -478,6 +488,62 @@ fn swap_operands(draft: &mut Draft, rng: &mut ChaCha8Rng) -> Option<()> {
         reads.len() > 1 && reads[0] != reads[1]
     })?;
     draft.nodes[rank][at].reads.swap(0, 1);
+    Some(())
+}
+
+/// Whether the last two that an instruction reads are what two earlier slices left, or the last one and its own.
+fn reads_slices(draft: &Draft, rank: usize, at: usize) -> bool {
+    let Node { op: Op::Pass(pass), reads, .. } = &draft.nodes[rank][at] else { return false };
+    let class = |buffer: u32| draft.plan.ranks[rank].buffers[buffer as usize].class;
+    let earlier = draft.plan.header.cut().slice(pass.microbatch) as usize;
+    let states = reads.iter().rev().take_while(|&&read| class(read) == class(reads[reads.len() - 1])).count();
+    earlier > 0 && states >= earlier
+}
+
+fn read_a_slice_less(draft: &mut Draft, rng: &mut ChaCha8Rng) -> Option<()> {
+    let reads = |draft: &Draft, rank: usize, at: usize| {
+        let Op::Pass(pass) = draft.nodes[rank][at].op else { return false };
+        let needs = &draft.plan.header.catalog.kind(pass.kind).needs;
+        needs.iter().any(|need| matches!(need.from, Source::Pass { at: Relation::Earlier, .. }))
+            && reads_slices(draft, rank, at)
+    };
+    let (rank, at) = draft.pick(rng, reads)?;
+    draft.nodes[rank][at].reads.pop();
+    Some(())
+}
+
+fn exchange_slices(draft: &mut Draft, rng: &mut ChaCha8Rng) -> Option<()> {
+    let (rank, at) = draft.pick(rng, |draft, rank, at| {
+        let Op::Pass(pass) = draft.nodes[rank][at].op else { return false };
+        draft.plan.header.cut().slice(pass.microbatch) > 1 && reads_slices(draft, rank, at)
+    })?;
+    let reads = &mut draft.nodes[rank][at].reads;
+    let last = reads.len() - 1;
+    reads.swap(last - 1, last);
+    Some(())
+}
+
+/// Exchanges two passes of one kind and site that a need orders slice by slice.
+fn reorder_slices(draft: &mut Draft, rng: &mut ChaCha8Rng) -> Option<()> {
+    let before = |draft: &Draft, rank: usize, at: usize| {
+        let Op::Pass(pass) = draft.nodes[rank][at].op else { return None };
+        let cut = draft.plan.header.cut();
+        let needs = &draft.plan.header.catalog.kind(pass.kind).needs;
+        let mut slices = needs.iter().filter_map(|need| match need.from {
+            Source::Pass { kind, at: Relation::Earlier, .. } if kind == pass.kind => {
+                cut.earlier(pass.microbatch)
+            }
+            Source::Pass { kind, at: Relation::Later, .. } if kind == pass.kind => cut.later(pass.microbatch),
+            _ => None,
+        });
+        let wanted = Op::Pass(schedc::ir::Pass { microbatch: slices.next()?, ..pass });
+        (0..at).find(|&earlier| draft.nodes[rank][earlier].op == wanted)
+    };
+    let (rank, at) = draft.pick(rng, |draft, rank, at| before(draft, rank, at).is_some())?;
+    let earlier = before(draft, rank, at)?;
+    let (one, other) = (draft.nodes[rank][at].op, draft.nodes[rank][earlier].op);
+    draft.nodes[rank][at].op = other;
+    draft.nodes[rank][earlier].op = one;
     Some(())
 }
 

@@ -57,10 +57,12 @@ fn a_transform_keeps_one_microbatch_more_for_each_barrier() {
         for (p, m) in [(1, 3), (2, 8), (4, 3), (4, 16), (5, 13), (8, 32)] {
             let plain = plan(schedule, None, p, m);
             let v = chunks(&plain);
+            // What a stage has in flight are slices, where sequences are cut.
+            let units = m * plain.header.slices;
             for with in TRANSFORMS.into_iter().flatten() {
                 let with_it = live(&plan(schedule, Some(with), p, m), "act");
                 for (rank, (&with_it, plain)) in with_it.iter().zip(live(&plain, "act")).enumerate() {
-                    let most = (plain + barriers(with) * v).min(v * m);
+                    let most = (plain + barriers(with) * v).min(v * units);
                     assert!(
                         with_it <= most,
                         "{schedule} with {with} p={p} m={m} r{rank}: {with_it} > {most}"

@@ -55,12 +55,14 @@ fn program() -> impl Strategy<Value = String> {
     });
     let place = prop::sample::select(vec!["loop", "wave"]);
     let stream = prop::sample::select(vec!["microbatch, -chunk", "-chunk, microbatch", "microbatch"]);
-    (1..4_u32, place, stream, order).prop_map(|(chunks, place, stream, (declared, order))| {
+    let slices = prop::sample::select(vec![1, 1, 2, 4_u32]);
+    (1..4_u32, slices, place, stream, order).prop_map(|(chunks, slices, place, stream, (declared, order))| {
         // A wave has an end at every rank, so each rank has an even number of its stages.
         let place = if chunks == 2 { place } else { "loop" };
+        let weights = if declared.is_empty() { String::new() } else { format!("stream W by {stream}, -slice\n    ") };
         format!(
-            "schedule \"random\" {{\n    {declared}chunks {chunks}\n    place {place}\n    \
-             stream B by {stream}\n    {order}\n}}\n"
+            "schedule \"random\" {{\n    {declared}chunks {chunks}\n    slices {slices}\n    place {place}\n    \
+             stream B by {stream}, -slice\n    {weights}{order}\n}}\n"
         )
     })
 }

@@ -97,11 +97,13 @@ fn pairs(name: &str, set: &[(&str, i64)], theirs: &str) -> Vec<Pair> {
 }
 
 #[test]
-fn one_f_one_b_and_interleaved_take_what_the_published_generators_take() {
+fn one_f_one_b_interleaved_and_seq1f1b_take_what_the_published_generators_take() {
     for (name, set, theirs) in [
         ("1f1b", &[][..], "1f1b"),
         ("interleaved", &[("v", 2)], "vpp2"),
         ("interleaved", &[("v", 4)], "vpp4"),
+        ("seq1f1b", &[("s", 2)], "seq1f1b_2"),
+        ("seq1f1b", &[("s", 4)], "seq1f1b_4"),
     ] {
         for pair in pairs(name, set, theirs) {
             assert!((0..3).all(|column| pair.equal(column)), "{name} {pair}");
@@ -193,6 +195,10 @@ fn what_is_not_named_costs_what_f_costs_or_a_quarter_of_it() {
         ("F=10,S=3", "interleaved", vocab, "F", 5.0),
         ("F=10,S=3", "interleaved", vocab, "S", 3.0),
         ("F=10,S=3", "interleaved", vocab, "T", 2.5),
+        // A slice's pass is a share of its microbatch's, wherever it runs.
+        ("F=10,S=3", "seq1f1b", vocab, "F", 5.0),
+        ("F=10,S=3", "seq1f1b", vocab, "S", 1.5),
+        ("F=10,S=3", "seq1f1b", vocab, "T", 1.25),
         // The steps of barriers take nothing, unless they are named.
         ("F=10", "1f1b", vocab, "C1", 0.0),
         ("F=10,rescale=.5", "1f1b", vocab, "C1", 0.5),

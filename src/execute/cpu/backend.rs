@@ -51,7 +51,8 @@ impl CpuBackend {
         let here = self.held.stages.iter().position(|held| Site::Stage(held.stage) == pass.site);
         let Some(local) = here else { return };
         let Self { held, parameters, workspace, .. } = self;
-        let mut run = StageRun { held, local, parameters, workspace };
+        let slice = held.cut.slice(pass.microbatch) as usize;
+        let mut run = StageRun { held, local, slice, parameters, workspace };
         match compute {
             Compute::StageForward => {
                 if let Some(loss) = run.forward(views, batch) {
@@ -124,6 +125,7 @@ impl Backend for CpuBackend {
                 let loss = shard::loss(stats, batch.targets.len());
                 self.workspace.losses[pass.microbatch.index()] = Some(loss);
             }
+            Compute::Release => {}
             Compute::InputLookup => {
                 if let Some(x) = views.x.write {
                     input::lookup(self.parameters.tables.input(), batch.tokens, width, x);

@@ -22,6 +22,10 @@ pub(super) fn check(held: &Held, header: &Header) -> Result<(), ModelError> {
             computes: computes.word(),
             lacks,
         };
+        if computes == Compute::Release {
+            writes(&header.catalog, kind, computes).map_err(lacks)?;
+            continue;
+        }
         if kind.at != site(computes) {
             let site =
                 if site(computes) == At::Stage { "must run at a stage" } else { "must run at every rank" };
@@ -62,6 +66,7 @@ fn writes(catalog: &Catalog, kind: &Kind, computes: Compute) -> Result<(), Strin
         Compute::StageWeightGrad
         | Compute::OutputWeightGrad
         | Compute::OutputLoss
+        | Compute::Release
         | Compute::InputScatter => (&[], &[]),
     };
     let same = |ids: &[ClassId], names: &[&str]| {
@@ -88,6 +93,17 @@ fn check_stage(
     at: &HeldStage,
 ) -> Result<(), String> {
     let reads = Reads { catalog, kind, first: at.first, last: at.last, alone: held.ranks == 1 };
+    if held.sizes.sliced() {
+        let forward = &[Compute::StageForward][..];
+        match computes {
+            Compute::StageForward => reads.slice(forward, Relation::Earlier)?,
+            Compute::StageBackward | Compute::StageInputGrad => {
+                reads.slice(forward, Relation::Earlier)?;
+                reads.slice(&[computes], Relation::Later)?;
+            }
+            _ => {}
+        }
+    }
     match computes {
         Compute::StageForward if !at.first => reads.value("x", &[computes], Way::At(Relation::Prev)),
         Compute::StageForward if held.sharded_input => reads.value("x", &[Compute::InputLookup], Way::Sum),
@@ -158,6 +174,8 @@ impl Way {
             Self::At(Relation::First) => "of the first stage",
             Self::At(Relation::Last) => "of the last stage",
             Self::At(Relation::Here) => "of its own rank",
+            Self::At(Relation::Earlier) => "of the slice before",
+            Self::At(Relation::Later) => "of the slice after",
             Self::Sum => "summed over all ranks",
             Self::Gather => "gathered from all ranks",
         }
@@ -227,6 +245,22 @@ impl Reads<'_> {
             _ => false,
         };
         on && !leaves
+    }
+
+    /// Fails unless a pass of another slice, with one of these computations, is needed.
+    fn slice(&self, of: &[Compute], relation: Relation) -> Result<(), String> {
+        let needed = self.kind.needs.iter().filter(|need| self.applies(need)).any(|need| match need.from {
+            Source::Pass { kind, at, port: None } => {
+                at == relation && self.catalog.kind(kind).computes.is_some_and(|word| of.contains(&word))
+            }
+            _ => false,
+        });
+        if needed {
+            return Ok(());
+        }
+        let names: Vec<&str> = of.iter().map(|computes| computes.word()).collect();
+        let way = if relation == Relation::Earlier { "earlier" } else { "later" };
+        Err(format!("must need {} of the {way} slices", names.join(" or ")))
     }
 
     /// Fails unless state of a class is read.

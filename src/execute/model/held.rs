@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::ir::{Dims, Header, Rank, Stage};
+use crate::ir::{Cut, Dims, Header, Rank, Stage};
 
 use super::{ModelError, Sizes, Spec, contract};
 
@@ -13,8 +13,8 @@ pub struct Held {
     pub dims: Dims,
     /// Its dimensions as lengths.
     pub sizes: Sizes,
-    /// Microbatches in a step.
-    pub microbatches: u32,
+    /// How the batch of a step is cut.
+    pub cut: Cut,
     /// This rank.
     pub rank: Rank,
     /// Ranks.
@@ -60,8 +60,8 @@ impl Held {
             .collect();
         let held = Self {
             dims: header.model,
-            sizes: Sizes::of(&header.model)?,
-            microbatches: header.microbatches,
+            sizes: Sizes::of(&header.model, header.slices)?,
+            cut: header.cut(),
             rank,
             ranks: header.stages.iter().max().map_or(1, |last| last.0 + 1),
             stages,
@@ -83,8 +83,8 @@ impl Held {
     pub fn whole(dims: &Dims, microbatches: u32) -> Result<Self, ModelError> {
         Ok(Self {
             dims: *dims,
-            sizes: Sizes::of(dims)?,
-            microbatches,
+            sizes: Sizes::of(dims, 1)?,
+            cut: Cut { microbatches, slices: 1 },
             rank: Rank(0),
             ranks: 1,
             stages: vec![HeldStage { stage: Stage(0), first: true, last: true, layers: 0..dims.layers }],

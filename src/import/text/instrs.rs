@@ -212,15 +212,33 @@ fn instance<'text>(word: &Word<'text>, names: &Names<'text>) -> Result<(Pass, &'
     let wrong = || word.not("a pass, like `F.s0.m0`");
     let (name, rest) = word.text.split_once('.').ok_or_else(wrong)?;
     let (place, rest) = rest.split_once('.').ok_or_else(wrong)?;
-    let (batch, rest) = rest.split_once('.').unwrap_or((rest, ""));
+    let (batch, rest) = unit_name(rest, names);
     let number = |text: &str, sigil| text.strip_prefix(sigil).and_then(small_digits);
     let site = match (number(place, Stage::SIGIL), number(place, Rank::SIGIL)) {
         (Some(stage), _) => Site::Stage(Stage(stage)),
         (None, Some(rank)) => Site::Rank(Rank(rank)),
         (None, None) => return Err(wrong()),
     };
-    let microbatch = Microbatch(number(batch, Microbatch::SIGIL).ok_or_else(wrong)?);
+    let microbatch = unit(batch, names).ok_or_else(wrong)?;
     Ok((Pass { kind: KindId(names.kind(name, word)?), site, microbatch }, rest))
+}
+
+/// The name of a unit, `m3` or, where sequences are sliced, `m3.1`; and what follows it after a dot.
+fn unit_name<'text>(text: &'text str, names: &Names<'_>) -> (&'text str, &'text str) {
+    let mut dots = text.match_indices('.').map(|(at, _)| at);
+    let end = if names.slices > 1 { dots.nth(1) } else { dots.next() };
+    end.map_or((text, ""), |end| (&text[..end], &text[end + 1..]))
+}
+
+/// The unit of a name.
+fn unit(name: &str, names: &Names<'_>) -> Option<Microbatch> {
+    let name = name.strip_prefix(Microbatch::SIGIL)?;
+    if names.slices <= 1 {
+        return small_digits(name).map(Microbatch);
+    }
+    let (microbatch, slice) = name.split_once('.')?;
+    let slice = small_digits(slice).filter(|&slice| slice < names.slices)?;
+    small_digits(microbatch)?.checked_mul(names.slices)?.checked_add(slice).map(Microbatch)
 }
 
 fn value<'text>(words: &mut Words<'text>, names: &Names<'text>) -> Result<Value, Problem> {
@@ -243,7 +261,11 @@ fn collective<'text>(
         *words = before;
         Payload::TiedGradient
     } else {
-        let microbatch = Microbatch(word.id(Microbatch::SIGIL, "a microbatch, like `m0`")?);
+        let microbatch = if names.slices > 1 {
+            unit(word.text, names).ok_or_else(|| word.not("a slice of a microbatch, like `m0.1`"))?
+        } else {
+            Microbatch(word.id(Microbatch::SIGIL, "a microbatch, like `m0`")?)
+        };
         Payload::Value { collective: CollectiveId(names.collective(&name)?), microbatch }
     };
     words.keyword("on")?;

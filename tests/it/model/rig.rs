@@ -172,6 +172,7 @@ pub(super) fn header(
         transforms: vec![],
         mode: Mode::default(),
         microbatches: m,
+        slices: 1,
         stages: places.iter().copied().map(Rank).collect(),
         model: *dims,
         catalog: Catalog {
