@@ -103,7 +103,9 @@ fn timed(job: &Job<'_>, sources: &mut Sources) -> Result<(Schedule, Costs), Vec<
         schedule = transform::apply(schedule, transform, &costs)
             .map_err(|error| vec![Error::new(error, sources)])?;
     }
-    if let Some(extra) = job.retime {
+    // What was placed by time before a transform is placed by time after it.
+    let anew = schedule.by_time && !schedule.transforms.is_empty();
+    if let Some(extra) = job.retime.or(anew.then_some(0)) {
         let limits: Vec<Limit> =
             program.transforms.iter().flat_map(|transform| transform.limits.iter().copied()).collect();
         timing::retime(&mut schedule, &limits, &costs, extra);

@@ -75,6 +75,8 @@ pub struct Schedule {
     pub model: Dims,
     /// What the passes are.
     pub catalog: Catalog,
+    /// Whether the orders were placed by time, from a block or a priority list, and not written down pass by pass.
+    pub by_time: bool,
     /// The order of each rank, by `Rank`.
     pub orders: Vec<Vec<Placed>>,
     /// The places in the source that passes came from; [`Placed::origin`] indexes it.

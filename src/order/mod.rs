@@ -21,6 +21,9 @@ use crate::graph::Graph;
 use crate::ir::{Mode, Pass, Placed, Program, Rank, RankOrder, Schedule, Span};
 use crate::timing::{Room, Timing};
 
+/// Pipelines of more stages are not searched for blocks: the search is quadratic in stages.
+const MANY_STAGES: usize = 256;
+
 /// Puts every rank's passes in order.
 ///
 /// # Errors
@@ -28,7 +31,8 @@ use crate::timing::{Room, Timing};
 /// what they need has ended, or find no idle slot. A limit that no order can meet.
 pub fn order(program: &Program, costs: &Costs) -> Result<Schedule, Vec<OrderError>> {
     let mut origins = Vec::new();
-    let orders = match program.ranks.first().map(|rank| &rank.order) {
+    let form = program.ranks.first().map(|rank| &rank.order);
+    let orders = match form {
         Some(RankOrder::Greedy(_)) => greedy(program, costs, &mut origins)?,
         Some(RankOrder::Block(_)) => block(program, costs, &mut origins)?,
         Some(RankOrder::Pattern(_)) | None => patterns(program, &mut origins)?,
@@ -40,6 +44,7 @@ pub fn order(program: &Program, costs: &Costs) -> Result<Schedule, Vec<OrderErro
         shape: program.shape.clone(),
         model: program.model,
         catalog: program.catalog.clone(),
+        by_time: !matches!(form, Some(RankOrder::Pattern(_)) | None),
         orders,
         origins,
     })
@@ -100,7 +105,9 @@ fn settled(
 ) -> Vec<Vec<Placed>> {
     let placed = settle::by_pass(graph, &given);
     let mut seeds: Vec<Vec<Vec<Placed>>> = std::iter::once(given.clone()).chain(other).collect();
-    for block in modulo::blocks(graph, costs, room) {
+    let blocks =
+        if graph.shape.stages.len() > MANY_STAGES { Vec::new() } else { modulo::blocks(graph, costs, room) };
+    for block in blocks {
         let row =
             |passes: Vec<Pass>| passes.into_iter().filter_map(|pass| placed[graph.index(pass)]).collect();
         seeds.push(block.orders(graph).into_iter().map(row).collect());

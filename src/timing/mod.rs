@@ -35,6 +35,8 @@ pub struct Timing<'a> {
     dag: Dag,
 }
 
+/// Ranks with more streams of passes than this keep their orders: each is looked at whenever a rank is idle.
+const MANY_STREAMS: usize = 128;
 /// Orders of more passes than this are improved once only.
 const MANY: usize = 1 << 17;
 
@@ -63,6 +65,9 @@ impl<'a> Timing<'a> {
     ///
     /// Returns the makespan; `None`, and nothing moved, where the orders deadlock.
     pub fn improve(&self, orders: &mut [Vec<Placed>], room: &[Room]) -> Option<Ticks> {
+        if self.graph.shape.chunks as usize * self.graph.catalog.kinds.len() > MANY_STREAMS {
+            return self.makespan(orders);
+        }
         let rounds = if self.dag.len() > MANY { 1 } else { 4 };
         let rounds = NonZeroU32::new(rounds).expect("at least one round");
         let limits = fill::Limits::new(self.graph, room);

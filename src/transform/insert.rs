@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 
+use super::base::Base;
 use super::limits::Limits;
 use super::sides::Sides;
 use super::{TransformError, lockstep::Gang};
@@ -48,6 +49,7 @@ enum Moment {
 
 struct List<'a> {
     graph: &'a Graph<'a>,
+    placed: Base<'a>,
     base_orders: &'a [Vec<Placed>],
     base: usize,
     sides: &'a Sides,
@@ -59,7 +61,6 @@ struct List<'a> {
     calendar: Calendar<Moment>,
     /// New passes that are ready, by kind (from `base`) and rank.
     waiting: Vec<VecDeque<Pass>>,
-    next: Vec<usize>,
     busy: Vec<bool>,
     /// Ranks to look at again at this moment.
     woken: Vec<bool>,
@@ -85,6 +86,7 @@ impl<'a> List<'a> {
         let inserted = graph.catalog.kinds.len() - base;
         let mut list = Self {
             graph,
+            placed: Base::new(graph, schedule, base, transform.deepen * schedule.shape.chunks),
             base_orders: &schedule.orders,
             base,
             sides,
@@ -95,7 +97,6 @@ impl<'a> List<'a> {
             gang: Gang::new(graph, base),
             calendar: Calendar::default(),
             waiting: vec![VecDeque::new(); inserted * p],
-            next: vec![0; p],
             busy: vec![false; p],
             woken: vec![true; p],
             orders: schedule.orders.iter().map(|order| Vec::with_capacity(order.len() * 2)).collect(),
@@ -221,9 +222,8 @@ impl<'a> List<'a> {
         if let Some(pass) = self.take_new(rank, pressing).or_else(|| self.take_new(rank, urgent)) {
             return Some(pass);
         }
-        let head = self.base_orders[rank.index()].get(self.next[rank.index()]);
-        if let Some(head) = head.filter(|head| self.progress.is_ready(self.graph, head.pass, now)) {
-            return Some(head.pass);
+        if let Some(pass) = self.placed.choose(self.graph, &self.progress, rank, now) {
+            return Some(pass);
         }
         self.take_new(rank, |_, _| true)
     }
@@ -250,8 +250,7 @@ impl<'a> List<'a> {
         let origin = if let Some(new) = pass.kind.index().checked_sub(self.base) {
             self.origins[new]
         } else {
-            self.next[rank] += 1;
-            self.base_orders[rank][self.next[rank] - 1].origin
+            self.placed.start(self.graph, Rank::new(rank), pass)
         };
         self.orders[rank].push(Placed { pass, origin });
         self.busy[rank] = true;
@@ -278,8 +277,6 @@ impl<'a> List<'a> {
             let rank = Rank::new(site_index(pass.site));
             return Err(TransformError::LimitTooTight { pass: self.graph.name(pass), rank, at });
         }
-        let heads: Vec<_> =
-            self.base_orders.iter().zip(&self.next).map(|(order, &next)| order.get(next).copied()).collect();
-        Err(find_deadlock(self.graph, &self.progress, &heads, origins).into())
+        Err(find_deadlock(self.graph, &self.progress, &self.placed.heads(), origins).into())
     }
 }

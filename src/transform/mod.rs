@@ -1,8 +1,10 @@
 //! Schedule -> Schedule: a transform's passes and edges in every rank's order.
 //!
 //! The base order is kept; its backward side is moved back to make room for the transform's barriers ([`deepen`]); the new passes
-//! are placed where an event-driven list schedule has them run ([`insert`]). Nothing here knows what a pass computes.
+//! are placed where an event-driven list schedule has them run ([`insert`]). Nothing here knows what a pass computes. An order that was
+//! placed by time is a priority instead of a law, and `deepen` is room for so many microbatches more ([`base`]).
 
+mod base;
 mod deepen;
 mod error;
 mod insert;
@@ -39,9 +41,11 @@ pub fn apply(
             at: transform.span,
         });
     }
-    let per_unit = schedule.shape.chunks as usize;
-    for order in &mut schedule.orders {
-        *order = deepen::deepen(order, &sides, transform.deepen as usize * per_unit);
+    if !schedule.by_time {
+        let per_unit = schedule.shape.chunks as usize;
+        for order in &mut schedule.orders {
+            *order = deepen::deepen(order, &sides, transform.deepen as usize * per_unit);
+        }
     }
     schedule.orders = match insert::insert(&mut schedule, transform, base, &sides, costs) {
         Ok(orders) => orders,
