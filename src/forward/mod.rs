@@ -10,10 +10,11 @@
 //! loss waits for it.
 //!
 //! State that no pass that stays reads is scratch of the pass that makes it. What later slices of a sequence read (keys and values) lives
-//! until the place of the pass that freed it: that one stays and does nothing else.
+//! until the last of them has: the pass that freed it stays and does nothing else.
 
 mod error;
 mod reach;
+mod release;
 
 pub use error::ForwardError;
 
@@ -21,7 +22,6 @@ use reach::Kept;
 
 use crate::ir::{
     At, Catalog, ClassId, Compute, Kind, KindId, Mode, Need, Pass, Placed, Queue, Relation, Schedule, Source,
-    Where,
 };
 
 /// The forward-only twin of a schedule.
@@ -36,7 +36,7 @@ pub fn twin(mut schedule: Schedule) -> Result<Schedule, ForwardError> {
     let mut stay = ends.clone();
     if schedule.shape.slices > 1 {
         let kept = Kept::of(&catalog, &ends);
-        stay.extend(releases(&mut catalog, &kept));
+        stay.extend(release::cut_down(&mut catalog, &kept));
     }
     let kept = Kept::of(&catalog, &stay);
     for order in &mut schedule.orders {
@@ -48,6 +48,9 @@ pub fn twin(mut schedule: Schedule) -> Result<Schedule, ForwardError> {
         *order = order.iter().filter_map(stays).collect();
     }
     schedule.catalog = kept.catalog(catalog);
+    for release in stay[ends.len()..].iter().filter_map(|&id| kept.kind(id)) {
+        release::at_once(&mut schedule, release);
+    }
     settle_states(&mut schedule.catalog);
     schedule.mode = Mode::ForwardOnly;
     Ok(schedule)
@@ -101,49 +104,6 @@ fn only_loss(catalog: &mut Catalog, id: KindId) {
     for list in [&mut kind.gives, &mut kind.makes, &mut kind.frees] {
         list.clear();
     }
-}
-
-/// Cuts passes that do not stay down to freeing what slices after theirs read of what stays; these are the kinds that do.
-fn releases(catalog: &mut Catalog, kept: &Kept) -> Vec<KindId> {
-    let ids = || KindId::all(catalog.kinds.len());
-    // Makers that stay, with those that read them from a later slice.
-    let mut read: Vec<(KindId, KindId)> = Vec::new();
-    for reader in ids().filter(|&id| kept.kind(id).is_some()) {
-        for need in &catalog.kind(reader).needs {
-            if let Source::Pass { kind, at: Relation::Earlier, .. } = need.from {
-                read.push((kind, reader));
-            }
-        }
-    }
-    let mut freeing = Vec::new();
-    for id in ids().filter(|&id| kept.kind(id).is_none()) {
-        let kind = catalog.kind(id);
-        let (mut frees, mut needs) = (Vec::new(), Vec::new());
-        for &(maker, reader) in &read {
-            let made = catalog.kind(maker);
-            let shared = made.makes.iter().copied().filter(|class| kind.frees.contains(class));
-            let shared: Vec<ClassId> = shared.filter(|_| made.at == kind.at).collect();
-            if !shared.is_empty() {
-                frees.extend(shared.into_iter().filter(|class| !frees.contains(class)).collect::<Vec<_>>());
-                for (kind, at) in [(maker, Relation::Here), (reader, Relation::Later)] {
-                    let from = Source::Pass { kind, at, port: None };
-                    needs.push(Need { on: Where::All, from, span: made.span });
-                }
-            }
-        }
-        if !frees.is_empty() {
-            freeing.push((id, frees, needs));
-        }
-    }
-    let cut_down = |(id, frees, needs): (KindId, Vec<ClassId>, Vec<Need>)| {
-        let name = free_name(catalog, &format!("{}-frees", catalog.kind(id).name));
-        let kind = &mut catalog.kinds[id.index()];
-        *kind = Kind { name, computes: Some(Compute::Release), needs, frees, ..kind.clone() };
-        kind.gives.clear();
-        kind.makes.clear();
-        id
-    };
-    freeing.into_iter().map(cut_down).collect()
 }
 
 /// A name that no kind has: this one, or with a number behind it.
