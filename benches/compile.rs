@@ -3,9 +3,9 @@
 //! Criterion prints the time of a plan; `elem/s` are instructions a second, so that 1 µs an instruction reads 1 Melem/s.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use schedc::cost::Costs;
+use schedc::cost::UNIT;
 use schedc::driver::{Input, Job, compile, schedule};
-use schedc::ir::Dims;
+use schedc::ir::{Dims, Mode};
 use schedc::lower::lower;
 use schedc::resolve::Model;
 use schedc::source::Sources;
@@ -16,7 +16,17 @@ const RANKS: u32 = 64;
 fn job(microbatches: u32, with: &[String]) -> Job<'_> {
     let dims = Dims { layers: RANKS, hidden: 64, heads: 4, sequence: 64, batch: 1, vocab: 256, tied: false };
     let model = Model { layers: None, dims };
-    Job { input: Input::Library("1f1b"), with, set: &[], ranks: RANKS, microbatches, model }
+    Job {
+        input: Input::Library("1f1b"),
+        with,
+        set: &[],
+        ranks: RANKS,
+        microbatches,
+        model,
+        costs: &UNIT,
+        retime: None,
+        mode: Mode::Training,
+    }
 }
 
 fn whole(criterion: &mut Criterion) {
@@ -39,7 +49,7 @@ fn parts(criterion: &mut Criterion) {
     let with = ["vocab-2".to_owned()];
     let job = job(1024, &with);
     let ordered = schedule(&job, &mut Sources::default()).expect("the library compiles");
-    let costs = Costs::unit(&ordered.catalog, ordered.shape.chunks);
+    let costs = UNIT.bind(&ordered.catalog, &ordered.shape).expect("unit costs fit");
     let plan = lower(&ordered, &costs).expect("the library compiles");
     let instrs: usize = plan.ranks.iter().map(|rank| rank.instrs.len()).sum();
     let mut group = criterion.benchmark_group("1f1b + vocab-2, p=64, m=1024");

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use miette::{Diagnostic, LabeledSpan, NamedSource, Severity, SourceCode};
 use thiserror::Error;
 
+use crate::cost::CostError;
 use crate::driver::Unsound;
+use crate::forward::ForwardError;
 use crate::ir::FileId;
 use crate::lower::LowerError;
 use crate::order::OrderError;
@@ -57,10 +59,14 @@ rooms! {
     Syntax(SyntaxError),
     /// Names or numbers are wrong.
     Resolve(ResolveError),
+    /// The costs do not fit the schedule.
+    Cost(CostError),
     /// The pattern does not fit the passes.
     Order(OrderError),
     /// The transform does not fit the schedule.
     Transform(TransformError),
+    /// Nothing of the schedule is left forward.
+    Forward(ForwardError),
     /// The ranks' orders do not fit together.
     Lower(LowerError),
     /// Lowering has a bug.

@@ -3,14 +3,14 @@
 use miette::Diagnostic;
 use thiserror::Error as ThisError;
 
-use crate::cost::Costs;
-use crate::diag::{Error, Located};
-use crate::ir::{FileId, Schedule};
+use crate::cost::{CostError, CostSpec, Costs};
+use crate::diag::{Cause, Error, Located};
+use crate::ir::{FileId, Limit, Mode, Program, Schedule};
 use crate::resolve::{Model, Request, ResolveError};
 use crate::source::{Library, Sources};
 use crate::syntax::{self, ast};
 use crate::verify::{Options, Refused, Verified, Violation};
-use crate::{lower, order, resolve, transform, verify};
+use crate::{forward, lower, order, resolve, timing, transform, verify};
 
 /// One compilation: what, and for which numbers.
 #[derive(Clone, Debug)]
@@ -25,8 +25,14 @@ pub struct Job<'a> {
     pub ranks: u32,
     /// `m`.
     pub microbatches: u32,
+    /// Whether idle time is filled, and how many microbatches more a rank may hold for it.
+    pub retime: Option<u32>,
     /// The model that buffers are sized for.
     pub model: Model,
+    /// How long passes, messages and collectives take; [`crate::cost::UNIT`] where nothing is said.
+    pub costs: &'a CostSpec,
+    /// What a step is for: all of it, or the loss only.
+    pub mode: Mode,
 }
 
 /// Where a schedule comes from.
@@ -51,18 +57,22 @@ pub enum Input<'a> {
 /// What the first room that is not content has to say. A plan that lowering made and the verifier refuses is a bug in schedc, and
 /// reported as such.
 pub fn compile(job: &Job<'_>, sources: &mut Sources) -> Result<Verified, Vec<Error>> {
-    let schedule = schedule(job, sources)?;
-    let costs = Costs::unit(&schedule.catalog, schedule.shape.chunks);
+    let (schedule, costs) = timed(job, sources)?;
     let plan = lower::lower(&schedule, &costs).map_err(|error| vec![Error::new(error, sources)])?;
     verify::verify(plan, &Options::default())
         .map_err(|refused| vec![Error::new(Unsound::from(refused), sources)])
 }
 
-/// Text to every rank's order, transforms applied.
+/// Text to every rank's order, transforms applied; the backward side left out where the job is forward only.
 ///
 /// # Errors
 /// What the first room that is not content has to say.
 pub fn schedule(job: &Job<'_>, sources: &mut Sources) -> Result<Schedule, Vec<Error>> {
+    timed(job, sources).map(|(schedule, _)| schedule)
+}
+
+/// The schedule, and the costs that it was made for.
+fn timed(job: &Job<'_>, sources: &mut Sources) -> Result<(Schedule, Costs), Vec<Error>> {
     let library = Library::load(sources);
     let own;
     let (file, name) = match job.input {
@@ -87,15 +97,39 @@ pub fn schedule(job: &Job<'_>, sources: &mut Sources) -> Result<Schedule, Vec<Er
         model: job.model,
     };
     let program = resolve::resolve(&request).map_err(|errors| all(errors, sources))?;
-    let mut schedule = order::order(&program).map_err(|errors| all(errors, sources))?;
+    let costs = bind(job.costs, &program).map_err(|error| vec![Error::new(error, sources)])?;
+    let mut schedule = order::order(&program, &costs).map_err(|errors| all(errors, sources))?;
     for transform in &program.transforms {
-        let mut catalog = schedule.catalog.clone();
-        transform::extend(&mut catalog, transform);
-        let costs = Costs::unit(&catalog, schedule.shape.chunks);
         schedule = transform::apply(schedule, transform, &costs)
             .map_err(|error| vec![Error::new(error, sources)])?;
     }
-    Ok(schedule)
+    // What was placed by time before a transform is placed by time after it.
+    let anew = schedule.by_time && !schedule.transforms.is_empty();
+    if let Some(extra) = job.retime.or(anew.then_some(0)) {
+        let limits: Vec<Limit> =
+            program.transforms.iter().flat_map(|transform| transform.limits.iter().copied()).collect();
+        timing::retime(&mut schedule, &limits, &costs, extra);
+    }
+    match job.mode {
+        Mode::Training => Ok((schedule, costs)),
+        Mode::ForwardOnly => twin(schedule, job.costs).map_err(|error| vec![Error::new(error, sources)]),
+    }
+}
+
+/// The forward-only twin, and the costs of what is left.
+fn twin(schedule: Schedule, costs: &CostSpec) -> Result<(Schedule, Costs), Cause> {
+    let schedule = forward::twin(schedule)?;
+    let costs = costs.lenient().bind(&schedule.catalog, &schedule.shape)?;
+    Ok((schedule, costs))
+}
+
+/// The costs of all that the schedule and its transforms have. A transform's ids continue those before it, so they serve every room.
+fn bind(costs: &CostSpec, program: &Program) -> Result<Costs, CostError> {
+    let mut catalog = program.catalog.clone();
+    for transform in &program.transforms {
+        transform::extend(&mut catalog, transform);
+    }
+    costs.bind(&catalog, &program.shape)
 }
 
 fn all<E>(errors: Vec<E>, sources: &Sources) -> Vec<Error>

@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use miette::Diagnostic;
+use schedc::cost::CostSpec;
 use schedc::driver::{self, Input, Job};
+use schedc::ir::Mode;
 use schedc::source::{Library, Sources};
 use schedc::verify::Verified;
 use thiserror::Error;
@@ -29,12 +31,49 @@ pub(crate) struct JobArgs {
     /// A parameter of the schedule; again for more
     #[arg(long, value_name = "NAME=VALUE", value_parser = parameter)]
     set: Vec<(String, i64)>,
+    #[command(flatten)]
+    cost: CostArg,
+    #[command(flatten)]
+    mode: ModeArg,
     /// Which schedule of a file that holds several
     #[arg(long, value_name = "NAME")]
     schedule_name: Option<String>,
 }
 
-fn parameter(text: &str) -> Result<(String, i64), String> {
+/// How long things take.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct CostArg {
+    /// How long passes, messages (`p2p`) and collectives take, such as `F=10,B=12,p2p=1,all_reduce=2`
+    #[arg(long, value_name = "NAME=COST,…")]
+    cost: Option<String>,
+    /// Fill idle time with passes that are ready, holding at most N microbatches more than the schedule does
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "0")]
+    pub(crate) retime: Option<u32>,
+}
+
+impl CostArg {
+    /// The costs by name; none where the flag is absent.
+    pub(crate) fn spec(&self) -> Result<CostSpec, Failure> {
+        self.cost.as_deref().map_or(Ok(CostSpec::default()), CostSpec::parse).map_err(Failure::usage)
+    }
+}
+
+/// What a step is for.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct ModeArg {
+    /// Leave the backward side out: the losses of a step and nothing else, for evaluation
+    #[arg(long)]
+    forward_only: bool,
+}
+
+impl ModeArg {
+    /// The mode that the flag asks for.
+    pub(crate) fn mode(self) -> Mode {
+        if self.forward_only { Mode::ForwardOnly } else { Mode::Training }
+    }
+}
+
+pub(crate) fn parameter(text: &str) -> Result<(String, i64), String> {
     let (name, value) = text.split_once('=').ok_or("write NAME=VALUE, such as v=2")?;
     let value = value
         .trim()
@@ -107,7 +146,7 @@ pub(crate) enum JobError {
 impl JobArgs {
     /// Compiles the schedule, or reads and verifies the plan.
     pub(crate) fn plan(&self, model: &ModelArgs) -> Result<Verified, Failure> {
-        self.refuse_twice()?;
+        refuse_twice(&self.set)?;
         match self.read()? {
             Some(Contents::Plan(bytes)) => {
                 self.refuse_choice("a plan")?;
@@ -123,7 +162,7 @@ impl JobArgs {
 
     /// Compiles the schedule.
     pub(crate) fn compile(&self, model: &ModelArgs) -> Result<Verified, Failure> {
-        self.refuse_twice()?;
+        refuse_twice(&self.set)?;
         match self.read()? {
             Some(Contents::Plan(_)) => {
                 Err(Failure::usage(JobError::AlreadyAPlan { path: self.schedule.clone() }))
@@ -155,6 +194,7 @@ impl JobArgs {
             self.refuse_choice("a name of the library")?;
             Input::Library(&self.schedule)
         };
+        let costs = self.cost.spec()?;
         let mut sources = Sources::default();
         let job = Job {
             input,
@@ -163,17 +203,11 @@ impl JobArgs {
             ranks: self.ranks.ok_or_else(|| missing("--ranks"))?,
             microbatches: self.microbatches.ok_or_else(|| missing("--microbatches"))?,
             model: model.model(),
+            costs: &costs,
+            retime: self.cost.retime,
+            mode: self.mode.mode(),
         };
         driver::compile(&job, &mut sources).map_err(Failure::all)
-    }
-
-    /// Refuses two values for one parameter.
-    fn refuse_twice(&self) -> Result<(), Failure> {
-        let known = |at: usize, name: &str| self.set[..at].iter().any(|(other, _)| other == name);
-        match self.set.iter().enumerate().find(|(at, (name, _))| known(*at, name)) {
-            Some((_, (name, _))) => Err(Failure::usage(JobError::SetTwice { name: name.clone() })),
-            None => Ok(()),
-        }
     }
 
     /// Refuses `--schedule-name` for what is no file of schedules.
@@ -205,16 +239,33 @@ impl JobArgs {
             let (name, value) = self.set.first()?;
             Some((format!("--set {name}={value}"), compiled_for("fixed parameters".to_owned())))
         };
-        match number.or_else(dims).or_else(with).or_else(set) {
+        let cost = || {
+            let asked = self.cost.cost.as_deref()?;
+            Some((format!("--cost {asked}"), compiled_for("fixed costs".to_owned())))
+        };
+        let mode = || {
+            let contradicts = self.mode.forward_only && header.mode.is_training();
+            contradicts.then(|| ("--forward-only".to_owned(), compiled_for("training".to_owned())))
+        };
+        match number.or_else(dims).or_else(with).or_else(set).or_else(cost).or_else(mode) {
             Some((asked, has)) => Err(Failure::usage(JobError::Contradiction { asked, has })),
             None => Ok(()),
         }
     }
 }
 
+/// Refuses two values for one parameter.
+pub(crate) fn refuse_twice(set: &[(String, i64)]) -> Result<(), Failure> {
+    let known = |at: usize, name: &str| set[..at].iter().any(|(other, _)| other == name);
+    match set.iter().enumerate().find(|(at, (name, _))| known(*at, name)) {
+        Some((_, (name, _))) => Err(Failure::usage(JobError::SetTwice { name: name.clone() })),
+        None => Ok(()),
+    }
+}
+
 /// Whether a word names a file rather than a schedule of the library. The library's names stay its own where a file in
 /// the folder happens to have one; with a folder or an extension it is the file.
-fn is_file_name(word: &str) -> bool {
+pub(crate) fn is_file_name(word: &str) -> bool {
     let path = Path::new(word);
     let of_library = || Library::load(&mut Sources::default()).schedule(word).is_some();
     path.extension().is_some() || word.contains(std::path::is_separator) || path.exists() && !of_library()

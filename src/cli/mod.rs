@@ -1,5 +1,6 @@
 //! Arguments, files, exit codes. No compilation logic.
 
+mod compare;
 mod compile;
 mod files;
 mod job;
@@ -28,10 +29,12 @@ enum Command {
     Compile(compile::CompileArgs),
     /// Prove a plan right, or name every rule that it breaks (exit 0: sound, 1: refused, 2: usage)
     Verify(verify::VerifyArgs),
+    /// Schedules side by side: makespan, bubble, memory, messages
+    Compare(Box<compare::CompareArgs>),
     /// Train a GPT by a schedule or a plan, a thread for each rank
     Run(Box<run::RunArgs>),
-    /// List the library's schedules and transforms
-    List,
+    /// List the library's schedules, with bubble and peak, and its transforms
+    List(library::ListArgs),
     /// Print a file of the library: a schedule, `prelude` or `vocab`
     Show {
         /// Its name, as `schedc list` has it
@@ -73,11 +76,9 @@ pub(crate) fn main() -> ExitCode {
     let done = match cli.command {
         Command::Compile(args) => compile::compile(&args),
         Command::Verify(args) => verify::verify(&args),
+        Command::Compare(args) => compare::compare(&args),
         Command::Run(args) => run::run(&args),
-        Command::List => {
-            library::list();
-            Ok(())
-        }
+        Command::List(args) => library::list(&args),
         Command::Show { name } => library::show(&name),
         Command::Fmt(args) => library::fmt(&args),
     };

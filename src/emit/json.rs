@@ -61,6 +61,9 @@ pub struct JsonInstr<'plan> {
     pub lane: LaneId,
     /// What it does.
     pub op: Op,
+    /// Whether it runs overlapped with the next instruction of its lane.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub overlaps: bool,
     /// Buffers read, as positions in `buffers`.
     #[serde(default, skip_serializing_if = "is_empty")]
     pub reads: Cow<'plan, [u32]>,
@@ -73,6 +76,11 @@ pub struct JsonInstr<'plan> {
     /// Earlier instructions that must have ended before it starts, as positions in `instructions`.
     #[serde(default, skip_serializing_if = "is_empty")]
     pub waits: Cow<'plan, [u32]>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "what serde calls it with")]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 fn is_empty(list: &[u32]) -> bool {
@@ -91,6 +99,7 @@ impl<'plan> JsonRank<'plan> {
             JsonInstr {
                 lane: instr.lane,
                 op: instr.op,
+                overlaps: instr.overlaps,
                 reads: Cow::Borrowed(operands.reads),
                 writes: Cow::Borrowed(operands.writes),
                 frees: Cow::Borrowed(operands.frees),

@@ -149,14 +149,24 @@ impl<W: Write + ?Sized> Printer<'_, '_, W> {
                 self.name(name);
             }
         }
+        if !header.mode.is_training() {
+            self.word("\nforward only");
+        }
         self.word("\nranks ");
         self.number(ranks as u64);
         self.word("\nmicrobatches ");
         self.number(u64::from(header.microbatches));
+        if header.slices != 1 {
+            self.id("\nslices ", header.slices);
+        }
         self.word("\nstages");
         for &rank in &header.stages {
             self.word(" ");
             self.id(Rank::SIGIL, rank.0);
+        }
+        if header.flows != 1 {
+            self.word("\nflows ");
+            self.number(u64::from(header.flows));
         }
         self.model();
         self.end_line()?;
@@ -250,6 +260,8 @@ impl<W: Write + ?Sized> Printer<'_, '_, W> {
                     Relation::Next => "(next)",
                     Relation::First => "(first)",
                     Relation::Last => "(last)",
+                    Relation::Earlier => "(earlier)",
+                    Relation::Later => "(later)",
                 });
                 if let Some(port) = port {
                     self.word(".");
@@ -327,6 +339,7 @@ impl<W: Write + ?Sized> Printer<'_, '_, W> {
                     self.number(offset.0);
                 }
                 Place::TiedGradient => self.word(" tied-gradient"),
+                Place::StageGradient(stage) => self.id(" stage-gradient s", stage.0),
             }
             self.end_line()?;
         }
@@ -352,7 +365,7 @@ impl<W: Write + ?Sized> Printer<'_, '_, W> {
             Some(&lane) => self.lane(lane),
             None => self.id("l", instr.lane.0),
         }
-        self.word(" ");
+        self.word(if instr.overlaps { " & " } else { " " });
         self.op(&instr.op);
         if operands_lie_in_pool(instr, plan) {
             let operands = plan.operands(instr);
@@ -386,9 +399,10 @@ impl<W: Write + ?Sized> Printer<'_, '_, W> {
                         self.word(" ");
                         self.collective_name(*collective);
                         self.word(" ");
-                        self.id(Microbatch::SIGIL, microbatch.0);
+                        self.unit(*microbatch);
                     }
                     Payload::TiedGradient => self.word(" tied-gradient"),
+                    Payload::StageGradient(stage) => self.id(" stage-gradient s", stage.0),
                 }
                 self.id(" on g", group.0);
                 if let Some(root) = root {
@@ -409,7 +423,16 @@ impl<W: Write + ?Sized> Printer<'_, '_, W> {
             Site::Rank(rank) => self.id(Rank::SIGIL, rank.0),
         }
         self.word(".");
-        self.id(Microbatch::SIGIL, pass.microbatch.0);
+        self.unit(pass.microbatch);
+    }
+
+    /// A microbatch, or a slice of one.
+    fn unit(&mut self, unit: Microbatch) {
+        let cut = self.header.cut();
+        self.id(Microbatch::SIGIL, cut.microbatch(unit).0);
+        if cut.slices > 1 {
+            self.id(".", cut.slice(unit));
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::ir::{Compute, Pass};
+use crate::ir::{Compute, Cut, Pass, Stage};
 
 /// The buffers of one pass, by class and direction. Each has exactly the shape that the plan gives the buffer; f32.
 #[derive(Debug, Default)]
@@ -15,10 +15,45 @@ pub struct Views<'a> {
     pub stats: InOut<'a>,
     /// What backward needs of forward. Passes that read it may work in place.
     pub act: Option<&'a mut [f32]>,
+    /// `act` of the earlier slices of the microbatch: keys and values are read, and their gradients added up in place.
+    pub earlier: Earlier<'a>,
     /// What the weight gradient needs of the input gradient.
     pub delta: Option<&'a mut [f32]>,
     /// What the output layer's weight gradient needs of its forward. Passes that read it may work in place.
     pub logits: Option<&'a mut [f32]>,
+}
+
+/// State of the earlier slices of a microbatch, first to last; none where sequences are whole.
+#[derive(Debug)]
+pub struct Earlier<'a> {
+    parts: [&'a mut [f32]; MOST_EARLIER],
+    count: usize,
+}
+
+/// The most slices before one.
+pub const MOST_EARLIER: usize = Cut::MOST_SLICES as usize - 1;
+
+impl Default for Earlier<'_> {
+    fn default() -> Self {
+        Self::new(std::iter::empty())
+    }
+}
+
+impl<'a> Earlier<'a> {
+    /// Takes the slices that there are: [`MOST_EARLIER`] at most, what lies beyond is left out.
+    pub fn new(slices: impl Iterator<Item = &'a mut [f32]>) -> Self {
+        let mut earlier = Self { parts: std::array::from_fn(|_| Default::default()), count: 0 };
+        for (part, slice) in earlier.parts.iter_mut().zip(slices) {
+            *part = slice;
+            earlier.count += 1;
+        }
+        earlier
+    }
+
+    /// The slices, first to last.
+    pub fn slices(&mut self) -> &mut [&'a mut [f32]] {
+        &mut self.parts[..self.count]
+    }
 }
 
 /// The value that a pass reads and the one that it writes, of one class.
@@ -30,7 +65,7 @@ pub struct InOut<'a> {
     pub write: Option<&'a mut [f32]>,
 }
 
-/// The data of one microbatch, sequence after sequence.
+/// The data of one microbatch, sequence after sequence; of one slice of it, where sequences are sliced.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch<'a> {
     /// Token ids, `[tokens]`, each below the vocabulary's size.
@@ -78,11 +113,31 @@ pub trait Backend: Send {
     /// in place. Empty where this rank holds no such copy.
     fn tied_gradient(&mut self) -> &mut [f32];
 
+    /// Copies the gradients of this rank's copy of a stage of the model (its place in a flow) end to end: what the plan's
+    /// `StageGradient` all-reduce takes. Empty where this rank holds no such stage.
+    fn pack_gradient(&mut self, _stage: Stage) -> &mut [f32] {
+        &mut []
+    }
+
+    /// The place of [`Backend::pack_gradient`] as it is: where the sum goes.
+    fn packed_gradient(&mut self, _stage: Stage) -> &mut [f32] {
+        &mut []
+    }
+
+    /// Makes the gradients of a stage those that lie in the place of [`Backend::packed_gradient`].
+    fn unpack_gradient(&mut self, _stage: Stage) {}
+
     /// One step of the optimizer with the gradient of the mean loss; zeroes the gradients and forgets the losses.
     fn step(&mut self);
 
     /// The mean loss of the step's microbatches so far, in nats a token; `None` on ranks that do not hold the last stage.
     fn loss(&self) -> Option<f64>;
+
+    /// The mean loss of each microbatch of the step so far, where this rank knows it; what a plan with two flows, whose losses come up
+    /// on two ranks, puts together.
+    fn losses(&self) -> &[Option<f64>] {
+        &[]
+    }
 
     /// Every parameter that lies here, in a fixed order, names ascending in pipeline order. A name occurs once on a rank; copies
     /// of a tied embedding on two ranks have the same name. Takes `&mut` because the two gradients of a tied embedding are

@@ -92,6 +92,24 @@ impl Tokens {
     pub fn view(&self) -> Batch<'_> {
         Batch { tokens: &self.inputs, targets: &self.targets }
     }
+
+    /// The slices of its sequences, first to last: each has that part of every row.
+    ///
+    /// Requires: `slices` divides `sequence`.
+    #[must_use]
+    pub fn sliced(self, sequence: u32, slices: u32) -> Vec<Self> {
+        if slices == 1 {
+            return vec![self];
+        }
+        let (sequence, length) = (sequence as usize, (sequence / slices) as usize);
+        let part = |tokens: &[u32], start: usize| {
+            let rows = tokens.chunks_exact(sequence);
+            rows.flat_map(|row| row[start..start + length].iter().copied()).collect()
+        };
+        let starts = (0..sequence).step_by(length);
+        let slice = |start| Self { inputs: part(&self.inputs, start), targets: part(&self.targets, start) };
+        starts.map(slice).collect()
+    }
 }
 
 impl Corpus {

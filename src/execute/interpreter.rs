@@ -20,7 +20,7 @@ pub use super::machine::Finish;
 use super::machine::{Machine, RankError, Shared, Work};
 use super::prepare::{Action, Operand, Script, prepare};
 use super::watchdog::{Drill, Limits, Report, Scene, Status};
-use crate::ir::{Bytes, Plan, Rank};
+use crate::ir::{Bytes, Header, Plan, Rank};
 use crate::verify::Verified;
 
 /// How long ranks may take to end after the run was given up.
@@ -81,8 +81,9 @@ impl<B: Backend + 'static> Engine<B> {
             let arena = Arena::new(rank, plan.ranks[rank.index()].peak.bytes)?;
             let script = Arc::clone(&scripts[rank.index()]);
             let mut backend = make(rank)?;
-            check_tied(rank, &script, backend.tied_gradient().len(), &plan)?;
-            machines.push(Some(Box::new(Machine::new(rank, backend, arena, script))));
+            check_sums(rank, &script, &mut backend)?;
+            let microbatches = plan.header.microbatches;
+            machines.push(Some(Box::new(Machine::new(rank, backend, arena, script, microbatches))));
         }
         let (sender, outcomes) = bounded(machines.len());
         let (ready, readiness) = bounded::<()>(0);
@@ -107,7 +108,8 @@ impl<B: Backend + 'static> Engine<B> {
         Ok(Self { plan, scripts, shared, machines, orders, outcomes, threads, stall, turn: 0, ended: false })
     }
 
-    /// Runs one step; `batches` by microbatch, `step` is the number that reports give it. Gives the mean loss in nats a token, where a rank has it.
+    /// Runs one step; `batches` by microbatch (they are sliced here, where the plan says so), `step` is the number that reports give it. Gives the mean loss in nats a token, where a rank has it.
+    /// A forward-only plan updates nothing.
     ///
     /// # Errors
     /// A rank failed, or none made progress for the time that the limits state. The engine takes no further step then.
@@ -120,6 +122,9 @@ impl<B: Backend + 'static> Engine<B> {
         if self.ended {
             return Err(ExecuteError::Ended);
         }
+        let Header { slices, model, mode, .. } = &self.plan.header;
+        let batches = batches.into_iter().flat_map(|batch| batch.sliced(model.sequence, *slices)).collect();
+        let finish = if mode.is_training() { finish } else { Finish::Keep };
         let work = Arc::new(Work { step, turn: self.turn, batches, finish });
         self.turn += 1;
         for (slot, order) in self.machines.iter_mut().zip(&self.orders) {
@@ -129,7 +134,21 @@ impl<B: Backend + 'static> Engine<B> {
         let result = self.watch(step);
         self.ended = result.is_err();
         result?;
-        Ok(self.machines.iter().flatten().find_map(|machine| machine.loss))
+        Ok(if self.plan.header.flows == 1 {
+            self.machines.iter().flatten().find_map(|machine| machine.loss)
+        } else {
+            self.mean_loss()
+        })
+    }
+
+    /// The mean over all microbatches of losses that come up on several ranks; summed in the order of microbatches.
+    fn mean_loss(&self) -> Option<f64> {
+        let of = |microbatch: usize| {
+            self.machines.iter().flatten().find_map(|machine| *machine.losses.get(microbatch)?)
+        };
+        let microbatches = self.plan.header.microbatches;
+        let total = (0..microbatches as usize).map(of).try_fold(0.0, |total, loss| Some(total + loss?));
+        total.map(|total| total / f64::from(microbatches))
     }
 
     /// The backends, by rank.
@@ -248,19 +267,19 @@ fn serve<B: Backend>(
     }
 }
 
-/// The plan's tied gradient must be as large as the backend's.
-fn check_tied(rank: Rank, script: &Script, elements: usize, plan: &Plan) -> Result<(), ExecuteError> {
-    let entries = script.lanes.iter().flatten();
-    for entry in entries {
-        if let Action::Collective(part) = &entry.action {
-            let tied = [&part.gives, &part.gets].into_iter().flatten();
-            let tied = tied.into_iter().any(|operand| matches!(operand, Operand::TiedGradient));
-            if tied && part.tag.elements != elements as u64 {
-                let table = u64::from(plan.header.model.vocab) * u64::from(plan.header.model.hidden);
-                let reason = format!(
-                    "it sums {} elements of a tied gradient, of {table} in all, and this rank holds {elements}",
-                    part.tag.elements
-                );
+/// The gradients that the plan sums must be as large as the backend's.
+fn check_sums<B: Backend>(rank: Rank, script: &Script, backend: &mut B) -> Result<(), ExecuteError> {
+    for entry in script.lanes.iter().flatten() {
+        let Action::Collective(part) = &entry.action else { continue };
+        for operand in [&part.gives, &part.gets].into_iter().flatten() {
+            let held = match operand {
+                Operand::Arena(_) => continue,
+                Operand::TiedGradient => backend.tied_gradient().len(),
+                Operand::StageGradient(stage) => backend.packed_gradient(*stage).len(),
+            };
+            if part.tag.elements != held as u64 {
+                let of = part.tag.elements;
+                let reason = format!("it sums {of} elements of a gradient of which this rank holds {held}");
                 return Err(ExecuteError::Malformed { rank, instr: entry.instr, reason });
             }
         }

@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::arena::Arena;
-use super::backend::{Backend, InOut, Views};
+use super::backend::{Backend, Earlier, InOut, MOST_EARLIER, Views};
 use super::data::Tokens;
 use super::prepare::{Action, Entry, Operand, Part, Script};
 use super::transport::{Mismatch, Seat};
-use super::views::{Place, Places};
+use super::views::{PLACES, Place, Places};
 use super::watchdog::{Drill, Failure, Status};
 use super::wiring::Network;
 use crate::ir::{InstrId, Rank};
@@ -55,7 +55,7 @@ pub(super) struct Work {
     pub(super) step: u64,
     /// The count of steps before it in this process.
     pub(super) turn: u64,
-    /// Tokens, by microbatch.
+    /// Tokens, by microbatch, or by slice of one.
     pub(super) batches: Vec<Tokens>,
     pub(super) finish: Finish,
 }
@@ -82,10 +82,12 @@ pub(super) struct Machine<B> {
     deposited: Vec<bool>,
     /// The loss of the last step, where this rank has it.
     pub(super) loss: Option<f64>,
+    /// The losses of its microbatches, as far as this rank has them.
+    pub(super) losses: Vec<Option<f64>>,
 }
 
 impl<B: Backend> Machine<B> {
-    pub(super) fn new(rank: Rank, backend: B, arena: Arena, script: Arc<Script>) -> Self {
+    pub(super) fn new(rank: Rank, backend: B, arena: Arena, script: Arc<Script>, microbatches: u32) -> Self {
         let lanes = script.lanes.len();
         Self {
             rank,
@@ -95,6 +97,7 @@ impl<B: Backend> Machine<B> {
             heads: vec![0; lanes],
             deposited: vec![false; lanes],
             loss: None,
+            losses: Vec::with_capacity(microbatches as usize),
         }
     }
 
@@ -185,6 +188,8 @@ impl<B: Backend> Machine<B> {
             Action::Collective(part) => self.collective(entry.instr, part, lane, work.turn, shared),
             Action::Step => {
                 self.loss = self.backend.loss();
+                self.losses.clear();
+                self.losses.extend_from_slice(self.backend.losses());
                 if work.finish == Finish::Update {
                     self.backend.step();
                 }
@@ -207,6 +212,7 @@ impl<B: Backend> Machine<B> {
             let contribution = match &part.gives {
                 Some(Operand::Arena(range)) => Some(self.arena.view(range)),
                 Some(Operand::TiedGradient) => Some(&*self.backend.tied_gradient()),
+                Some(Operand::StageGradient(stage)) => Some(&*self.backend.pack_gradient(*stage)),
                 None => None,
             };
             let deposited = board.deposit(seat, part.tag, contribution, bells);
@@ -218,9 +224,13 @@ impl<B: Backend> Machine<B> {
         let into = match &part.gets {
             Some(Operand::Arena(range)) => Some(self.arena.view_mut(range)),
             Some(Operand::TiedGradient) => Some(self.backend.tied_gradient()),
+            Some(Operand::StageGradient(stage)) => Some(self.backend.packed_gradient(*stage)),
             None => None,
         };
         let collected = board.collect(seat, into, bells);
+        if let (true, Some(Operand::StageGradient(stage))) = (collected, &part.gets) {
+            self.backend.unpack_gradient(*stage);
+        }
         self.deposited[lane] = !collected;
         Ok(collected)
     }
@@ -249,9 +259,12 @@ fn unexpected(instr: InstrId, mismatch: &Mismatch) -> RankError {
 
 /// The views of a pass.
 fn lend<'a>(arena: &'a mut Arena, places: &Places) -> Views<'a> {
-    let ranges: [Range<usize>; super::views::PLACES] = places.ranges.clone();
-    let [x_read, x_write, dx_read, dx_write, stats_read, stats_write, act, delta, logits] =
-        arena.views(ranges);
+    let (views, earlier) = if places.earlier.is_empty() {
+        (arena.views(places.ranges.clone()), Earlier::default())
+    } else {
+        with_earlier(arena, places)
+    };
+    let [x_read, x_write, dx_read, dx_write, stats_read, stats_write, act, delta, logits] = views;
     let write = |place, view| places.has(place).then_some(view);
     let read = |place, view: &'a mut [f32]| places.has(place).then_some(&*view);
     Views {
@@ -262,7 +275,18 @@ fn lend<'a>(arena: &'a mut Arena, places: &Places) -> Views<'a> {
             write: write(Place::StatsWrite, stats_write),
         },
         act: write(Place::Act, act),
+        earlier,
         delta: write(Place::Delta, delta),
         logits: write(Place::Logits, logits),
     }
+}
+
+/// The views of a pass that also reads what earlier slices left.
+fn with_earlier<'a>(arena: &'a mut Arena, places: &Places) -> ([&'a mut [f32]; PLACES], Earlier<'a>) {
+    let all = places.ranges.iter().chain(&places.earlier);
+    let mut all = all.cloned();
+    let ranges: [Range<usize>; PLACES + MOST_EARLIER] = std::array::from_fn(|_| all.next().unwrap_or(0..0));
+    let mut views = arena.views(ranges).into_iter();
+    let own = std::array::from_fn(|_| views.next().unwrap_or_default());
+    (own, Earlier::new(views.take(places.earlier.len())))
 }

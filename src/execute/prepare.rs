@@ -12,7 +12,7 @@ use super::views::Places;
 use super::wiring::{Network, Wiring};
 use crate::ir::{
     BufferId, CollectiveOp, Compute, GroupId, Instr, InstrId, Lane, Op, Pass, Place, Plan, Rank, RankPlan,
-    Value,
+    Stage, Value,
 };
 
 /// One rank's instructions, ready to run.
@@ -90,8 +90,10 @@ pub(super) struct Part {
 pub(super) enum Operand {
     /// In the arena.
     Arena(Range<usize>),
-    /// Beside the parameters.
+    /// Beside the parameters: the gradient of a tied embedding.
     TiedGradient,
+    /// Beside the parameters: the gradients of a stage of the model, end to end.
+    StageGradient(Stage),
 }
 
 impl Script {
@@ -113,6 +115,12 @@ pub(super) fn prepare(plan: &Plan) -> Result<(Vec<Script>, Network), ExecuteErro
     Ok((scripts, network))
 }
 
+/// The pass that runs overlapped with the one at a position.
+fn second_of(plan: &RankPlan, first: usize) -> Option<&Instr> {
+    let lane = plan.instrs[first].lane;
+    plan.instrs[first + 1..].iter().find(|instr| instr.lane == lane)
+}
+
 /// Resolves the instructions of one rank.
 struct Resolver<'a> {
     plan: &'a Plan,
@@ -132,7 +140,12 @@ impl Resolver<'_> {
         let mut ordinals: BTreeMap<usize, u64> = BTreeMap::new();
         for (index, instr) in plan.instrs.iter().enumerate() {
             let id = InstrId::new(index);
-            let waits = plan.operands(instr).waits().map(|wait| placed.get(wait.index()).copied());
+            let own = plan.operands(instr).waits();
+            // The two passes of a pair start together: the first waits for what the second waits for, too.
+            let second = if instr.overlaps { second_of(plan, index) } else { None };
+            let others = second.map_or(&[][..], |second| plan.operands(second).waits);
+            let all = own.chain(others.iter().copied().map(InstrId));
+            let waits = all.map(|wait| placed.get(wait.index()).copied());
             let waits = waits.collect::<Option<Box<[Wait]>>>();
             let waits = waits.ok_or_else(|| self.malformed(id, "it waits for a later instruction"))?;
             let mut action = self.action(id, instr)?;
@@ -179,7 +192,7 @@ impl Resolver<'_> {
         let operands = plan.operands(instr);
         let kind = header.catalog.kind(pass.kind);
         let compute = kind.computes.ok_or_else(|| ExecuteError::NoCompute { kind: kind.name.clone() })?;
-        if pass.microbatch.0 >= header.microbatches {
+        if pass.microbatch.0 >= header.cut().units() {
             return Err(self.malformed(id, "its microbatch does not exist"));
         }
         let reads = operands.reads().map(|buffer| (buffer, false));
@@ -191,6 +204,20 @@ impl Resolver<'_> {
         });
         let buffers = buffers.collect::<Result<Vec<_>, ExecuteError>>()?;
         let places = Places::new(kind, buffers.into_iter())?;
+        // What a backend computes with must be there, whatever the plan's own declarations ask for.
+        let earlier = match compute {
+            Compute::StageForward | Compute::StageBackward | Compute::StageInputGrad => {
+                header.cut().slice(pass.microbatch) as usize
+            }
+            _ => 0,
+        };
+        if places.earlier.len() > earlier {
+            let (kind, class) = (kind.name.clone(), "act".to_owned());
+            return Err(ExecuteError::AmbiguousBuffer { kind, class });
+        }
+        if places.earlier.len() < earlier {
+            return Err(self.malformed(id, "it does not read what every earlier slice left"));
+        }
         if places.overlap() {
             return Err(self.malformed(id, "two of its buffers overlap"));
         }
@@ -243,6 +270,7 @@ impl Resolver<'_> {
         }
         match described.place {
             Place::TiedGradient => Ok(Operand::TiedGradient),
+            Place::StageGradient(stage) => Ok(Operand::StageGradient(stage)),
             Place::Arena(_) => Ok(Operand::Arena(self.arena(id, buffer)?)),
         }
     }
@@ -261,7 +289,7 @@ impl Resolver<'_> {
         let described = plan.buffers.get(buffer.index());
         let described = described.ok_or_else(|| self.malformed(id, "it names no buffer of its rank"))?;
         let Place::Arena(offset) = described.place else {
-            return Err(self.malformed(id, "it uses the tied gradient outside of its collective"));
+            return Err(self.malformed(id, "it uses a summed gradient outside of its collective"));
         };
         let end = offset.0.checked_add(described.bytes().0).filter(|&end| end <= plan.peak.bytes.0);
         let end = end.ok_or_else(|| self.malformed(id, "its buffer lies outside the arena"))?;

@@ -1,7 +1,7 @@
 //! Tensors in safetensors files, and whole parameters put together from the rows that ranks hold.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -9,6 +9,7 @@ use std::path::Path;
 use safetensors::{Dtype, SafeTensorError, SafeTensors, View};
 
 use super::backend::Backend;
+use crate::ir::Rank;
 
 /// The key of the metadata that says what a file is.
 pub(super) const METADATA: &str = "schedc";
@@ -98,6 +99,32 @@ pub struct Whole {
     pub value: Vec<f32>,
     /// The gradient of the mean loss of the step.
     pub gradient: Vec<f32>,
+}
+
+/// The gradient of a whole parameter of which another rank has a copy, too.
+#[derive(Clone, Debug)]
+pub struct Copied {
+    /// The parameter.
+    pub name: String,
+    /// The rank that it lies on.
+    pub rank: Rank,
+    /// Its gradient.
+    pub gradient: Vec<f32>,
+}
+
+/// The gradients of second and further copies of parameters that lie whole on several ranks.
+pub fn copies<'a, B: Backend + 'a>(backends: impl Iterator<Item = &'a mut B>) -> Vec<Copied> {
+    let (mut seen, mut copies) = (BTreeSet::new(), Vec::new());
+    for (rank, backend) in backends.enumerate() {
+        for tensor in backend.tensors() {
+            let whole = tensor.rows.start == 0 && Some(&tensor.rows.end) == tensor.shape.first();
+            if whole && !seen.insert(tensor.name.to_owned()) {
+                let (name, gradient) = (tensor.name.to_owned(), tensor.gradient.to_vec());
+                copies.push(Copied { name, rank: Rank::new(rank), gradient });
+            }
+        }
+    }
+    copies
 }
 
 /// Puts every parameter together, by name. Rows that no rank holds are not a number.

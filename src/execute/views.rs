@@ -55,10 +55,13 @@ pub(super) struct Places {
     /// By [`Place`]; `0..0` where the buffer is empty or absent.
     pub(super) ranges: [Range<usize>; PLACES],
     present: [bool; PLACES],
+    /// `act` of the earlier slices of the microbatch, first to last.
+    pub(super) earlier: Vec<Range<usize>>,
 }
 
 impl Places {
-    /// Finds the place of each buffer: its class, its range, whether it is written.
+    /// Finds the place of each buffer: its class, its range, whether it is written; reads come first. A pass's own `act` is the one that
+    /// it writes, or else the first that it reads; the others are those of earlier slices.
     ///
     /// # Errors
     /// A class is unknown to the model, or two buffers take one place.
@@ -66,11 +69,22 @@ impl Places {
         kind: &Kind,
         buffers: impl Iterator<Item = (&'a str, Range<usize>, bool)>,
     ) -> Result<Self, ExecuteError> {
-        let mut places = Self { ranges: std::array::from_fn(|_| 0..0), present: [false; PLACES] };
+        let ranges = std::array::from_fn(|_| 0..0);
+        let mut places = Self { ranges, present: [false; PLACES], earlier: Vec::new() };
         for (class, range, written) in buffers {
             let Some(place) = Place::of(class, written) else {
                 return Err(ExecuteError::UnknownClass { kind: kind.name.clone(), class: class.to_owned() });
             };
+            if place == Place::Act && places.has(place) {
+                if written {
+                    // What looked like its own so far is the first slice's.
+                    let first = std::mem::replace(&mut places.ranges[place as usize], range);
+                    places.earlier.insert(0, first);
+                } else {
+                    places.earlier.push(range);
+                }
+                continue;
+            }
             if places.has(place) {
                 return Err(ExecuteError::AmbiguousBuffer {
                     kind: kind.name.clone(),
@@ -90,10 +104,8 @@ impl Places {
 
     /// Whether two of the buffers share a byte.
     pub(super) fn overlap(&self) -> bool {
-        (0..PLACES).any(|a| {
-            (0..a).any(|b| {
-                self.ranges[a].start < self.ranges[b].end && self.ranges[b].start < self.ranges[a].end
-            })
-        })
+        let all: Vec<&Range<usize>> = self.ranges.iter().chain(&self.earlier).collect();
+        let meet = |a: &Range<usize>, b: &Range<usize>| a.start < b.end && b.start < a.end;
+        all.iter().enumerate().any(|(at, a)| all[..at].iter().any(|b| meet(a, b)))
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::prepare::{Action, Entry, Script};
 use super::wiring::Network;
-use crate::ir::{Catalog, InstrId, Op, Pass, Payload, Plan, Rank, Value};
+use crate::ir::{Header, InstrId, Op, Pass, Payload, Plan, Rank, Value};
 
 /// When a run is given up, and a drill for it.
 #[derive(Clone, Copy, Debug)]
@@ -184,7 +184,7 @@ impl Scene<'_> {
                 done: (done, script.total),
                 lane: self.plan.ranks[rank.index()].lanes[lane].to_string(),
                 instr: entry.instr,
-                doing: describe(instr.op, &self.plan.header.catalog),
+                doing: describe(instr.op, &self.plan.header),
                 waits: self.waits_of(rank, entry, status.head(lane)),
             })
         });
@@ -238,31 +238,36 @@ impl Scene<'_> {
 
     fn named(&self, rank: Rank, instr: InstrId) -> String {
         let op = self.plan.ranks[rank.index()].instrs[instr.index()].op;
-        format!("{instr} {}", describe(op, &self.plan.header.catalog))
+        format!("{instr} {}", describe(op, &self.plan.header))
     }
 }
 
 /// An instruction as a table names it: `F s0 m1`, `recv x of F s0 m1 from r0`.
-pub(super) fn describe(op: Op, catalog: &Catalog) -> String {
+pub(super) fn describe(op: Op, header: &Header) -> String {
     match op {
-        Op::Pass(pass) => describe_pass(pass, catalog),
-        Op::Send { to, value } => format!("send {} to {to}", describe_value(value, catalog)),
-        Op::Recv { from, value } => format!("recv {} from {from}", describe_value(value, catalog)),
+        Op::Pass(pass) => describe_pass(pass, header),
+        Op::Send { to, value } => format!("send {} to {to}", describe_value(value, header)),
+        Op::Recv { from, value } => format!("recv {} from {from}", describe_value(value, header)),
         Op::Collective { payload: Payload::TiedGradient, op, .. } => format!("{op} of the tied gradient"),
+        Op::Collective { payload: Payload::StageGradient(stage), op, .. } => {
+            format!("{op} of the gradient of {stage}")
+        }
         Op::Collective { payload: Payload::Value { collective, microbatch }, .. } => {
-            format!("{} {microbatch}", catalog.collective(collective).name)
+            format!("{} {}", header.catalog.collective(collective).name, header.cut().name(microbatch))
         }
         Op::Step => "optimizer step".to_owned(),
     }
 }
 
-fn describe_pass(pass: Pass, catalog: &Catalog) -> String {
-    format!("{} {} {}", catalog.kind(pass.kind).name, pass.site, pass.microbatch)
+fn describe_pass(pass: Pass, header: &Header) -> String {
+    let unit = header.cut().name(pass.microbatch);
+    format!("{} {} {unit}", header.catalog.kind(pass.kind).name, pass.site)
 }
 
 /// A value as messages name it.
-pub(super) fn describe_value(value: Value, catalog: &Catalog) -> String {
+pub(super) fn describe_value(value: Value, header: &Header) -> String {
+    let catalog = &header.catalog;
     let class = catalog.kind(value.pass.kind).gives.get(value.port.index());
     let class = class.map_or("value", |&class| catalog.class(class).name.as_str());
-    format!("{class} of {}", describe_pass(value.pass, catalog))
+    format!("{class} of {}", describe_pass(value.pass, header))
 }

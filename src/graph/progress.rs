@@ -2,7 +2,7 @@
 
 use super::Graph;
 use crate::cost::Costs;
-use crate::ir::{CollectiveId, Microbatch, Pass, Ticks};
+use crate::ir::{CollectiveId, Flow, Microbatch, Pass, Ticks};
 
 /// What the end of a pass sets off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub enum Event {
 pub struct Progress {
     passes: Vec<State>,
     gathers: Vec<Gather>,
-    microbatches: usize,
+    units: usize,
 }
 
 /// One pass.
@@ -66,12 +66,16 @@ impl Progress {
     /// When a kind has 2^16 needs or more; the language bounds its lists far below.
     #[must_use]
     pub fn new(graph: &Graph<'_>) -> Self {
-        let m = graph.shape.microbatches as usize;
+        let m = graph.shape.units();
+        let slices = Microbatch::all(graph.shape.slices as usize);
         let mut passes = Vec::with_capacity(graph.len());
         for kind in crate::ir::KindId::all(graph.catalog.kinds.len()) {
-            let row: Vec<State> =
-                graph.sites_of(kind).map(|site| State::new(graph.needs_at(kind, site))).collect();
-            (0..m).for_each(|_| passes.extend_from_slice(&row));
+            // The slices of one microbatch differ in what they wait for; microbatches do not. The flows are copies of one pipeline:
+            // what a pass waits for is the same in each.
+            let sites =
+                |unit| graph.sites_of(kind, Flow(0)).map(move |site| graph.needs_at(kind, site, unit));
+            let rows: Vec<State> = slices.clone().flat_map(sites).map(State::new).collect();
+            (0..graph.shape.microbatches).for_each(|_| passes.extend_from_slice(&rows));
         }
         let collectives = graph.catalog.collectives.len();
         let mut gathers = Vec::with_capacity(collectives * m);
@@ -79,7 +83,7 @@ impl Progress {
             let expected = u32::try_from(graph.contributors(collective)).expect("ids are 32 bits wide");
             gathers.resize(gathers.len() + m, Gather { last: Ticks(0), missing: expected });
         }
-        Self { passes, gathers, microbatches: m }
+        Self { passes, gathers, units: m }
     }
 
     /// Whether a pass has all that it needs at a moment.
@@ -111,7 +115,7 @@ impl Progress {
             self.arrive(graph, dependent, if far { at + costs.message } else { at }, events);
         });
         for collective in graph.feeds(pass) {
-            let index = collective.index() * self.microbatches + pass.microbatch.index();
+            let index = collective.index() * self.units + pass.microbatch.index();
             let gather = &mut self.gathers[index];
             gather.missing -= 1;
             gather.last = gather.last.max(at);

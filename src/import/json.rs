@@ -60,7 +60,7 @@ fn push(plan: &mut RankPlan, instr: &JsonInstr<'_>) -> Option<()> {
         *count = u16::try_from(list.len()).ok()?;
         plan.pool.extend_from_slice(list);
     }
-    plan.instrs.push(Instr { op: instr.op, lane: instr.lane, start, counts });
+    plan.instrs.push(Instr { op: instr.op, lane: instr.lane, start, counts, overlaps: instr.overlaps });
     Some(())
 }
 

@@ -46,9 +46,10 @@ macro_rules! dense_id {
 }
 
 dense_id!(/** A device of the pipeline group, `0..p`. */ Rank, "r");
-dense_id!(/** A slice of the model in pipeline order, `0..p*v`. */ Stage, "s");
+dense_id!(/** A slice of the model in pipeline order, `0..p*v`, flow after flow. */ Stage, "s");
 dense_id!(/** The position of a stage among those on its rank, `0..v`. */ Chunk, "c");
-dense_id!(/** A slice of the batch, `0..m`. */ Microbatch, "m");
+dense_id!(/** A copy of the pipeline: one, or two in opposite directions. */ Flow, "f");
+dense_id!(/** A unit of the batch: a microbatch, `0..m`, or a slice of one. */ Microbatch, "m");
 dense_id!(/** A kind of pass: F, B, W, S, T … */ KindId, "k");
 dense_id!(/** A class of buffer: `act`, `logits`, `x` … */ ClassId, "a");
 dense_id!(/** A declared collective: a part of a barrier, or a broadcast or reduce on an edge. */ CollectiveId, "q");

@@ -3,6 +3,7 @@
 //! Nothing here computes an order, a lifetime or a proof. Types, accessors and `Display` only.
 
 mod catalog;
+mod cut;
 mod dims;
 mod ids;
 mod plan;
@@ -14,14 +15,20 @@ mod units;
 pub use catalog::{
     At, Catalog, Class, Collective, CollectiveOp, Compute, Kind, Need, Queue, Relation, Source, Where,
 };
+pub use cut::{Cut, UnitName};
 pub use dims::Dims;
 pub use ids::{
-    BufferId, Chunk, ClassId, CollectiveId, GroupId, InstrId, KindId, LaneId, Microbatch, Port, Rank, Stage,
+    BufferId, Chunk, ClassId, CollectiveId, Flow, GroupId, InstrId, KindId, LaneId, Microbatch, Port, Rank,
+    Stage,
 };
 pub use plan::{
-    Buffer, Group, Header, Instr, Lane, Op, Operands, Pass, Payload, Peak, Place, Plan, RankPlan, Site, Value,
+    Buffer, Group, Header, Instr, Lane, Mode, Op, Operands, Pass, Payload, Peak, Place, Plan, RankPlan, Site,
+    Value,
 };
-pub use program::{Limit, Pattern, PatternKind, Program, RankProgram, Repeat, Transform};
+pub use program::{
+    Block, Cap, Greedy, Limit, Member, Pattern, PatternKind, Program, RankOrder, RankProgram, Repeat, Slot,
+    Transform,
+};
 pub use schedule::{Placed, Schedule, Shape};
 pub use span::{FileId, Span};
 pub use units::{Bytes, Ticks};

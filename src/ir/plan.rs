@@ -10,8 +10,8 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    BufferId, Bytes, Catalog, ClassId, CollectiveId, CollectiveOp, Dims, GroupId, InstrId, KindId, LaneId,
-    Microbatch, Port, Rank, Stage,
+    BufferId, Bytes, Catalog, ClassId, CollectiveId, CollectiveOp, Cut, Dims, Flow, GroupId, InstrId, KindId,
+    LaneId, Microbatch, Port, Rank, Stage,
 };
 
 /// A compiled schedule: one instruction stream for each rank.
@@ -31,16 +31,65 @@ pub struct Header {
     pub name: String,
     /// The transforms that were applied, in order.
     pub transforms: Vec<String>,
+    /// What a step is for.
+    #[serde(default, skip_serializing_if = "Mode::is_training")]
+    pub mode: Mode,
     /// `m`.
     pub microbatches: u32,
-    /// The rank of each stage, by [`Stage`].
+    /// Slices that each microbatch's sequences are cut into; 1 where it is left out. A pass's `microbatch` is then
+    /// `microbatch * slices + slice`.
+    #[serde(default = "whole", skip_serializing_if = "is_whole")]
+    pub slices: u32,
+    /// The rank of each stage, by [`Stage`], flow after flow.
     pub stages: Vec<Rank>,
+    /// Copies of the model, 1 or 2, each with as many of the stages. Microbatch i belongs to flow `i % flows`: its passes at stages
+    /// are those of that flow, and the first and the last stage are that flow's.
+    #[serde(default = "one_flow", skip_serializing_if = "is_one_flow")]
+    pub flows: u32,
     /// The model that buffers are sized for.
     pub model: Dims,
     /// What the passes are.
     pub catalog: Catalog,
     /// The groups that collectives run on, by [`GroupId`]. Where there are several ranks, `g0` is all of them.
     pub groups: Vec<Group>,
+}
+
+fn one_flow() -> u32 {
+    1
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "what serde calls it with")]
+fn is_one_flow(flows: &u32) -> bool {
+    *flows == 1
+}
+
+/// What a step of a plan is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Losses, gradients and an update of the parameters.
+    #[default]
+    Training,
+    /// Losses only, for evaluation: no pass computes a gradient, and the step updates nothing.
+    ForwardOnly,
+}
+
+impl Mode {
+    /// Whether it is the mode of a plan that says nothing of it.
+    #[must_use]
+    pub fn is_training(&self) -> bool {
+        *self == Self::Training
+    }
+}
+
+/// Sequences that are not sliced.
+fn whole() -> u32 {
+    1
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+fn is_whole(slices: &u32) -> bool {
+    *slices == whole()
 }
 
 /// The ranks of a group, ascending.
@@ -91,6 +140,9 @@ pub struct Buffer {
 pub enum Place {
     /// At this offset of the arena, a multiple of 64.
     Arena(Bytes),
+    /// The gradients of one stage of the model, by its place in a flow, where the flows' copies of it lie on two ranks: end to end,
+    /// [`Dims::stage_parameters`] elements. Beside the parameters as the next one.
+    StageGradient(Stage),
     /// The gradient of the tied embedding, which lives beside the parameters: defined from the start, never freed, no arena bytes.
     TiedGradient,
 }
@@ -136,6 +188,9 @@ pub struct Instr {
     pub start: u32,
     /// How many buffers it reads, writes and frees, and how many instructions it waits for, in pool order.
     pub counts: [u16; 4],
+    /// Whether it is a pass that runs overlapped with the next instruction of its lane, a pass too: both start when both may, and
+    /// neither may count on the other having ended.
+    pub overlaps: bool,
 }
 
 /// What an instruction does.
@@ -171,7 +226,7 @@ pub enum Op {
         /// Elements that each contributor gives.
         elements: u64,
     },
-    /// The optimizer step, once, after everything.
+    /// The end of the step, once, after everything: the optimizer's update, which a forward-only plan leaves out.
     Step,
 }
 
@@ -183,11 +238,13 @@ pub enum Payload {
     Value {
         /// Which one.
         collective: CollectiveId,
-        /// For which microbatch.
+        /// For which microbatch, or slice of one.
         microbatch: Microbatch,
     },
-    /// The gradients of the two copies of a tied embedding, once a step; the buffer is read and written in place.
+    /// The gradients of the copies of a tied embedding, once a step; the buffer is read and written in place.
     TiedGradient,
+    /// The gradients of the two flows' copies of one stage of the model, by its place in a flow; once a step, in place.
+    StageGradient(Stage),
 }
 
 /// A pass: a kind, a site, a microbatch.
@@ -199,7 +256,7 @@ pub struct Pass {
     pub kind: KindId,
     /// The stage or the rank.
     pub site: Site,
-    /// The microbatch.
+    /// The microbatch, or the slice of one.
     pub microbatch: Microbatch,
 }
 
@@ -268,10 +325,23 @@ impl Header {
         self.stages.iter().map(|rank| rank.0 + 1).max().unwrap_or(0)
     }
 
-    /// The last stage.
+    /// How the batch is cut.
     #[must_use]
-    pub fn last(&self) -> Stage {
-        Stage::new(self.stages.len() - 1)
+    pub fn cut(&self) -> Cut {
+        // A header that was never verified may claim anything.
+        Cut { microbatches: self.microbatches, slices: self.slices.max(1) }
+    }
+
+    /// The stages of one flow; every plan has at least one flow once its structure is verified.
+    #[must_use]
+    pub fn depth(&self) -> u32 {
+        self.stages.len() as u32 / self.flows.max(1)
+    }
+
+    /// The flow that a unit belongs to: that of its microbatch.
+    #[must_use]
+    pub fn flow_of(&self, unit: Microbatch) -> Flow {
+        Flow(self.cut().microbatch(unit).0 % self.flows.max(1))
     }
 
     /// The rank that a pass belongs to.
@@ -316,7 +386,7 @@ impl RankPlan {
         }
         let counts =
             lists.map(|list| u16::try_from(list.len()).expect("an instruction has less than 2^16 operands"));
-        self.instrs.push(Instr { op, lane, start, counts });
+        self.instrs.push(Instr { op, lane, start, counts, overlaps: false });
         id
     }
 

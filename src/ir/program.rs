@@ -9,12 +9,14 @@ pub struct Program {
     pub name: String,
     /// Where the name was declared.
     pub span: Span,
-    /// Ranks, microbatches, chunks, placement.
+    /// Ranks, microbatches, slices, chunks, placement.
     pub shape: Shape,
     /// The model that buffers are sized for.
     pub model: Dims,
     /// Classes (all of them), and the kinds and collectives of the base schedule; transforms bring their own.
     pub catalog: Catalog,
+    /// Whether idle time of a written order may be filled, in as much memory as it takes.
+    pub retime: bool,
     /// What each rank does, by `Rank`.
     pub ranks: Vec<RankProgram>,
     /// The `order` construct; errors about the whole order point here.
@@ -26,11 +28,76 @@ pub struct Program {
 /// One rank's streams and its order.
 #[derive(Clone, Debug)]
 pub struct RankProgram {
-    /// For each kind at a stage, by [`KindId`]: the order in which its passes come. `None`: by microbatch, then chunk.
+    /// For each kind at a stage, by [`KindId`]: the order in which its passes come. `None`: by microbatch, slice, then chunk.
     /// Always `None` for kinds at every rank (by microbatch).
     pub streams: Vec<Option<Vec<(Chunk, Microbatch)>>>,
-    /// The pattern that takes from the streams.
-    pub order: Pattern,
+    /// How its order is said; all ranks of a program say it in the same way.
+    pub order: RankOrder,
+}
+
+/// The three ways to say a rank's order.
+#[derive(Clone, Debug)]
+pub enum RankOrder {
+    /// `order`: a pattern that takes from the streams.
+    Pattern(Pattern),
+    /// `block`: one microbatch's passes with their slots, repeated.
+    Block(Block),
+    /// `greedy`: the first ready pass of a list, within limits.
+    Greedy(Greedy),
+}
+
+/// One microbatch's passes on a rank; microbatch i's lie `every * i` slots later. A pass takes one slot, and one more for each pass
+/// whose work it does besides its own.
+#[derive(Clone, Debug)]
+pub struct Block {
+    /// Slots from one microbatch to the next; at least 1.
+    pub every: u32,
+    /// Where that was written.
+    pub every_span: Span,
+    /// The passes with a slot of their own.
+    pub slots: Vec<Slot>,
+    /// The passes that take idle slots, in the order in which they were written.
+    pub fills: Vec<Member>,
+}
+
+/// A pass with a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// Which pass.
+    pub pass: Member,
+    /// The slot in which it starts for microbatch 0; may be negative.
+    pub at: i64,
+}
+
+/// A kind of pass at one chunk of a rank.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// The kind.
+    pub kind: KindId,
+    /// The chunk; 0 for a kind at every rank.
+    pub chunk: Chunk,
+    /// Where it was written.
+    pub span: Span,
+}
+
+/// A priority list and what bounds it.
+#[derive(Clone, Debug)]
+pub struct Greedy {
+    /// The first ready one runs. Every kind of the schedule at every chunk, once.
+    pub prefer: Vec<Member>,
+    /// Caps on the buffers that are live on this rank.
+    pub limits: Vec<Cap>,
+}
+
+/// At most so many buffers of a class live on a rank.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cap {
+    /// The class.
+    pub class: ClassId,
+    /// How many.
+    pub most: u32,
+    /// Where it was written.
+    pub span: Span,
 }
 
 /// A pass pattern with known numbers, and the words that it came from.
@@ -52,6 +119,8 @@ pub enum PatternKind {
         /// Which chunk, where the pattern names one.
         chunk: Option<Chunk>,
     },
+    /// `F & B`: two passes that run overlapped; each is a [`PatternKind::Pass`].
+    Pair(Box<[Pattern; 2]>),
     /// One after the other; may be empty.
     Sequence(Vec<Pattern>),
     /// Again and again.
@@ -87,7 +156,7 @@ pub struct Transform {
     pub edges: Vec<(KindId, Need)>,
     /// What bounds the placement of its passes.
     pub limits: Vec<Limit>,
-    /// Microbatches by which the backward side moves back.
+    /// Units (microbatches, or slices of them) by which the backward side moves back.
     pub deepen: u32,
 }
 

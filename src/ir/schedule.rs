@@ -1,6 +1,6 @@
 //! Which rank runs which pass in which order: no communication, no memory yet.
 
-use super::{Catalog, Chunk, Dims, Pass, Rank, Span, Stage};
+use super::{Catalog, Chunk, Cut, Dims, Flow, Microbatch, Mode, Pass, Rank, Span, Stage};
 
 /// The size of the pipeline and where its stages lie.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -9,13 +9,29 @@ pub struct Shape {
     pub ranks: u32,
     /// `m`, at least 1.
     pub microbatches: u32,
+    /// Slices that each microbatch's sequences are cut into, at least 1.
+    pub slices: u32,
     /// `v`, stages a rank, at least 1.
     pub chunks: u32,
-    /// The rank of each stage, by `Stage`; `p * v` of them, `v` on each rank.
+    /// The rank of each stage, by `Stage`, flow after flow; `p * v` of them, `v` on each rank.
     pub stages: Vec<Rank>,
+    /// Copies of the model, 1 or 2, each with its own stages. Microbatch i belongs to flow `i % flows`.
+    pub flows: u32,
 }
 
 impl Shape {
+    /// How the batch is cut.
+    #[must_use]
+    pub fn cut(&self) -> Cut {
+        Cut { microbatches: self.microbatches, slices: self.slices }
+    }
+
+    /// How many units each site works on: microbatches, or slices of them.
+    #[must_use]
+    pub fn units(&self) -> usize {
+        self.cut().units() as usize
+    }
+
     /// The rank that holds a stage.
     #[must_use]
     pub fn rank_of(&self, stage: Stage) -> Rank {
@@ -39,10 +55,46 @@ impl Shape {
         Chunk::new(self.stages[..stage.index()].iter().filter(|&&other| other == rank).count())
     }
 
-    /// The last stage.
+    /// The stages of one flow.
     #[must_use]
-    pub fn last(&self) -> Stage {
-        Stage::new(self.stages.len() - 1)
+    pub fn depth(&self) -> u32 {
+        self.stages.len() as u32 / self.flows
+    }
+
+    /// How many stages of a rank a microbatch passes through, over all ranks: the chunks of one flow.
+    #[must_use]
+    pub fn visits(&self) -> u32 {
+        self.chunks / self.flows
+    }
+
+    /// The flow that a unit belongs to: that of its microbatch.
+    #[must_use]
+    pub fn flow_of(&self, unit: Microbatch) -> Flow {
+        Flow(self.cut().microbatch(unit).0 % self.flows)
+    }
+
+    /// The flow that a stage belongs to.
+    #[must_use]
+    pub fn flow_at(&self, stage: Stage) -> Flow {
+        Flow(stage.0 / self.depth())
+    }
+
+    /// The position of a stage in its flow.
+    #[must_use]
+    pub fn place_of(&self, stage: Stage) -> u32 {
+        stage.0 % self.depth()
+    }
+
+    /// The first stage of a flow.
+    #[must_use]
+    pub fn first_of(&self, flow: Flow) -> Stage {
+        Stage(flow.0 * self.depth())
+    }
+
+    /// The last stage of a flow.
+    #[must_use]
+    pub fn last_of(&self, flow: Flow) -> Stage {
+        Stage((flow.0 + 1) * self.depth() - 1)
     }
 }
 
@@ -53,12 +105,16 @@ pub struct Schedule {
     pub name: String,
     /// The transforms that were applied.
     pub transforms: Vec<String>,
-    /// Ranks, microbatches, chunks, placement.
+    /// What a step is for.
+    pub mode: Mode,
+    /// Ranks, microbatches, slices, chunks, placement.
     pub shape: Shape,
     /// The model that buffers are sized for.
     pub model: Dims,
     /// What the passes are.
     pub catalog: Catalog,
+    /// Whether the orders were placed by time, from a block or a priority list, and not written down pass by pass.
+    pub by_time: bool,
     /// The order of each rank, by `Rank`.
     pub orders: Vec<Vec<Placed>>,
     /// The places in the source that passes came from; [`Placed::origin`] indexes it.
@@ -72,4 +128,6 @@ pub struct Placed {
     pub pass: Pass,
     /// Index into [`Schedule::origins`].
     pub origin: u32,
+    /// Whether it runs overlapped with the next pass of its rank: both start together, neither waits for the other.
+    pub overlaps: bool,
 }

@@ -1,14 +1,15 @@
-//! Lifetimes -> slots of one rank's arena, as registers are assigned: the first free slot of the right size, else a new one.
+//! Lifetimes -> slots of one rank's arena, as registers are assigned: the first slot of the right size that is free by then, else a new one.
 //!
-//! Lifetimes are intervals of the rank's list and slots of one size are alike, so that there are never more of them than are live at
-//! once (but for those whose last reader is a message: they rest for one pass, so that no pass has to wait for a message to leave).
+//! A list says what ends before what; on the clock a pass may start before something ends that stands before it in the list. A slot
+//! that is given back later than that is not taken, so that no pass waits for memory. What a message has read rests for one pass more:
+//! messages that cost nothing on the clock take their time in a run.
 
 use std::collections::VecDeque;
 
 use smallvec::SmallVec;
 
 use super::forms::{FormId, Forms};
-use crate::ir::{Buffer, BufferId, Bytes, ClassId, InstrId, LaneId, Peak, Place};
+use crate::ir::{Buffer, BufferId, Bytes, ClassId, InstrId, LaneId, Peak, Place, Ticks};
 
 /// Every slot starts at a multiple of this: a cache line, and what 16-byte accesses of a device want.
 const ALIGNMENT: u64 = 64;
@@ -22,6 +23,8 @@ pub(super) struct Buffers {
     /// Free slots by size.
     pools: Vec<VecDeque<usize>>,
     resting: Vec<usize>,
+    /// When the instruction in the making starts and ends.
+    span: (Ticks, Ticks),
     /// By class.
     live: Vec<u32>,
     peak: Vec<u32>,
@@ -32,6 +35,8 @@ pub(super) struct Buffers {
 struct Slot {
     offset: u64,
     pool: usize,
+    /// When it is given back.
+    free: Ticks,
     /// The buffers that share it, one for each form.
     names: SmallVec<[(FormId, BufferId); 2]>,
     writer: Option<(LaneId, InstrId)>,
@@ -43,7 +48,7 @@ struct Slot {
 impl Slot {
     fn at(offset: u64, pool: usize) -> Self {
         let (names, accesses) = (SmallVec::new(), SmallVec::new());
-        Self { offset, pool, names, writer: None, accesses, readers: 0 }
+        Self { offset, pool, free: Ticks(0), names, writer: None, accesses, readers: 0 }
     }
 }
 
@@ -53,12 +58,16 @@ impl Buffers {
         Self { pools, live: vec![0; classes], peak: vec![0; classes], ..Self::default() }
     }
 
+    /// Says when the next instructions start and end.
+    pub(super) fn at(&mut self, start: Ticks, end: Ticks) {
+        self.span = (start, end);
+    }
+
     /// A buffer that `readers` instructions will read.
     pub(super) fn allocate(&mut self, forms: &Forms, id: FormId, readers: u32) -> BufferId {
         let form = forms.get(id);
         let class = form.class.index();
-        let free = self.pools[form.pool].pop_front();
-        let slot = free.unwrap_or_else(|| self.new_slot(form.bytes, form.pool));
+        let slot = self.free_slot(form.pool).unwrap_or_else(|| self.new_slot(form.bytes, form.pool));
         self.slots[slot].readers = readers;
         self.live[class] += 1;
         self.peak[class] = self.peak[class].max(self.live[class]);
@@ -82,6 +91,7 @@ impl Buffers {
     pub(super) fn release(&mut self, id: BufferId, rest: bool) {
         let slot = self.slot_of[id.index()];
         self.live[self.table[id.index()].class.index()] -= 1;
+        self.slots[slot].free = self.span.1;
         if rest {
             self.resting.push(slot);
         } else {
@@ -123,10 +133,10 @@ impl Buffers {
         }
     }
 
-    /// The gradient of a tied embedding: beside the arena, never freed.
-    pub(super) fn tied_gradient(&mut self, class: ClassId, shape: Vec<u64>) -> BufferId {
+    /// A gradient that is summed over ranks: beside the arena, never freed.
+    pub(super) fn beside_parameters(&mut self, class: ClassId, shape: Vec<u64>, place: Place) -> BufferId {
         self.slots.push(Slot::at(0, 0));
-        self.push(Buffer { class, shape, place: Place::TiedGradient }, self.slots.len() - 1)
+        self.push(Buffer { class, shape, place }, self.slots.len() - 1)
     }
 
     /// The table and its peak.
@@ -138,6 +148,13 @@ impl Buffers {
         self.table.push(buffer);
         self.slot_of.push(slot);
         BufferId::new(self.table.len() - 1)
+    }
+
+    /// A slot that is free when the instruction in the making starts; what was given back first comes first.
+    fn free_slot(&mut self, pool: usize) -> Option<usize> {
+        let (start, _) = self.span;
+        let at = self.pools[pool].iter().position(|&slot| self.slots[slot].free <= start)?;
+        self.pools[pool].remove(at)
     }
 
     fn new_slot(&mut self, bytes: u64, pool: usize) -> usize {

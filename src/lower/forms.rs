@@ -1,7 +1,7 @@
 //! The classes and shapes that buffers come in, numbered: a buffer is asked for by number, not by shape.
 
 use crate::graph::Graph;
-use crate::ir::{Buffer, Bytes, ClassId, CollectiveId, CollectiveOp, Place, Site, Stage, Where};
+use crate::ir::{Buffer, Bytes, ClassId, CollectiveId, CollectiveOp, Flow, Place, Rank, Site};
 
 /// The number of a class and shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,11 +80,9 @@ impl Forms {
     fn result(&mut self, graph: &Graph<'_>, id: CollectiveId) -> FormId {
         let collective = graph.catalog.collective(id);
         let class = graph.catalog.kind(collective.kind).gives[collective.port.index()];
-        let site = match collective.source {
-            Where::All => Site::Rank(crate::ir::Rank(0)),
-            Where::First => Site::Stage(Stage(0)),
-            Where::Last => Site::Stage(graph.shape.last()),
-        };
+        // The stages of the flows are alike.
+        let end = graph.end(collective.source, Flow(0));
+        let site = end.map_or(Site::Rank(Rank(0)), Site::Stage);
         let ranks = u64::from(graph.shape.ranks);
         let part = &self.get(self.of_class(class, site)).shape;
         let shape = match collective.op {

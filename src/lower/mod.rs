@@ -10,6 +10,7 @@ mod emit;
 mod error;
 mod forms;
 mod rank;
+mod sums;
 mod timeline;
 mod uses;
 
@@ -17,7 +18,7 @@ pub use error::LowerError;
 
 use crate::cost::Costs;
 use crate::graph::Graph;
-use crate::ir::{Catalog, Group, Header, Plan, Rank, Schedule};
+use crate::ir::{Catalog, Header, Plan, Schedule};
 
 /// Adds everything that the ranks need to run their orders together.
 ///
@@ -28,7 +29,7 @@ use crate::ir::{Catalog, Group, Header, Plan, Rank, Schedule};
 /// The orders deadlock, or a plan would be too large for its ids.
 pub fn lower(schedule: &Schedule, costs: &Costs) -> Result<Plan, LowerError> {
     let graph = Graph::new(&schedule.shape, &schedule.catalog);
-    let mut emitter = emit::Emitter::new(&graph, schedule)?;
+    let mut emitter = emit::Emitter::new(&graph, schedule, costs)?;
     timeline::walk(&graph, schedule, costs, &mut emitter)?;
     let ranks = emitter.finish(schedule);
     Ok(Plan { header: header(schedule), ranks })
@@ -38,11 +39,14 @@ fn header(schedule: &Schedule) -> Header {
     Header {
         name: schedule.name.clone(),
         transforms: schedule.transforms.clone(),
+        mode: schedule.mode,
         microbatches: schedule.shape.microbatches,
+        slices: schedule.shape.slices,
         stages: schedule.shape.stages.clone(),
         model: schedule.model,
         catalog: without_spans(&schedule.catalog),
-        groups: groups(schedule),
+        flows: schedule.shape.flows,
+        groups: sums::Sums::of(schedule).groups,
     }
 }
 
@@ -56,19 +60,4 @@ fn without_spans(catalog: &Catalog) -> Catalog {
         kind.needs.iter_mut().for_each(|need| need.span = None);
     }
     catalog
-}
-
-/// `g0` is all ranks, where a collective needs them; the ends of the pipeline follow, where they share a tied embedding.
-fn groups(schedule: &Schedule) -> Vec<Group> {
-    let p = schedule.shape.ranks as usize;
-    let all = (p > 1).then(|| Group(Rank::all(p).collect()));
-    let ends = tied_ends(schedule).map(|(first, last)| Group(vec![first.min(last), first.max(last)]));
-    all.into_iter().chain(ends).collect()
-}
-
-/// The ranks of the first and the last stage, where each has a copy of a tied embedding.
-fn tied_ends(schedule: &Schedule) -> Option<(Rank, Rank)> {
-    let (first, last) = (schedule.shape.stages[0], schedule.shape.rank_of(schedule.shape.last()));
-    let sharded = schedule.catalog.shards_input() || schedule.catalog.shards_output();
-    (schedule.model.tied && !sharded && first != last).then_some((first, last))
 }

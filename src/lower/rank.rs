@@ -130,6 +130,13 @@ impl RankList {
         instr
     }
 
+    /// Marks the instruction issued last as overlapped with the next of its lane.
+    pub(super) fn overlap(&mut self) {
+        if let Some(instr) = self.plan.instrs.last_mut() {
+            instr.overlaps = true;
+        }
+    }
+
     /// Waits for everybody who has used a slot since it was last written.
     fn wait_for_accesses(&mut self, lane: LaneId, id: BufferId) {
         for access in 0..self.buffers.accesses(id).len() {

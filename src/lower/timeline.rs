@@ -2,8 +2,8 @@
 
 use super::emit::Emitter;
 use crate::cost::Costs;
-use crate::graph::{Calendar, Deadlock, Event, Graph, Progress, find_deadlock};
-use crate::ir::{Pass, Placed, Queue, Rank, Schedule, Ticks};
+use crate::graph::{Calendar, Deadlock, Event, Graph, Progress, find_deadlock, heads_of};
+use crate::ir::{Flow, Pass, Queue, Rank, Schedule, Ticks};
 
 /// Runs all orders under a cost model and hands the emitter what ends, first to last.
 ///
@@ -32,13 +32,19 @@ pub(super) fn walk(
     let mut events = Vec::new();
     while let Some((now, moment)) = clock.calendar.take() {
         match moment {
-            Moment::Ends(pass) => clock.end(pass, now, emitter, &mut events),
+            Moment::Ends(pass) => {
+                emitter.pass(pass, now);
+                clock.end(&[pass], now, emitter, &mut events);
+            }
+            Moment::PairEnds(first, second) => {
+                emitter.pair(first, second, now);
+                clock.end(&[first, second], now, emitter, &mut events);
+            }
             Moment::Ready(pass) => clock.ready(pass, now),
         }
     }
-    let heads: Vec<Option<Placed>> =
-        schedule.orders.iter().zip(&clock.next).map(|(order, &next)| order.get(next).copied()).collect();
-    if heads.iter().any(Option::is_some) {
+    let heads = heads_of(&schedule.orders, &clock.next);
+    if heads.iter().any(|heads| !heads.is_empty()) {
         return Err(find_deadlock(graph, &clock.progress, &heads, &schedule.origins));
     }
     Ok(())
@@ -49,6 +55,8 @@ pub(super) fn walk(
 enum Moment {
     /// A pass ends on its rank.
     Ends(Pass),
+    /// Two passes that run overlapped end on their rank.
+    PairEnds(Pass, Pass),
     /// A pass has all that it needs.
     Ready(Pass),
 }
@@ -66,12 +74,14 @@ struct Clock<'a> {
 }
 
 impl Clock<'_> {
-    fn end(&mut self, pass: Pass, now: Ticks, emitter: &mut Emitter<'_>, events: &mut Vec<Event>) {
-        emitter.pass(pass);
-        self.progress.complete(self.graph, self.costs, pass, now, events);
+    /// Notes that a pass, or a pair, has ended.
+    fn end(&mut self, passes: &[Pass], now: Ticks, emitter: &mut Emitter<'_>, events: &mut Vec<Event>) {
+        for &pass in passes {
+            self.progress.complete(self.graph, self.costs, pass, now, events);
+        }
         for event in events.iter() {
-            if let Event::Collected { collective, microbatch, .. } = *event {
-                emitter.collective(collective, microbatch);
+            if let Event::Collected { collective, microbatch, at } = *event {
+                emitter.collective(collective, microbatch, now, at);
             }
         }
         for event in events.drain(..) {
@@ -79,6 +89,7 @@ impl Clock<'_> {
                 if at > now { self.calendar.enter(at, Moment::Ready(pass)) } else { self.ready(pass, now) }
             }
         }
+        let pass = passes[0];
         if self.graph.catalog.kind(pass.kind).queue != Queue::Group {
             let rank = self.graph.rank_of(pass.site);
             self.busy[rank.index()] = false;
@@ -97,9 +108,20 @@ impl Clock<'_> {
     /// Starts the next pass of an idle rank if it may run now.
     fn dispatch(&mut self, rank: Rank, now: Ticks) {
         let at = rank.index();
-        let head = self.schedule.orders[at].get(self.next[at]).copied();
-        let Some(Placed { pass, .. }) = head.filter(|_| !self.busy[at]) else { return };
+        let order = &self.schedule.orders[at];
+        let Some(&head) = order.get(self.next[at]).filter(|_| !self.busy[at]) else { return };
+        let pass = head.pass;
         if !self.progress.is_ready(self.graph, pass, now) {
+            return;
+        }
+        let second = order.get(self.next[at] + 1).filter(|_| head.overlaps).map(|placed| placed.pass);
+        if let Some(second) = second {
+            if self.progress.is_ready(self.graph, second, now) {
+                self.busy[at] = true;
+                self.next[at] += 2;
+                let both = self.costs.pair(pass.kind, second.kind);
+                self.calendar.enter(now + both, Moment::PairEnds(pass, second));
+            }
             return;
         }
         self.busy[at] = true;
@@ -122,7 +144,7 @@ impl Clock<'_> {
         self.lockstep = Some((current, arrived + 1));
         if arrived + 1 == self.schedule.orders.len() {
             self.lockstep = None;
-            let sites = self.graph.sites_of(pass.kind);
+            let sites = self.graph.sites_of(pass.kind, Flow(0));
             sites.for_each(|site| self.start(Pass { site, ..pass }, now));
         }
     }

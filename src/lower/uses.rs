@@ -1,12 +1,19 @@
-//! Who reads what, for any microbatch: worked out once from the kinds, not for every pass.
+//! Who reads what, for any microbatch of a flow: worked out once from the kinds, not for every pass.
 
 use super::emit::root_of;
-use crate::graph::{Graph, site_index};
-use crate::ir::{CollectiveId, CollectiveOp, KindId, Port, Rank, Site, Source, Stage, Where};
+use crate::graph::Graph;
+use crate::ir::{CollectiveId, CollectiveOp, Flow, KindId, Microbatch, Port, Rank, Site, Source};
 
 /// The readers of every value and of every collective's result.
 #[derive(Debug)]
 pub(super) struct Uses {
+    flows: Vec<FlowUses>,
+}
+
+/// Those for the microbatches of one flow.
+#[derive(Debug)]
+pub(super) struct FlowUses {
+    flow: Flow,
     starts: Vec<usize>,
     ports: Vec<usize>,
     values: Vec<ValueUse>,
@@ -35,6 +42,17 @@ pub(super) struct Reader {
 impl Uses {
     /// Linear in kinds × sites.
     pub(super) fn new(graph: &Graph<'_>) -> Self {
+        Self { flows: graph.flows().map(|flow| FlowUses::new(graph, flow)).collect() }
+    }
+
+    /// The readers for the microbatches of a flow.
+    pub(super) fn in_flow(&self, flow: Flow) -> &FlowUses {
+        &self.flows[flow.index()]
+    }
+}
+
+impl FlowUses {
+    fn new(graph: &Graph<'_>, flow: Flow) -> Self {
         let kinds = &graph.catalog.kinds;
         let (mut starts, mut ports) = (vec![0], Vec::with_capacity(kinds.len()));
         for (index, kind) in kinds.iter().enumerate() {
@@ -43,6 +61,7 @@ impl Uses {
         }
         let ranks = graph.shape.ranks as usize;
         let mut uses = Self {
+            flow,
             values: vec![ValueUse::default(); starts[kinds.len()]],
             starts,
             ports,
@@ -50,7 +69,7 @@ impl Uses {
             ranks,
         };
         for kind in KindId::all(kinds.len()) {
-            for site in graph.sites_of(kind) {
+            for site in graph.sites_of(kind, flow) {
                 (0..kinds[kind.index()].needs.len())
                     .for_each(|need| uses.read(graph, Reader { kind, site, need }));
             }
@@ -62,8 +81,8 @@ impl Uses {
     }
 
     /// The readers of a value.
-    pub(super) fn of(&self, kind: KindId, site: Site, port: Port) -> &ValueUse {
-        &self.values[self.at(kind, site, port)]
+    pub(super) fn of(&self, graph: &Graph<'_>, kind: KindId, site: Site, port: Port) -> &ValueUse {
+        &self.values[self.at(graph, kind, site, port)]
     }
 
     /// How many passes on a rank read the result of a collective.
@@ -71,8 +90,10 @@ impl Uses {
         self.collected[collective.index() * self.ranks + rank.index()]
     }
 
-    fn at(&self, kind: KindId, site: Site, port: Port) -> usize {
-        self.starts[kind.index()] + site_index(site) * self.ports[kind.index()] + port.index()
+    fn at(&self, graph: &Graph<'_>, kind: KindId, site: Site, port: Port) -> usize {
+        // Of microbatch 0 a site's slot is its position among those of a flow.
+        let position = graph.slot(site, Microbatch(0));
+        self.starts[kind.index()] + position * self.ports[kind.index()] + port.index()
     }
 
     fn read(&mut self, graph: &Graph<'_>, reader: Reader) {
@@ -80,8 +101,8 @@ impl Uses {
         let rank = graph.rank_of(reader.site);
         match need.from {
             Source::Pass { kind, port: Some(port), .. } => {
-                let Some(site) = graph.needed_site(need, reader.site) else { return };
-                let at = self.at(kind, site, port);
+                let Some(site) = graph.needed_site(need, reader.site, self.flow) else { return };
+                let at = self.at(graph, kind, site, port);
                 let value = &mut self.values[at];
                 if graph.rank_of(site) == rank {
                     value.readers += 1;
@@ -92,40 +113,37 @@ impl Uses {
                     value.peers.push((rank, vec![reader]));
                 }
             }
-            Source::Collective(id) if graph.matches(need.on, reader.site) => match direct(graph, id, rank) {
-                Some(site) => {
-                    let collective = graph.catalog.collective(id);
-                    let at = self.at(collective.kind, site, collective.port);
-                    self.values[at].readers += 1;
+            Source::Collective(id) if graph.matches(need.on, reader.site) => {
+                match direct(graph, id, rank, self.flow) {
+                    Some(site) => {
+                        let collective = graph.catalog.collective(id);
+                        let at = self.at(graph, collective.kind, site, collective.port);
+                        self.values[at].readers += 1;
+                    }
+                    None => self.collected[id.index() * self.ranks + rank.index()] += 1,
                 }
-                None => self.collected[id.index() * self.ranks + rank.index()] += 1,
-            },
+            }
             Source::Pass { port: None, .. } | Source::Collective(_) => {}
         }
     }
 
     fn contribute(&mut self, graph: &Graph<'_>, id: CollectiveId) {
         let collective = graph.catalog.collective(id);
-        let sites: Vec<Site> = match collective.source {
-            Where::All => graph.sites_of(collective.kind).collect(),
-            Where::First => vec![Site::Stage(Stage(0))],
-            Where::Last => vec![Site::Stage(graph.shape.last())],
+        let sites: Vec<Site> = match graph.end(collective.source, self.flow) {
+            None => graph.sites_of(collective.kind, self.flow).collect(),
+            Some(stage) => vec![Site::Stage(stage)],
         };
         for site in sites {
-            let at = self.at(collective.kind, site, collective.port);
+            let at = self.at(graph, collective.kind, site, collective.port);
             self.values[at].readers += 1;
         }
     }
 }
 
 /// The site whose own value a rank reads instead of a collective's result: on a single rank, and on the root of a broadcast.
-pub(super) fn direct(graph: &Graph<'_>, id: CollectiveId, rank: Rank) -> Option<Site> {
+pub(super) fn direct(graph: &Graph<'_>, id: CollectiveId, rank: Rank, flow: Flow) -> Option<Site> {
     let collective = graph.catalog.collective(id);
-    let source = match collective.source {
-        Where::All => Site::Rank(rank),
-        Where::First => Site::Stage(Stage(0)),
-        Where::Last => Site::Stage(graph.shape.last()),
-    };
-    let at_root = collective.op == CollectiveOp::Broadcast && root_of(graph, id) == Some(rank);
+    let source = graph.end(collective.source, flow).map_or(Site::Rank(rank), Site::Stage);
+    let at_root = collective.op == CollectiveOp::Broadcast && root_of(graph, id, flow) == Some(rank);
     (graph.shape.ranks == 1 || at_root).then_some(source)
 }

@@ -1,40 +1,132 @@
 //! Program -> Schedule: each rank's order of passes, base schedule only.
 //!
-//! In: streams and a pattern for each rank. Out: every pass of every stage and microbatch exactly once, on its rank, in the
-//! order that the pattern says. Whether the ranks' orders fit together is found out when they are timed.
+//! In: streams, and a pattern, a block or a priority list for each rank. Out: every pass of every stage and microbatch exactly once,
+//! on its rank. A pattern's order is what it says; whether the ranks' orders fit together is found out when they are timed. Blocks
+//! and lists say less: they are placed by time, with the idle time filled that the memory allows to fill.
 
+mod block;
 mod error;
+mod greedy;
+mod idle;
+mod modulo;
 mod pattern;
+mod settle;
+mod squeeze;
+mod timetable;
 
 pub use error::OrderError;
 
-use crate::ir::{Program, Schedule};
+use crate::cost::Costs;
+use crate::graph::Graph;
+use crate::ir::{Mode, Pass, Placed, Program, Rank, RankOrder, Schedule, Span};
+use crate::timing::{self, Room, Timing};
 
-/// Takes every rank's passes from its streams as its pattern says.
+/// Pipelines of more stages are not searched for blocks: the search is quadratic in stages.
+const MANY_STAGES: usize = 256;
+
+/// Puts every rank's passes in order.
 ///
 /// # Errors
-/// A pattern that takes passes that are not there, or leaves some over: the first of each rank.
-pub fn order(program: &Program) -> Result<Schedule, Vec<OrderError>> {
-    let held = program.shape.chunks_by_rank();
+/// A pattern that takes passes that are not there or leaves some over (the first of each rank). A block whose passes meet, start before
+/// what they need has ended, or find no idle slot. A limit that no order can meet.
+pub fn order(program: &Program, costs: &Costs) -> Result<Schedule, Vec<OrderError>> {
     let mut origins = Vec::new();
+    let form = program.ranks.first().map(|rank| &rank.order);
+    let orders = match form {
+        Some(RankOrder::Greedy(_)) => greedy(program, costs, &mut origins)?,
+        Some(RankOrder::Block(_)) => block(program, costs, &mut origins)?,
+        Some(RankOrder::Pattern(_)) | None => patterns(program, &mut origins)?,
+    };
+    let mut schedule = Schedule {
+        name: program.name.clone(),
+        transforms: Vec::new(),
+        mode: Mode::default(),
+        shape: program.shape.clone(),
+        model: program.model,
+        catalog: program.catalog.clone(),
+        by_time: !matches!(form, Some(RankOrder::Pattern(_)) | None),
+        orders,
+        origins,
+    };
+    if program.retime {
+        timing::retime(&mut schedule, &[], costs, 0);
+    }
+    Ok(schedule)
+}
+
+/// Takes every rank's passes from its streams as its pattern says.
+fn patterns(program: &Program, origins: &mut Vec<Span>) -> Result<Vec<Vec<Placed>>, Vec<OrderError>> {
+    let held = program.shape.chunks_by_rank();
+    let graph = Graph::new(&program.shape, &program.catalog);
     let mut orders = Vec::with_capacity(program.ranks.len());
     let mut errors = Vec::new();
     for (index, rank) in program.ranks.iter().enumerate() {
-        match pattern::expand(program, rank, crate::ir::Rank::new(index), &held[index], &mut origins) {
+        let RankOrder::Pattern(pattern) = &rank.order else { continue };
+        match pattern::expand(program, &graph, rank, pattern, Rank::new(index), &held[index], origins) {
             Ok(order) => orders.push(order),
             Err(error) => errors.push(error),
         }
     }
-    if !errors.is_empty() {
-        return Err(OrderError::distinct(errors));
+    if errors.is_empty() { Ok(orders) } else { Err(OrderError::distinct(errors)) }
+}
+
+/// The list's own order and the blocks that fit under its caps, whichever is shortest once idle time is filled.
+fn greedy(
+    program: &Program,
+    costs: &Costs,
+    origins: &mut Vec<Span>,
+) -> Result<Vec<Vec<Placed>>, Vec<OrderError>> {
+    let graph = Graph::new(&program.shape, &program.catalog);
+    let timing = Timing::new(&graph, costs);
+    let listed = greedy::orders(program, &graph, &timing, origins).map_err(|error| vec![error])?;
+    let room = greedy::room(program);
+    Ok(settled(&graph, &timing, costs, listed, None, &room))
+}
+
+/// A block's order by its slots, or a shorter one in which no rank holds more than the fullest one does by the slots.
+fn block(
+    program: &Program,
+    costs: &Costs,
+    origins: &mut Vec<Span>,
+) -> Result<Vec<Vec<Placed>>, Vec<OrderError>> {
+    let graph = Graph::new(&program.shape, &program.catalog);
+    let timing = Timing::new(&graph, costs);
+    let slotted = block::orders(program, origins)?;
+    let plain: Vec<Vec<Placed>> =
+        slotted.iter().map(|passes| passes.iter().map(|&(_, placed)| placed).collect()).collect();
+    let room = settle::as_held(&graph, &plain);
+    let squeezed = squeeze::squeeze(&graph, &slotted, &room);
+    Ok(settled(&graph, &timing, costs, plain, squeezed, &room))
+}
+
+/// An order with its idle time filled, or a shorter one in as much memory.
+fn settled(
+    graph: &Graph<'_>,
+    timing: &Timing<'_>,
+    costs: &Costs,
+    given: Vec<Vec<Placed>>,
+    other: Option<Vec<Vec<Placed>>>,
+    room: &[Room],
+) -> Vec<Vec<Placed>> {
+    let placed = settle::by_pass(graph, &given);
+    let mut seeds: Vec<Vec<Vec<Placed>>> = std::iter::once(given.clone()).chain(other).collect();
+    let blocks =
+        if graph.shape.stages.len() > MANY_STAGES { Vec::new() } else { modulo::blocks(graph, costs, room) };
+    for block in blocks {
+        let row =
+            |passes: Vec<Pass>| passes.into_iter().filter_map(|pass| placed[graph.index(pass)]).collect();
+        seeds.push(block.orders(graph).into_iter().map(row).collect());
     }
-    Ok(Schedule {
-        name: program.name.clone(),
-        transforms: Vec::new(),
-        shape: program.shape.clone(),
-        model: program.model,
-        catalog: program.catalog.clone(),
-        orders,
-        origins,
-    })
+    settle::shortest(timing, seeds, room).unwrap_or(given)
+}
+
+/// The position of a span among the origins. Few spans are in use at a time, so the last ones suffice to find it again.
+fn origin(origins: &mut Vec<Span>, at: Span) -> u32 {
+    let recent = origins.len().saturating_sub(16);
+    let found = origins[recent..].iter().position(|&origin| origin == at).map(|found| recent + found);
+    let index = found.unwrap_or_else(|| {
+        origins.push(at);
+        origins.len() - 1
+    });
+    index as u32
 }

@@ -1,33 +1,37 @@
 //! One rank's pattern and streams -> its order.
 
+use std::collections::BTreeSet;
+
 use super::OrderError;
+use crate::graph::Graph;
 use crate::ir::{
     At, Chunk, KindId, Microbatch, Pass, Pattern, PatternKind, Placed, Program, Rank, RankProgram, Repeat,
-    Site, Span, Stage,
+    Shape, Site, Span, Stage,
 };
 
 /// Takes the passes of one rank as its pattern says.
 pub(super) fn expand(
     program: &Program,
+    graph: &Graph<'_>,
     rank: &RankProgram,
+    pattern: &Pattern,
     id: Rank,
     held: &[Stage],
     origins: &mut Vec<Span>,
 ) -> Result<Vec<Placed>, OrderError> {
-    let m = program.shape.microbatches;
     let streams: Vec<Stream> = program
         .catalog
         .kinds
         .iter()
         .zip(&rank.streams)
         .map(|(kind, sorted)| match kind.at {
-            At::Stage => Stream::new(sorted.as_deref(), held.len(), m),
-            At::EveryRank => Stream::new(None, 1, m),
+            At::Stage => Stream::at_stages(sorted.as_deref(), &program.shape, held),
+            At::EveryRank => Stream::at_rank(&program.shape),
         })
         .collect();
     let all = streams.iter().map(|stream| stream.passes.len()).sum();
-    let mut walk = Walk { program, rank: id, held, streams, order: Vec::with_capacity(all), origins };
-    walk.take(&rank.order)?;
+    let mut walk = Walk { program, graph, rank: id, held, streams, order: Vec::with_capacity(all), origins };
+    walk.take(pattern)?;
     walk.refuse_rest()?;
     Ok(walk.order)
 }
@@ -44,10 +48,22 @@ struct Stream {
 }
 
 impl Stream {
-    fn new(sorted: Option<&[(Chunk, Microbatch)]>, chunks: usize, m: u32) -> Self {
-        let natural =
-            || (0..m).flat_map(|mb| Chunk::all(chunks).map(move |chunk| (chunk, Microbatch(mb)))).collect();
-        let passes: Vec<_> = sorted.map_or_else(natural, <[_]>::to_vec);
+    fn at_stages(sorted: Option<&[(Chunk, Microbatch)]>, shape: &Shape, held: &[Stage]) -> Self {
+        let chunks = || Chunk::all(held.len()).zip(held);
+        let natural = || {
+            let microbatches = Microbatch::all(shape.units());
+            let all = microbatches.flat_map(|mb| chunks().map(move |(chunk, &stage)| (chunk, stage, mb)));
+            let own = all.filter(|&(_, stage, mb)| shape.flow_at(stage) == shape.flow_of(mb));
+            own.map(|(chunk, _, mb)| (chunk, mb)).collect()
+        };
+        Self::new(sorted.map_or_else(natural, <[_]>::to_vec), held.len())
+    }
+
+    fn at_rank(shape: &Shape) -> Self {
+        Self::new(Microbatch::all(shape.units()).map(|mb| (Chunk(0), mb)).collect(), 1)
+    }
+
+    fn new(passes: Vec<(Chunk, Microbatch)>, chunks: usize) -> Self {
         Self { taken: vec![false; passes.len()], passes, count: 0, next: 0, next_of: vec![0; chunks] }
     }
 
@@ -69,6 +85,7 @@ impl Stream {
 
 struct Walk<'a> {
     program: &'a Program,
+    graph: &'a Graph<'a>,
     rank: Rank,
     held: &'a [Stage],
     streams: Vec<Stream>,
@@ -80,6 +97,7 @@ impl Walk<'_> {
     fn take(&mut self, pattern: &Pattern) -> Result<(), OrderError> {
         match &pattern.kind {
             PatternKind::Pass { kind, chunk } => self.take_pass(*kind, *chunk, pattern.span),
+            PatternKind::Pair(sides) => self.take_pair(sides, pattern.span),
             PatternKind::Sequence(parts) => parts.iter().try_for_each(|part| self.take(part)),
             PatternKind::Repeat { body, times: Repeat::Times(times) } => self.repeat(body, *times),
             PatternKind::Repeat { body, times: Repeat::UntilOut } => {
@@ -101,21 +119,28 @@ impl Walk<'_> {
             At::Stage => Site::Stage(self.held[chunk.index()]),
             At::EveryRank => Site::Rank(self.rank),
         };
-        let origin = self.origin(at);
-        self.order.push(Placed { pass: Pass { kind, site, microbatch }, origin });
+        let origin = super::origin(self.origins, at);
+        self.order.push(Placed { pass: Pass { kind, site, microbatch }, origin, overlaps: false });
         Ok(())
     }
 
-    /// The position of a span among the origins. A pattern has few leaves, so the last ones suffice to find it again.
-    fn origin(&mut self, at: Span) -> u32 {
-        let recent = self.origins.len().saturating_sub(16);
-        let found =
-            self.origins[recent..].iter().position(|&origin| origin == at).map(|found| recent + found);
-        let index = found.unwrap_or_else(|| {
-            self.origins.push(at);
-            self.origins.len() - 1
-        });
-        index as u32
+    /// Takes two passes that run overlapped, unless one of them needs the other.
+    fn take_pair(&mut self, sides: &[Pattern; 2], at: Span) -> Result<(), OrderError> {
+        let first = self.order.len();
+        self.take(&sides[0])?;
+        self.take(&sides[1])?;
+        let (one, other) = (self.order[first].pass, self.order[first + 1].pass);
+        // A need is of the same microbatch.
+        if one.microbatch == other.microbatch {
+            let dependent =
+                [(one, other), (other, one)].into_iter().find(|&(a, b)| leads_to(self.graph, a, b));
+            if let Some((needed, by)) = dependent {
+                let (pass, needed) = (self.graph.name(by), self.graph.name(needed));
+                return Err(OrderError::DependentPair { pass, needed, rank: self.rank, at });
+            }
+        }
+        self.order[first].overlaps = true;
+        Ok(())
     }
 
     fn repeat(&mut self, body: &Pattern, times: u64) -> Result<(), OrderError> {
@@ -189,9 +214,29 @@ impl Walk<'_> {
     }
 }
 
+/// Whether a pass needs another of its microbatch, directly or through others.
+fn leads_to(graph: &Graph<'_>, needed: Pass, by: Pass) -> bool {
+    let (mut open, mut seen) = (vec![needed], BTreeSet::new());
+    while let Some(pass) = open.pop() {
+        graph.for_dependents(pass, |dependent| {
+            if seen.insert(dependent) {
+                open.push(dependent);
+            }
+        });
+        for collective in graph.feeds(pass) {
+            graph.for_readers(collective, pass.microbatch, |reader| {
+                if seen.insert(reader) {
+                    open.push(reader);
+                }
+            });
+        }
+    }
+    seen.contains(&by)
+}
+
 fn names_a_pass(pattern: &Pattern) -> bool {
     match &pattern.kind {
-        PatternKind::Pass { .. } => true,
+        PatternKind::Pass { .. } | PatternKind::Pair(_) => true,
         PatternKind::Sequence(parts) => parts.iter().any(names_a_pass),
         PatternKind::Repeat { body, times } => *times != Repeat::Times(0) && names_a_pass(body),
     }

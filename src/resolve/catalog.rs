@@ -5,8 +5,8 @@ use super::names::{Declarations, Parts, twice};
 use super::needs::{self, Reader};
 use super::{Request, collectives, transforms};
 use crate::ir::{
-    At, Catalog, Class, ClassId, Collective, CollectiveId, Compute, Kind, KindId, Limit, Need, Queue, Span,
-    Transform, Where,
+    At, Catalog, Class, ClassId, Collective, CollectiveId, Compute, Kind, KindId, Limit, Need, Queue,
+    Relation, Source, Span, Transform, Where,
 };
 use crate::syntax::ast::{ClauseForm, DeclaredSite, PassDecl, Word};
 
@@ -76,6 +76,14 @@ impl Drafts {
         let own = own.flat_map(|(kind, of)| of.needs.iter().map(move |need| (KindId::new(kind), need)));
         let edges = self.transforms.iter().flat_map(|transform| &transform.edges);
         own.chain(edges.map(|(kind, need)| (*kind, need)))
+    }
+
+    /// Leaves out the needs that lead to other slices: where sequences are whole they apply nowhere.
+    pub(super) fn keep_sequences_whole(&mut self) {
+        let stays =
+            |need: &Need| !matches!(need.from, Source::Pass { at: Relation::Earlier | Relation::Later, .. });
+        self.kinds.iter_mut().for_each(|kind| kind.needs.retain(stays));
+        self.transforms.iter_mut().for_each(|transform| transform.edges.retain(|(_, need)| stays(need)));
     }
 
     /// The catalog of the base schedule, and the transforms with their own kinds and collectives.

@@ -86,7 +86,7 @@ const SAMPLE: usize = 8;
 
 /// Refuses passes of one microbatch that wait for each other.
 fn cycles(drafts: &Drafts, shape: &Shape, errors: &mut Vec<ResolveError>) {
-    let stages = shape.stages.len().min(SAMPLE);
+    let stages = (shape.depth() as usize).min(SAMPLE);
     let mut graph = Graph::new();
     let sites = |kind: &Kind| if kind.at == At::Stage { stages } else { 1 };
     let passes: Vec<Vec<NodeIndex>> =
@@ -151,6 +151,8 @@ fn source(
                 Relation::Next => of.get(site + 1),
                 Relation::First => of.first(),
                 Relation::Last => of.last(),
+                // Another slice's pass; a circle that leads over slices is found when the order is timed.
+                Relation::Earlier | Relation::Later => None,
             }
             .copied()
         }

@@ -8,7 +8,7 @@ use crate::ir::{Class, Compute, Dims, Shape, Span, Stage};
 use crate::syntax::ast::ClassDecl;
 
 /// What the sides of a class may be made of, in slot order.
-const VARIABLES: [&str; 13] = [
+const VARIABLES: [&str; 14] = [
     "tokens",
     "hidden",
     "heads",
@@ -19,12 +19,13 @@ const VARIABLES: [&str; 13] = [
     "sharded_input",
     "sharded_output",
     "ranks",
+    "slices",
     "layers",
     "first",
     "last",
 ];
 /// The slots from `layers` on differ from site to site.
-const PER_SITE: usize = 10;
+const PER_SITE: usize = 11;
 
 /// Every class, with its shape at each stage and at every rank.
 pub(super) fn sized(
@@ -44,7 +45,7 @@ fn common(model: &Dims, shape: &Shape, drafts: &Drafts) -> [i64; VARIABLES.len()
     let shards = |test: fn(Compute) -> bool| drafts.kinds.iter().any(|kind| kind.computes.is_some_and(test));
     let mut values = [0; VARIABLES.len()];
     values[..PER_SITE].copy_from_slice(&[
-        i64::try_from(model.tokens()).unwrap_or(i64::MAX),
+        i64::try_from(model.tokens() / u64::from(shape.slices)).unwrap_or(i64::MAX),
         i64::from(model.hidden),
         i64::from(model.heads),
         i64::from(model.sequence),
@@ -54,6 +55,7 @@ fn common(model: &Dims, shape: &Shape, drafts: &Drafts) -> [i64; VARIABLES.len()
         i64::from(shards(Compute::shards_input)),
         i64::from(shards(Compute::shards_output)),
         i64::from(shape.ranks),
+        i64::from(shape.slices),
     ]);
     values
 }
@@ -74,16 +76,17 @@ fn class(
         .map(|side| expr::number(side, scope, errors).map(|code| (code, side.span)))
         .collect();
     let Some(sides) = sides.into_iter().collect::<Option<Vec<_>>>() else { return class };
-    let stages = shape.stages.len() as u32;
+    let depth = shape.depth();
     let mut at = |site: [i64; 3], place: &dyn Fn() -> String| {
         values[PER_SITE..].copy_from_slice(&site);
         sides_at(&sides, &values, place)
     };
     let mut earlier: Vec<([i64; 3], Vec<u64>)> = Vec::new();
-    for stage in Stage::all(stages as usize) {
-        let layers = model.layers_of(stage, stages);
+    for stage in Stage::all(shape.stages.len()) {
+        let place = Stage(shape.place_of(stage));
+        let layers = model.layers_of(place, depth);
         let layers = i64::from(layers.end - layers.start);
-        let site = [layers, i64::from(stage.0 == 0), i64::from(stage == shape.last())];
+        let site = [layers, i64::from(place.0 == 0), i64::from(place.0 + 1 == depth)];
         let found = match earlier.iter().find(|(other, _)| *other == site) {
             Some((_, sides)) => sides.clone(),
             None => match at(site, &|| format!(" at stage {}", stage.0)) {

@@ -163,12 +163,90 @@ pub enum ResolveError {
 
     /// No order.
     #[error("schedule `{schedule}` does not say the order of its passes")]
-    #[diagnostic(code(schedc::resolve::missing_order), help("add an `order`, such as `order F^* B^*`"))]
+    #[diagnostic(
+        code(schedc::resolve::missing_order),
+        help("add an `order`, such as `order F^* B^*`, a `block` or a `greedy`")
+    )]
     MissingOrder {
         /// The schedule.
         schedule: String,
         /// Its name.
         #[label("has no `order`")]
+        at: Span,
+    },
+
+    /// A pass that a block or a priority list leaves out.
+    #[error("{place} leaves out {missing}")]
+    #[diagnostic(code(schedc::resolve::unlisted_pass), help("{help}"))]
+    UnlistedPass {
+        /// The passes.
+        missing: String,
+        /// What leaves them out.
+        place: &'static str,
+        /// What to add.
+        help: String,
+        /// Its beginning.
+        #[label("every pass of the schedule stands here, once")]
+        at: Span,
+    },
+
+    /// One slot for the passes of several chunks.
+    #[error("`{pass}` has {chunks} chunks on each rank, and a slot is for one of them")]
+    #[diagnostic(code(schedc::resolve::which_chunk), help("{help}"))]
+    WhichChunk {
+        /// The pass.
+        pass: String,
+        /// How many chunks it has.
+        chunks: u32,
+        /// What to write.
+        help: String,
+        /// Where.
+        #[label("of which chunk?")]
+        at: Span,
+    },
+
+    /// A stream beside a block.
+    #[error("a block says itself when every `{pass}` runs, and a stream says so too")]
+    #[diagnostic(
+        code(schedc::resolve::stream_in_block),
+        help("remove the stream; the microbatches of a block come one after the other")
+    )]
+    StreamInBlock {
+        /// The pass.
+        pass: String,
+        /// The pass in the stream.
+        #[label("has a slot in the block")]
+        at: Span,
+    },
+
+    /// Blocks that come apart.
+    #[error("the block repeats every {first} slots on rank 0 and every {other} on rank {rank}")]
+    #[diagnostic(
+        code(schedc::resolve::uneven_interval),
+        help("give all ranks one interval: leave `rank` and what is made from it out of `every`")
+    )]
+    UnevenInterval {
+        /// On rank 0.
+        first: u32,
+        /// On the other rank.
+        other: u32,
+        /// The first rank that differs.
+        rank: usize,
+        /// The interval.
+        #[label("{other} on rank {rank}")]
+        at: Span,
+    },
+
+    /// A limit on what does not stay.
+    #[error("no pass of the schedule makes `{class}`")]
+    #[diagnostic(code(schedc::resolve::unmade_class), help("{help}"))]
+    UnmadeClass {
+        /// The class.
+        class: String,
+        /// Classes that can be limited.
+        help: String,
+        /// Where.
+        #[label("nothing to limit")]
         at: Span,
     },
 
@@ -461,6 +539,38 @@ pub enum ResolveError {
         at: Span,
     },
 
+    /// Slices that would not be of one length.
+    #[error("{slices} slices do not divide a sequence of {sequence} tokens")]
+    #[diagnostic(
+        code(schedc::resolve::uneven_slices),
+        help("choose a number of slices that divides `--seq`, or another `--seq`")
+    )]
+    UnevenSlices {
+        /// Tokens in a sequence.
+        sequence: u32,
+        /// How many slices it should have.
+        slices: u32,
+        /// The number of slices.
+        #[label("as many slices as this")]
+        at: Span,
+    },
+
+    /// Something that is said for one pipeline and its microbatches, in two flows.
+    #[error("a bidirectional placement does not go with {what}")]
+    #[diagnostic(code(schedc::resolve::not_in_two_flows), help("{help}"))]
+    NotInTwoFlows {
+        /// What it does not go with.
+        what: &'static str,
+        /// What to write instead.
+        help: &'static str,
+        /// The placement.
+        #[label("two flows")]
+        place: Span,
+        /// The other.
+        #[label("and {what}")]
+        at: Span,
+    },
+
     /// No ranks.
     #[error("a pipeline needs at least one rank")]
     #[diagnostic(code(schedc::resolve::no_ranks), help("give `--ranks` a number from 1 up"))]
@@ -524,6 +634,11 @@ impl Located for ResolveError {
             | Self::UnknownComputation { at, .. }
             | Self::ConflictingTransforms { at, .. }
             | Self::MissingOrder { at, .. }
+            | Self::UnlistedPass { at, .. }
+            | Self::WhichChunk { at, .. }
+            | Self::StreamInBlock { at, .. }
+            | Self::UnevenInterval { at, .. }
+            | Self::UnmadeClass { at, .. }
             | Self::FusedTwice { at, .. }
             | Self::NoValue { at, .. }
             | Self::WrongSite { at, .. }
@@ -539,6 +654,8 @@ impl Located for ResolveError {
             | Self::Overflow { at, .. }
             | Self::NegativeRepeat { at, .. }
             | Self::OutOfRange { at, .. }
+            | Self::UnevenSlices { at, .. }
+            | Self::NotInTwoFlows { at, .. }
             | Self::BadPlacement { at, .. }
             | Self::OrderTooLong { at, .. } => Some(at.file),
             Self::UnknownTransform { at, .. } | Self::Duplicate { at, .. } => at.map(|at| at.file),

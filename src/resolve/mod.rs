@@ -2,14 +2,17 @@
 //!
 //! In: the trees of the library and of the file with the schedule, and the numbers of one compilation. Out: a [`Program`]
 //! whose catalog is sound by itself (no need without a producer, no cycle of needs, no class without an end), whose stages are
-//! spread evenly, and whose patterns hold no expression any more. Nothing is said yet about whether the order can run.
+//! spread evenly, and whose orders hold no expression any more. Nothing is said yet about whether the order can run.
 
+mod block;
 mod catalog;
 mod check;
 mod classes;
 mod collectives;
 mod error;
 mod expr;
+mod greedy;
+mod members;
 mod names;
 mod needs;
 mod order;
@@ -97,7 +100,10 @@ fn bind(request: &Request<'_>) -> Result<Program, Vec<ResolveError>> {
     if !errors.is_empty() {
         return Err(errors);
     }
-    let model = request.model.for_stages(shape.stages.len());
+    if shape.slices == 1 {
+        drafts.keep_sequences_whole();
+    }
+    let model = request.model.for_stages(shape.depth() as usize);
     drafts.classes = classes::sized(&model, &declarations, &shape, &drafts, &mut errors);
     check::catalog(&drafts, &shape, &mut errors);
     let ranks = order::ranks(&parts, head, &shape, &drafts, &mut errors);
@@ -110,6 +116,7 @@ fn bind(request: &Request<'_>) -> Result<Program, Vec<ResolveError>> {
         model,
         catalog,
         ranks,
+        retime: parts.retime,
         order,
         transforms,
     })

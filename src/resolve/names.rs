@@ -95,8 +95,8 @@ pub(super) fn twice(what: &'static str, name: &Word, first: Option<Span>) -> Res
 }
 
 /// Names that every schedule knows somewhere.
-const BUILT_IN: [&str; 8] =
-    ["ranks", "microbatches", "chunks", "stages", "rank", "microbatch", "chunk", "stage"];
+const BUILT_IN: [&str; 10] =
+    ["ranks", "microbatches", "slices", "chunks", "stages", "rank", "microbatch", "slice", "chunk", "stage"];
 
 /// Refuses a new variable whose name is taken.
 pub(super) fn refuse_known(scope: &Scope, what: &'static str, name: &Word, errors: &mut Vec<ResolveError>) {
@@ -141,6 +141,8 @@ pub(super) struct Parts<'tree> {
     /// `None`: F and B.
     pub(super) passes: Option<&'tree [Word]>,
     pub(super) chunks: Option<&'tree Expr>,
+    pub(super) slices: Option<&'tree Expr>,
+    pub(super) retime: bool,
     pub(super) place: Option<(&'tree Placement, Span)>,
     pub(super) applies: Vec<&'tree Word>,
     pub(super) lets: Vec<(&'tree Word, &'tree Expr)>,
@@ -155,6 +157,8 @@ impl<'tree> Parts<'tree> {
             schedule,
             passes: None,
             chunks: None,
+            slices: None,
+            retime: false,
             place: None,
             applies: Vec::new(),
             lets: Vec::new(),
@@ -174,6 +178,14 @@ impl<'tree> Parts<'tree> {
                 ScheduleForm::Chunks(chunks) => {
                     parts.chunks = Some(chunks);
                     "chunks"
+                }
+                ScheduleForm::Retime => {
+                    parts.retime = true;
+                    "retime"
+                }
+                ScheduleForm::Slices(slices) => {
+                    parts.slices = Some(slices);
+                    "slices"
                 }
                 ScheduleForm::Place(place) => {
                     parts.place = Some((place, item.span));
@@ -200,6 +212,11 @@ impl<'tree> Parts<'tree> {
             if let Some(&(_, first)) = once.iter().find(|(other, _)| *other == word) {
                 let name = Word { text: word.to_owned(), span: item.span };
                 errors.push(twice("item", &name, Some(first)));
+                if let (ScheduleForm::Order(_), Some(ResolveError::Duplicate { help, .. })) =
+                    (&item.form, errors.last_mut())
+                {
+                    "keep one of the two; an order is an `order`, a `block` or a `greedy`".clone_into(help);
+                }
             }
             once.push((word, item.span));
         }

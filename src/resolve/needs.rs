@@ -175,6 +175,8 @@ fn direct(
         AtSite::Next => Relation::Next,
         AtSite::First => Relation::First,
         AtSite::Last => Relation::Last,
+        AtSite::Earlier => Relation::Earlier,
+        AtSite::Later => Relation::Later,
     };
     if of.at != At::Stage {
         return Err(wrong_site(
@@ -183,12 +185,22 @@ fn direct(
             at.span,
         ));
     }
-    if reader.at != At::Stage && matches!(relation, Relation::Prev | Relation::Next) {
+    if reader.at != At::Stage && !matches!(relation, Relation::First | Relation::Last) {
         return Err(wrong_site(
             format!("a pass at every rank has no stage before or after it, so `{}` has none", at.site.word()),
             "write `first` or `last`",
             at.span,
         ));
+    }
+    if matches!(relation, Relation::Earlier | Relation::Later) {
+        if let Some(class) = &need.port {
+            return Err(wrong_site(
+                format!("no value of class `{}` goes from slice to slice", class.text),
+                "leave the class out: what earlier slices made is read where it lies",
+                class.span,
+            ));
+        }
+        return Ok(Source::Pass { kind, at: relation, port: None });
     }
     let port = named_or_first(need, kind, declarations, drafts)?;
     Ok(Source::Pass { kind, at: relation, port: Some(port) })

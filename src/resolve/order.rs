@@ -1,12 +1,15 @@
-//! Each rank's program: its `let`s computed, its streams sorted, its pattern unfolded.
+//! Each rank's program: its `let`s computed, its streams sorted, its order without expressions.
 
-use super::Head;
 use super::catalog::Drafts;
 use super::error::{ResolveError, suggest};
 use super::expr::{self, Code, Scope, Type};
+use super::members::OnRank;
 use super::names::{self, Parts};
 use super::streams::{self, Keys};
-use crate::ir::{At, Chunk, KindId, Pattern, PatternKind, Rank, RankProgram, Repeat, Shape, Span, Stage};
+use super::{Head, block, greedy};
+use crate::ir::{
+    At, Chunk, KindId, Pattern, PatternKind, Rank, RankOrder, RankProgram, Repeat, Shape, Span, Stage,
+};
 use crate::syntax::ast::{self, OrderForm, PatternForm, Times, Word};
 
 /// A pattern whose names are bound.
@@ -19,6 +22,7 @@ struct Bound {
 #[derive(Debug)]
 enum BoundForm {
     Pass { kind: KindId, chunk: Option<(Code, Span)> },
+    Pair(Box<[Bound; 2]>),
     Sequence(Vec<Bound>),
     Repeat { body: Box<Bound>, times: Option<Code> },
     If { condition: Code, then: Box<Bound>, otherwise: Option<Box<Bound>> },
@@ -35,7 +39,8 @@ pub(super) fn ranks(
 ) -> Option<(Vec<RankProgram>, Span)> {
     let before = errors.len();
     head.push("chunks", i64::from(shape.chunks));
-    head.push("stages", i64::from(shape.last().0) + 1);
+    head.push("stages", i64::from(shape.depth()));
+    head.push("slices", i64::from(shape.slices));
     let rank_slot = head.values.len();
     head.push("rank", 0);
     let mut scope = head.scope.at("on a rank");
@@ -48,12 +53,19 @@ pub(super) fn ranks(
         scope.push(&name.text, of);
     }
     let mut streams = streams::bind(parts, &scope, drafts, errors);
-    let (OrderForm::Pattern(pattern), order) = parts.order?;
+    let (form, span) = parts.order?;
     let names = scope.len();
-    let pattern = bind(pattern, &mut scope, drafts, errors);
-    let pattern = pattern.filter(|_| errors.len() == before)?;
+    let order = match form {
+        OrderForm::Pattern(pattern) => bind(pattern, &mut scope, drafts, errors).map(Form::Pattern),
+        OrderForm::Block(block) => {
+            let parts = (parts, shape.chunks);
+            block::bind((block, span), parts, &scope, drafts, errors).map(Form::Block)
+        }
+        OrderForm::Greedy(greedy) => greedy::bind((greedy, span), &scope, drafts, errors).map(Form::Greedy),
+    };
+    let order = order.filter(|_| errors.len() == before)?;
     let stages = shape.chunks_by_rank();
-    let body = Body { lets, pattern, names, shape, drafts };
+    let body = Body { lets, order, names, shape, drafts };
     let mut programs = Vec::with_capacity(stages.len());
     for (rank, held) in Rank::all(stages.len()).zip(&stages) {
         let mut values = head.values.clone();
@@ -66,13 +78,21 @@ pub(super) fn ranks(
             }
         }
     }
-    Some((programs, order))
+    block::refuse_uneven(&programs).map_err(|error| errors.push(error)).ok()?;
+    Some((programs, span))
+}
+
+/// What says the order, its names bound.
+enum Form {
+    Pattern(Bound),
+    Block(block::Bound),
+    Greedy(greedy::Bound),
 }
 
 /// What the ranks' programs are made from.
 struct Body<'a> {
     lets: Vec<Code>,
-    pattern: Bound,
+    order: Form,
     /// How many names a rank has.
     names: usize,
     shape: &'a Shape,
@@ -95,17 +115,43 @@ impl Body<'_> {
         }
         debug_assert_eq!(values.len(), self.names, "every name of a rank has a value");
         let kinds = self.drafts.base_kinds();
-        let (chunks, microbatches) = (self.shape.chunks, self.shape.microbatches);
+        let (chunks, cut) = (self.shape.chunks, self.shape.cut());
         let mut sorted = vec![None; kinds.len()];
         for keys in streams {
-            let stream = keys.sorted(&values, held, microbatches, &place)?;
+            let stream = keys.sorted(&values, held, self.shape, &place)?;
             sorted[keys.kind.index()] = Some(stream);
         }
-        let sites = |at: At| if at == At::Stage { u64::from(chunks) } else { 1 };
-        let passes = kinds.iter().map(|kind| sites(kind.at)).sum::<u64>() * u64::from(microbatches);
+        if cut.slices > 1 {
+            let back = streams::from_last_slice(self.drafts).into_iter().zip(kinds);
+            for (stream, (back, kind)) in sorted.iter_mut().zip(back) {
+                if back && kind.at == At::Stage && stream.is_none() {
+                    *stream = Some(streams::last_slice_first(cut, held.len()));
+                }
+            }
+        }
+        let on = OnRank { values: &values, place: &place, chunks, kinds };
+        let order = match &self.order {
+            Form::Pattern(pattern) => RankOrder::Pattern(self.unfolded(pattern, rank, values, place)?),
+            Form::Block(block) => RankOrder::Block(block.on(on)?),
+            Form::Greedy(greedy) => RankOrder::Greedy(greedy.on(on)?),
+        };
+        Ok(RankProgram { streams: sorted, order })
+    }
+
+    fn unfolded(
+        &self,
+        pattern: &Bound,
+        rank: Rank,
+        values: Vec<i64>,
+        place: String,
+    ) -> Result<Pattern, ResolveError> {
+        let (chunks, units) = (self.shape.chunks, self.shape.units());
+        let visits = u64::from(self.shape.visits());
+        let sites = |at: At| if at == At::Stage { visits } else { 1 };
+        let kinds = self.drafts.base_kinds();
+        let passes = kinds.iter().map(|kind| sites(kind.at)).sum::<u64>() * units as u64;
         let limit = 4 * passes + 4096;
-        let mut unfolding = Unfolding { values, place, rank: rank.0, chunks, passes, limit, left: limit };
-        Ok(RankProgram { streams: sorted, order: unfolding.unfold(&self.pattern)? })
+        Unfolding { values, place, rank: rank.0, chunks, passes, limit, left: limit }.unfold(pattern)
     }
 }
 
@@ -135,7 +181,16 @@ fn bind(
     errors: &mut Vec<ResolveError>,
 ) -> Option<Bound> {
     let form = match &pattern.form {
-        PatternForm::Pass { pass, chunk } => bind_pass(pass, chunk.as_ref(), scope, drafts, errors)?,
+        PatternForm::Pass { pass, chunk } => {
+            let (kind, chunk) = bind_pass(pass, chunk.as_ref(), scope, drafts, errors)?;
+            BoundForm::Pass { kind, chunk }
+        }
+        PatternForm::Pair(sides) => {
+            let [first, second] = &**sides;
+            let first = bind(first, scope, drafts, errors);
+            let second = bind(second, scope, drafts, errors);
+            BoundForm::Pair(Box::new([first?, second?]))
+        }
         PatternForm::Sequence(parts) => {
             let bound: Vec<_> = parts.iter().map(|part| bind(part, scope, drafts, errors)).collect();
             BoundForm::Sequence(bound.into_iter().collect::<Option<_>>()?)
@@ -169,15 +224,16 @@ fn bind(
     Some(Bound { form, span: pattern.span })
 }
 
-fn bind_pass(
+/// Binds a kind and, where one is named, its chunk; errors go to the list.
+pub(super) fn bind_pass(
     pass: &Word,
     chunk: Option<&ast::Expr>,
     scope: &Scope,
     drafts: &Drafts,
     errors: &mut Vec<ResolveError>,
-) -> Option<BoundForm> {
+) -> Option<(KindId, Option<(Code, Span)>)> {
     let found = own_kind(pass, drafts).map_err(|error| errors.push(error)).ok();
-    let Some(expr) = chunk else { return found.map(|(kind, _)| BoundForm::Pass { kind, chunk: None }) };
+    let Some(expr) = chunk else { return found.map(|(kind, _)| (kind, None)) };
     let code = expr::number(expr, scope, errors);
     let (kind, at_stage) = found?;
     if !at_stage {
@@ -188,7 +244,7 @@ fn bind_pass(
         });
         return None;
     }
-    Some(BoundForm::Pass { kind, chunk: Some((code?, expr.span)) })
+    Some((kind, Some((code?, expr.span))))
 }
 
 /// Unfolds a pattern on one rank.
@@ -210,7 +266,12 @@ impl Unfolding {
         let kind = match &bound.form {
             BoundForm::Pass { kind, chunk: None } => PatternKind::Pass { kind: *kind, chunk: None },
             BoundForm::Pass { kind, chunk: Some((code, span)) } => {
-                PatternKind::Pass { kind: *kind, chunk: Some(self.chunk(code, *span)?) }
+                let chunk = chunk(code, *span, &self.values, self.chunks, &self.place)?;
+                PatternKind::Pass { kind: *kind, chunk: Some(chunk) }
+            }
+            BoundForm::Pair(sides) => {
+                let [first, second] = &**sides;
+                PatternKind::Pair(Box::new([self.unfold(first)?, self.unfold(second)?]))
             }
             BoundForm::Sequence(parts) => {
                 PatternKind::Sequence(parts.iter().map(|part| self.unfold(part)).collect::<Result<_, _>>()?)
@@ -259,18 +320,25 @@ impl Unfolding {
         let place = || self.place.clone();
         u64::try_from(times).map_err(|_| ResolveError::NegativeRepeat { times, place: place(), at })
     }
+}
 
-    fn chunk(&self, code: &Code, at: Span) -> Result<Chunk, ResolveError> {
-        let value = self.value(code)?;
-        u32::try_from(value).ok().filter(|&chunk| chunk < self.chunks).map(Chunk).ok_or_else(|| {
-            ResolveError::OutOfRange {
-                what: "the chunk".to_owned(),
-                value,
-                place: self.place.clone(),
-                range: format!("from 0 to {}", self.chunks - 1),
-                help: "chunks of a rank are numbered from 0; `chunks` says how many there are",
-                at,
-            }
-        })
-    }
+/// The chunk of a pass; ` on rank 3` is a place.
+pub(super) fn chunk(
+    code: &Code,
+    at: Span,
+    values: &[i64],
+    chunks: u32,
+    place: &str,
+) -> Result<Chunk, ResolveError> {
+    let value = code.eval(values).map_err(|fault| fault.on(place.to_owned()))?;
+    u32::try_from(value).ok().filter(|&chunk| chunk < chunks).map(Chunk).ok_or_else(|| {
+        ResolveError::OutOfRange {
+            what: "the chunk".to_owned(),
+            value,
+            place: place.to_owned(),
+            range: format!("from 0 to {}", chunks - 1),
+            help: "chunks of a rank are numbered from 0; `chunks` says how many there are",
+            at,
+        }
+    })
 }

@@ -3,7 +3,7 @@
 use super::error::ResolveError;
 use super::expr::{self, Code, Scope, Type};
 use super::names::Parts;
-use crate::ir::{Chunk, KindId, Microbatch, Stage};
+use crate::ir::{Chunk, Cut, KindId, Microbatch, Relation, Shape, Source, Stage};
 
 use super::catalog::Drafts;
 
@@ -12,7 +12,7 @@ use super::catalog::Drafts;
 pub(super) struct Keys {
     pub(super) kind: KindId,
     codes: Vec<Code>,
-    /// The slot of `microbatch`; `chunk` and `stage` follow.
+    /// The slot of `microbatch`; `chunk`, `stage` and `slice` follow.
     first: usize,
     last: Option<Sorted>,
 }
@@ -31,6 +31,7 @@ pub(super) fn bind(
     let first = scope.push("microbatch", Type::Number);
     scope.push("chunk", Type::Number);
     scope.push("stage", Type::Number);
+    scope.push("slice", Type::Number);
     let mut streams = Vec::new();
     for (pass, keys) in &parts.streams {
         let codes: Vec<Code> = keys.iter().filter_map(|key| expr::number(key, &scope, errors)).collect();
@@ -47,13 +48,38 @@ pub(super) fn bind(
     streams
 }
 
+/// For each base kind, whether its passes come from the last slice to the first where no stream says otherwise: it needs a pass of a later
+/// slice, or follows one at its stage that does.
+pub(super) fn from_last_slice(drafts: &Drafts) -> Vec<bool> {
+    let kinds = drafts.base_kinds();
+    let mut found = vec![false; kinds.len()];
+    // A chain of kinds is no longer than there are kinds.
+    for _ in 0..kinds.len() {
+        for (at, kind) in kinds.iter().enumerate() {
+            found[at] |= kind.needs.iter().any(|need| match need.from {
+                Source::Pass { at: Relation::Later, .. } => true,
+                Source::Pass { kind, at: Relation::Here, .. } => found.get(kind.index()) == Some(&true),
+                _ => false,
+            });
+        }
+    }
+    found
+}
+
+/// The stream of a rank with `chunks` stages by microbatch, slice from the last on, then chunk.
+pub(super) fn last_slice_first(cut: Cut, chunks: usize) -> Vec<(Chunk, Microbatch)> {
+    let microbatches = (0..cut.microbatches).map(Microbatch);
+    let units = microbatches.flat_map(|mb| (0..cut.slices).rev().map(move |slice| cut.unit(mb, slice)));
+    units.flat_map(|unit| Chunk::all(chunks).map(move |chunk| (chunk, unit))).collect()
+}
+
 impl Keys {
     /// The stream of a rank that holds `held`; `values` are those of the rank's names.
     pub(super) fn sorted(
         &mut self,
         values: &[i64],
         held: &[Stage],
-        microbatches: u32,
+        shape: &Shape,
         place: &str,
     ) -> Result<Vec<(Chunk, Microbatch)>, ResolveError> {
         let codes: Vec<Code> = self.codes.iter().map(|code| code.fold(values)).collect();
@@ -65,13 +91,17 @@ impl Keys {
             return Ok(stream.clone());
         }
         let mut slots = values.to_vec();
-        slots.resize(self.first + 3, 0);
-        let mut passes = Vec::with_capacity(held.len() * microbatches as usize);
+        let cut = shape.cut();
+        slots.resize(self.first + 4, 0);
+        let mut passes = Vec::with_capacity(shape.visits() as usize * shape.units());
         let mut keys = Vec::with_capacity(passes.capacity() * codes.len());
-        for microbatch in 0..microbatches {
-            for (chunk, stage) in Chunk::all(held.len()).zip(held) {
-                passes.push((chunk, Microbatch(microbatch)));
-                slots[self.first] = i64::from(microbatch);
+        for unit in (0..cut.units()).map(Microbatch) {
+            let flow = shape.flow_of(unit);
+            let own = |(_, stage): &(Chunk, &Stage)| shape.flow_at(**stage) == flow;
+            slots[self.first] = i64::from(cut.microbatch(unit).0);
+            slots[self.first + 3] = i64::from(cut.slice(unit));
+            for (chunk, stage) in Chunk::all(held.len()).zip(held).filter(own) {
+                passes.push((chunk, unit));
                 slots[self.first + 1] = i64::from(chunk.0);
                 slots[self.first + 2] = i64::from(stage.0);
                 for code in &codes {

@@ -1,5 +1,10 @@
 //! The tree of a `.sched` file, as it was written. Nothing is looked up and nothing is computed here.
 
+mod expr;
+mod order;
+
+pub use self::expr::{Expr, ExprForm, Function, Operator};
+pub use self::order::{Block, BlockEntry, Greedy, GreedyForm, GreedyItem, Member};
 use crate::ir::{FileId, Span};
 
 /// A file: its items, and the comments and blank lines between them.
@@ -168,12 +173,22 @@ pub enum AtSite {
     First,
     /// The last stage.
     Last,
+    /// The same stage, the slice before.
+    Earlier,
+    /// The same stage, the slice after.
+    Later,
 }
 
 impl AtSite {
     /// Every site with its word.
-    pub const WORDS: [(Self, &'static str); 4] =
-        [(Self::Prev, "prev"), (Self::Next, "next"), (Self::First, "first"), (Self::Last, "last")];
+    pub const WORDS: [(Self, &'static str); 6] = [
+        (Self::Prev, "prev"),
+        (Self::Next, "next"),
+        (Self::First, "first"),
+        (Self::Last, "last"),
+        (Self::Earlier, "earlier"),
+        (Self::Later, "later"),
+    ];
 
     /// Its word.
     #[must_use]
@@ -331,6 +346,10 @@ pub enum ScheduleForm {
     Passes(Vec<Word>),
     /// `chunks 2`.
     Chunks(Expr),
+    /// `slices 2`.
+    Slices(Expr),
+    /// `retime`.
+    Retime,
     /// `place loop`.
     Place(Placement),
     /// `apply "vocab-2"`.
@@ -349,15 +368,19 @@ pub enum ScheduleForm {
         /// Sort keys, the first one first.
         keys: Vec<Expr>,
     },
-    /// `order F^* B^*`.
+    /// `order F^* B^*`, `block every 6 { … }` or `greedy { … }`.
     Order(OrderForm),
 }
 
 /// The ways to say an order.
 #[derive(Clone, Debug)]
 pub enum OrderForm {
-    /// A pattern of passes.
+    /// `order F^* B^*`: a pattern of passes.
     Pattern(Pattern),
+    /// `block every 6 { … }`: one microbatch's passes with their slots.
+    Block(Block),
+    /// `greedy { … }`: a priority list and what bounds it.
+    Greedy(Greedy),
 }
 
 /// Which rank holds which stage.
@@ -367,6 +390,8 @@ pub enum Placement {
     Loop,
     /// `wave`: there and back again.
     Wave,
+    /// `bidirectional`: two copies of the model, in opposite directions.
+    Bidirectional,
     /// `s -> expr`.
     Of {
         /// The name of the stage's number.
@@ -395,6 +420,8 @@ pub enum PatternForm {
         /// Of this chunk only.
         chunk: Option<Expr>,
     },
+    /// `F & B`: two passes that run overlapped.
+    Pair(Box<[Pattern; 2]>),
     /// One after the other.
     Sequence(Vec<Pattern>),
     /// `body^times`; the body is no repetition itself.
@@ -433,168 +460,6 @@ pub enum Times {
     Count(Expr),
     /// `^*`.
     UntilOut,
-}
-
-/// An expression. Where it was parsed, its height is bounded, so that whoever walks it may recurse.
-#[derive(Clone, Debug)]
-pub struct Expr {
-    /// What it is.
-    pub form: ExprForm,
-    /// Where.
-    pub span: Span,
-    /// The height of the tree.
-    height: u16,
-    /// The size of the tree.
-    nodes: u32,
-}
-
-/// The forms of an expression.
-#[derive(Clone, Debug)]
-pub enum ExprForm {
-    /// Not negative.
-    Number(i64),
-    /// A variable.
-    Name(String),
-    /// `-x`.
-    Negate(Box<Expr>),
-    /// `x + y`.
-    Binary {
-        /// The operator.
-        op: Operator,
-        /// Before it.
-        left: Box<Expr>,
-        /// After it.
-        right: Box<Expr>,
-    },
-    /// `min(x, y)`.
-    Call {
-        /// The function.
-        function: Function,
-        /// Its arguments.
-        args: Vec<Expr>,
-    },
-    /// `if condition { then } else { otherwise }`.
-    If {
-        /// A comparison.
-        condition: Box<Expr>,
-        /// Where it holds.
-        then: Box<Expr>,
-        /// Where it does not.
-        otherwise: Box<Expr>,
-    },
-}
-
-impl Expr {
-    /// A node over its parts.
-    #[must_use]
-    pub fn new(form: ExprForm, span: Span) -> Self {
-        let (mut height, mut nodes) = (0, 1_u32);
-        for part in form.parts() {
-            height = part.height.max(height);
-            nodes = nodes.saturating_add(part.nodes);
-        }
-        Self { form, span, height: height.saturating_add(1), nodes }
-    }
-
-    /// The height of the tree; a number has 1.
-    #[must_use]
-    pub fn height(&self) -> u16 {
-        self.height
-    }
-
-    /// How many numbers, names and operations it has.
-    #[must_use]
-    pub fn nodes(&self) -> u32 {
-        self.nodes
-    }
-}
-
-impl ExprForm {
-    /// The expressions that it is made of.
-    fn parts(&self) -> Vec<&Expr> {
-        match self {
-            Self::Number(_) | Self::Name(_) => Vec::new(),
-            Self::Negate(operand) => vec![operand],
-            Self::Binary { left, right, .. } => vec![left, right],
-            Self::Call { args, .. } => args.iter().collect(),
-            Self::If { condition, then, otherwise } => vec![condition, then, otherwise],
-        }
-    }
-}
-
-/// Operators with two operands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Operator {
-    /// `+`.
-    Add,
-    /// `-`.
-    Subtract,
-    /// `*`.
-    Multiply,
-    /// `/`, toward zero.
-    Divide,
-    /// `%`, with the sign of the left operand.
-    Remainder,
-    /// `==`.
-    Equal,
-    /// `!=`.
-    NotEqual,
-    /// `<`.
-    Less,
-    /// `<=`.
-    AtMost,
-    /// `>`.
-    More,
-    /// `>=`.
-    AtLeast,
-}
-
-impl Operator {
-    /// As written.
-    #[must_use]
-    pub fn sign(self) -> &'static str {
-        match self {
-            Self::Add => "+",
-            Self::Subtract => "-",
-            Self::Multiply => "*",
-            Self::Divide => "/",
-            Self::Remainder => "%",
-            Self::Equal => "==",
-            Self::NotEqual => "!=",
-            Self::Less => "<",
-            Self::AtMost => "<=",
-            Self::More => ">",
-            Self::AtLeast => ">=",
-        }
-    }
-
-    /// Whether its result is true or false rather than a number.
-    #[must_use]
-    pub fn compares(self) -> bool {
-        !matches!(self, Self::Add | Self::Subtract | Self::Multiply | Self::Divide | Self::Remainder)
-    }
-}
-
-/// The functions of the language.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Function {
-    /// The smallest of its arguments.
-    Min,
-    /// The largest of its arguments.
-    Max,
-    /// Without its sign.
-    Abs,
-}
-
-impl Function {
-    /// Every function with its name.
-    pub const WORDS: [(Self, &'static str); 3] = [(Self::Min, "min"), (Self::Max, "max"), (Self::Abs, "abs")];
-
-    /// Its name.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        Self::WORDS[self as usize].1
-    }
 }
 
 impl Item {

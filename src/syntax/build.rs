@@ -4,7 +4,7 @@ use lalrpop_util::ParseError;
 
 use super::ast::{
     At, AtSite, BarrierOp, Clause, ClauseForm, DeclaredSite, Expr, ExprForm, Function, Operator, PassDecl,
-    Placement, ScheduleForm, Site, Word,
+    Pattern, PatternForm, Placement, ScheduleForm, Site, Word,
 };
 use super::error::SyntaxError;
 use super::lexer::{MAX_DEPTH, Token};
@@ -66,7 +66,7 @@ pub(crate) fn relation<'input>(word: &Word) -> Built<'input, At> {
 }
 
 pub(crate) fn site<'input>(name: Word, at: Option<At>, span: Span) -> Built<'input, Site> {
-    if let Some(at) = at.filter(|at| matches!(at.site, AtSite::Prev | AtSite::Next)) {
+    if let Some(at) = at.filter(|at| !matches!(at.site, AtSite::First | AtSite::Last)) {
         let found = at.site.word().to_owned();
         let help = "write `first` or `last`".to_owned();
         return Err(refused(SyntaxError::UnknownWord {
@@ -84,8 +84,22 @@ pub(crate) fn barrier_op<'input>(word: &Word) -> Built<'input, BarrierOp> {
 }
 
 pub(crate) fn placement<'input>(word: &Word) -> Built<'input, Placement> {
-    let looped = one_of(word, &[(true, "loop"), (false, "wave")], "a placement")?;
-    Ok(if looped { Placement::Loop } else { Placement::Wave })
+    let words = [(0, "loop"), (1, "wave"), (2, "bidirectional")];
+    Ok(match one_of(word, &words, "a placement")? {
+        0 => Placement::Loop,
+        1 => Placement::Wave,
+        _ => Placement::Bidirectional,
+    })
+}
+
+/// `F & B`: exactly two, each a single pass.
+pub(crate) fn pair<'input>(first: Pattern, others: Vec<Pattern>) -> Built<'input, PatternForm> {
+    let odd = |side: &&Pattern| !matches!(side.form, PatternForm::Pass { .. });
+    if let Some(side) = std::iter::once(&first).chain(&others).find(odd).or_else(|| others.get(1)) {
+        return Err(refused(SyntaxError::NotAPair { at: side.span }));
+    }
+    let second = others.into_iter().next().expect("the grammar has at least one `&`");
+    Ok(PatternForm::Pair(Box::new([first, second])))
 }
 
 pub(crate) fn call<'input>(function: &Word, args: Vec<Expr>) -> Built<'input, ExprForm> {

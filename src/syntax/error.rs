@@ -116,19 +116,17 @@ pub enum SyntaxError {
         at: Span,
     },
 
-    /// A construct that is reserved.
-    #[error("this version does not have `{found}` yet")]
+    /// More or less than two passes overlapped.
+    #[error("only two single passes run overlapped")]
     #[diagnostic(
-        code(schedc::syntax::not_in_this_version),
+        code(schedc::syntax::not_a_pair),
         help(
-            "say the order as a pattern, `order F^* B^*`, and the placement as `loop`, `wave` or `s -> expr`"
+            "write `F & B` or `F.0 & B.1`, one pass on each side, and what comes after it behind: `F & B W`"
         )
     )]
-    NotInThisVersion {
-        /// The reserved word.
-        found: String,
-        /// Where.
-        #[label("reserved for a later version")]
+    NotAPair {
+        /// What is too much.
+        #[label("this is no single pass, or one too many")]
         at: Span,
     },
 
@@ -207,8 +205,8 @@ impl Located for SyntaxError {
             | Self::NumberTooLarge { at }
             | Self::NotAnInteger { at, .. }
             | Self::TooDeep { at }
+            | Self::NotAPair { at }
             | Self::TooLong { at, .. }
-            | Self::NotInThisVersion { at, .. }
             | Self::UnknownWord { at, .. }
             | Self::DuplicateClause { at, .. } => Some(at.file),
             Self::TooLarge { file, .. } | Self::NotText { file, .. } => Some(*file),

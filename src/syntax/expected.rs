@@ -7,8 +7,11 @@ const IDEAS: &[(&[&str], &str)] = &[
         "a declaration (`schedule`, `transform`, `pass` or `class`)",
     ),
     (
-        &["passes", "chunks", "place", "apply", "let", "stream", "order"],
-        "an item of a schedule (`passes`, `chunks`, `place`, `apply`, `let`, `stream` or `order`)",
+        &[
+            "passes", "chunks", "slices", "place", "apply", "let", "stream", "order", "block", "greedy",
+            "retime",
+        ],
+        "an item of a schedule (`passes`, `chunks`, `slices`, `place`, `apply`, `let`, `stream`, `order`, `block`, `greedy` or `retime`)",
     ),
     (
         &["barrier", "limit", "deepen", "pass", "name"],
@@ -18,11 +21,12 @@ const IDEAS: &[(&[&str], &str)] = &[
         &["computes", "needs", "gives", "makes", "frees", "or"],
         "a clause of the pass (`computes`, `needs`, `gives`, `makes`, `frees` or `or fused into`)",
     ),
+    (&["limit", "prefer"], "an item of a `greedy` (`limit` or `prefer`)"),
     (&["==", "!=", "<", "<=", ">", ">="], "a comparison"),
     (&["+", "-", "*", "/", "%"], "an operator"),
     (&["+", "-"], "`+` or `-`"),
-    (&["number", "name", "chunks", "(", "-", "if"], "an expression"),
-    (&["number", "name", "chunks", "("], "a number, a name or an expression in brackets"),
+    (&["number", "name", "chunks", "slices", "(", "-", "if"], "an expression"),
+    (&["number", "name", "chunks", "slices", "("], "a number, a name or an expression in brackets"),
     (&["name", "(", "if", "for"], "a pass or a pattern in brackets"),
     (&["broadcast", "reduce", "name"], "a need such as `F(prev)`, `broadcast F(last)` or `reduce IF`"),
     (&["name", "every"], "`stage` or `every rank`"),

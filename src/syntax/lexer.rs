@@ -43,6 +43,10 @@ pub(crate) enum Token<'input> {
     Passes,
     #[token("chunks")]
     Chunks,
+    #[token("slices")]
+    Slices,
+    #[token("retime")]
+    Retime,
     #[token("place")]
     Place,
     #[token("apply")]
@@ -53,6 +57,14 @@ pub(crate) enum Token<'input> {
     Stream,
     #[token("order")]
     Order,
+    #[token("block")]
+    Block,
+    #[token("fill")]
+    Fill,
+    #[token("greedy")]
+    Greedy,
+    #[token("prefer")]
+    Prefer,
     #[token("by")]
     By,
     #[token("if")]
@@ -91,12 +103,6 @@ pub(crate) enum Token<'input> {
     Broadcast,
     #[token("reduce")]
     Reduce,
-    /// A word of a later version; no rule of the grammar takes it.
-    #[token("block")]
-    #[token("greedy")]
-    #[token("bidirectional")]
-    #[token("&")]
-    Later,
     #[regex("[A-Za-z_][A-Za-z0-9_]*")]
     Name(&'input str),
     #[regex("[0-9]+", |lex| lex.slice().parse().map_err(|_| Fault::TooLarge))]
@@ -131,6 +137,8 @@ pub(crate) enum Token<'input> {
     Equals,
     #[token("^")]
     Caret,
+    #[token("&")]
+    And,
     #[token("+")]
     Plus,
     #[token("-")]

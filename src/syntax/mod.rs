@@ -71,12 +71,6 @@ fn explain(file: FileId, text: &str, error: ParseError<u32, Token<'_>, Box<Synta
     let slice = |start: u32, end: u32| &text[start as usize..end as usize];
     match error {
         ParseError::User { error } => *error,
-        ParseError::UnrecognizedToken { token: (start, Token::Later, end), .. } => {
-            SyntaxError::NotInThisVersion {
-                found: slice(start, end).to_owned(),
-                at: Span { file, start, end },
-            }
-        }
         ParseError::UnrecognizedToken { token: (start, token, end), expected } => {
             let shown = slice(start, end);
             let reserved =

@@ -2,10 +2,14 @@
 //!
 //! A comment that stood inside an item moves to the end of the item's line, or below it.
 
+mod expr;
+mod order;
+
+use self::expr::{count, expr, exprs};
 use super::ast::{
-    At, Barrier, Clause, ClauseForm, DeclaredSite, Expr, ExprForm, File, Item, Limit, Need, NeedForm,
-    OrderForm, PassDecl, Pattern, PatternForm, Placement, Schedule, ScheduleForm, Site, Times, Transform,
-    TransformForm, Trivia, Word,
+    At, Barrier, Clause, ClauseForm, DeclaredSite, File, Item, Limit, Need, NeedForm, PassDecl, Pattern,
+    PatternForm, Placement, Schedule, ScheduleForm, ScheduleItem, Site, Times, Transform, TransformForm,
+    Trivia, Word,
 };
 use crate::ir::Span;
 
@@ -196,50 +200,29 @@ impl Page<'_> {
         let head = format!("schedule \"{}\" {params}{{", schedule.name.text);
         self.block(schedule.span, head, |page| {
             for item in &schedule.items {
-                match &item.form {
-                    ScheduleForm::Order(OrderForm::Pattern(pattern)) => page.order(item.span, pattern),
-                    form => page.entry(item.span, schedule_item(form)),
-                }
+                page.schedule_item(item);
             }
         });
     }
 
-    /// An order; the parts of a long one go on below the first.
-    fn order(&mut self, span: Span, pattern: &Pattern) {
-        self.before(span.start);
-        let parts = match &pattern.form {
-            PatternForm::Sequence(parts) => parts.iter().map(self::pattern).collect(),
-            _ => vec![self::pattern(pattern)],
-        };
-        let mut code = "order".to_owned();
-        let mut used = 0;
-        for part in parts {
-            if used > 0 && 4 * self.level + code.len() + 1 + part.len() > WIDTH {
-                self.line(std::mem::replace(&mut code, " ".repeat("order".len())));
-                used = 0;
+    fn schedule_item(&mut self, item: &ScheduleItem) {
+        let code = match &item.form {
+            ScheduleForm::Passes(passes) => format!("passes {}", names(passes)),
+            ScheduleForm::Chunks(chunks) => format!("chunks {}", expr(chunks)),
+            ScheduleForm::Retime => "retime".to_owned(),
+            ScheduleForm::Slices(slices) => format!("slices {}", expr(slices)),
+            ScheduleForm::Place(Placement::Loop) => "place loop".to_owned(),
+            ScheduleForm::Place(Placement::Wave) => "place wave".to_owned(),
+            ScheduleForm::Place(Placement::Of { stage, rank }) => {
+                format!("place {} -> {}", stage.text, expr(rank))
             }
-            code.push(' ');
-            code.push_str(&part);
-            used += 1;
-        }
-        self.line(code);
-        self.end = self.end.max(span.end);
-    }
-}
-
-fn schedule_item(form: &ScheduleForm) -> String {
-    match form {
-        ScheduleForm::Passes(passes) => format!("passes {}", names(passes)),
-        ScheduleForm::Chunks(chunks) => format!("chunks {}", expr(chunks)),
-        ScheduleForm::Place(Placement::Loop) => "place loop".to_owned(),
-        ScheduleForm::Place(Placement::Wave) => "place wave".to_owned(),
-        ScheduleForm::Place(Placement::Of { stage, rank }) => {
-            format!("place {} -> {}", stage.text, expr(rank))
-        }
-        ScheduleForm::Apply(transform) => format!("apply \"{}\"", transform.text),
-        ScheduleForm::Let { name, value } => format!("let {} = {}", name.text, expr(value)),
-        ScheduleForm::Stream { pass, keys } => format!("stream {} by {}", pass.text, exprs(keys)),
-        ScheduleForm::Order(OrderForm::Pattern(order)) => format!("order {}", pattern(order)),
+            ScheduleForm::Place(Placement::Bidirectional) => "place bidirectional".to_owned(),
+            ScheduleForm::Apply(transform) => format!("apply \"{}\"", transform.text),
+            ScheduleForm::Let { name, value } => format!("let {} = {}", name.text, expr(value)),
+            ScheduleForm::Stream { pass, keys } => format!("stream {} by {}", pass.text, exprs(keys)),
+            ScheduleForm::Order(order) => return self.order(item.span, order),
+        };
+        self.entry(item.span, code);
     }
 }
 
@@ -303,6 +286,7 @@ fn pattern(pattern: &Pattern) -> String {
     match &pattern.form {
         PatternForm::Pass { pass, chunk: None } => pass.text.clone(),
         PatternForm::Pass { pass, chunk: Some(chunk) } => format!("{}.{}", pass.text, count(chunk)),
+        PatternForm::Pair(sides) => format!("{} & {}", self::pattern(&sides[0]), self::pattern(&sides[1])),
         PatternForm::Sequence(parts) => format!("({})", sequence(parts)),
         PatternForm::Repeat { body, times } => {
             let times = match times {
@@ -331,77 +315,5 @@ fn braced(body: &Pattern) -> String {
         PatternForm::Sequence(parts) if parts.is_empty() => "{}".to_owned(),
         PatternForm::Sequence(parts) => format!("{{ {} }}", sequence(parts)),
         _ => format!("{{ {} }}", pattern(body)),
-    }
-}
-
-/// What stands after `^` or after the dot of a chunk.
-fn count(number: &Expr) -> String {
-    match number.form {
-        ExprForm::Number(_) | ExprForm::Name(_) => expr(number),
-        _ => format!("({})", expr(number)),
-    }
-}
-
-fn exprs(list: &[Expr]) -> String {
-    list.iter().map(expr).collect::<Vec<_>>().join(", ")
-}
-
-fn expr(expr: &Expr) -> String {
-    let mut text = String::new();
-    write(expr, &mut text);
-    text
-}
-
-/// How tightly a form binds: comparisons 0, sums 1, products 2, signs 3, the rest 4.
-fn binding(expr: &Expr) -> u8 {
-    use super::ast::Operator;
-    match &expr.form {
-        ExprForm::Binary { op, .. } if op.compares() => 0,
-        ExprForm::Binary { op: Operator::Add | Operator::Subtract, .. } => 1,
-        ExprForm::Binary { .. } => 2,
-        ExprForm::Negate(_) => 3,
-        ExprForm::Number(_) | ExprForm::Name(_) | ExprForm::Call { .. } | ExprForm::If { .. } => 4,
-    }
-}
-
-/// Writes an operand, in brackets where it binds less than `least`.
-fn operand(expr: &Expr, least: u8, text: &mut String) {
-    let brackets = binding(expr) < least;
-    text.push_str(if brackets { "(" } else { "" });
-    write(expr, text);
-    text.push_str(if brackets { ")" } else { "" });
-}
-
-fn write(expr: &Expr, text: &mut String) {
-    match &expr.form {
-        ExprForm::Number(number) => text.push_str(&number.to_string()),
-        ExprForm::Name(name) => text.push_str(name),
-        ExprForm::Negate(inner) => {
-            text.push('-');
-            operand(inner, 3, text);
-        }
-        ExprForm::Binary { op, left, right } => {
-            let own = binding(expr);
-            operand(left, own.max(u8::from(op.compares())), text);
-            text.push(' ');
-            text.push_str(op.sign());
-            text.push(' ');
-            operand(right, own + 1, text);
-        }
-        ExprForm::Call { function, args } => {
-            text.push_str(function.word());
-            text.push('(');
-            text.push_str(&exprs(args));
-            text.push(')');
-        }
-        ExprForm::If { condition, then, otherwise } => {
-            text.push_str("if ");
-            write(condition, text);
-            text.push_str(" { ");
-            write(then, text);
-            text.push_str(" } else { ");
-            write(otherwise, text);
-            text.push_str(" }");
-        }
     }
 }

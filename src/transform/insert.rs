@@ -2,16 +2,20 @@
 //!
 //! Time runs over all ranks at once. A rank that has nothing to do takes, in this order: a pass that all ranks do in lock step and
 //! that is its turn; a new pass that gives room under a limit that is reached; a new pass that the base schedule waits for; the next
-//! pass of the base order; any other new pass. So vocabulary passes that backward waits for go first, and the rest fills the bubbles.
+//! pass, or pair of passes, of the base order; any other new pass. So vocabulary passes that backward waits for go first, and the rest fills the bubbles.
 
 use std::collections::VecDeque;
 
+use super::base::Base;
 use super::limits::Limits;
 use super::sides::Sides;
 use super::{TransformError, lockstep::Gang};
 use crate::cost::Costs;
 use crate::graph::{Calendar, Event, Graph, Progress, find_deadlock, site_index};
-use crate::ir::{KindId, Pass, Placed, Queue, Rank, Schedule, Source, Span, Ticks, Transform, Where};
+use crate::ir::{
+    Flow, KindId, Microbatch, Pass, Placed, Queue, Rank, Schedule, Site, Source, Span, Ticks, Transform,
+    Where,
+};
 
 /// Places the kinds from `base` on. The catalog already has them; `schedule.orders` has the base order.
 pub(super) fn insert(
@@ -48,6 +52,7 @@ enum Moment {
 
 struct List<'a> {
     graph: &'a Graph<'a>,
+    placed: Base<'a>,
     base_orders: &'a [Vec<Placed>],
     base: usize,
     sides: &'a Sides,
@@ -57,10 +62,12 @@ struct List<'a> {
     limits: Limits<'a>,
     gang: Gang,
     calendar: Calendar<Moment>,
-    /// New passes that are ready, by kind (from `base`) and rank.
-    waiting: Vec<VecDeque<Pass>>,
-    next: Vec<usize>,
-    busy: Vec<bool>,
+    /// New passes that are ready, each with its number among them, by kind (from `base`), rank and flow.
+    waiting: Vec<VecDeque<(u64, Pass)>>,
+    /// How many have become ready so far.
+    readied: u64,
+    /// How many passes each rank runs: none, one or a pair.
+    busy: Vec<u8>,
     /// Ranks to look at again at this moment.
     woken: Vec<bool>,
     orders: Vec<Vec<Placed>>,
@@ -85,18 +92,19 @@ impl<'a> List<'a> {
         let inserted = graph.catalog.kinds.len() - base;
         let mut list = Self {
             graph,
+            placed: Base::new(graph, schedule, base, transform.deepen * schedule.shape.visits()),
             base_orders: &schedule.orders,
             base,
             sides,
             costs,
             origins,
             progress: Progress::new(graph),
-            limits: Limits::new(&transform.limits, p),
+            limits: Limits::new(&transform.limits, p, schedule.shape.flows),
             gang: Gang::new(graph, base),
             calendar: Calendar::default(),
-            waiting: vec![VecDeque::new(); inserted * p],
-            next: vec![0; p],
-            busy: vec![false; p],
+            waiting: vec![VecDeque::new(); inserted * p * schedule.shape.flows as usize],
+            readied: 0,
+            busy: vec![0; p],
             woken: vec![true; p],
             orders: schedule.orders.iter().map(|order| Vec::with_capacity(order.len() * 2)).collect(),
             events: Vec::new(),
@@ -109,16 +117,21 @@ impl<'a> List<'a> {
     fn release_what_needs_nothing(&mut self) {
         for kind in KindId::all(self.graph.catalog.kinds.len()).skip(self.base) {
             let microbatches = self.demand(kind);
-            for site in self.graph.sites_of(kind).filter(|&site| self.graph.needs_at(kind, site) == 0) {
-                for &microbatch in &microbatches {
+            let sites: Vec<Vec<Site>> =
+                self.graph.flows().map(|flow| self.graph.sites_of(kind, flow).collect()).collect();
+            for at in 0..self.graph.sites(kind) {
+                let place = |unit| sites[self.graph.shape.flow_of(unit).index()][at];
+                let free = |unit: &&_| self.graph.needs_at(kind, place(**unit), **unit) == 0;
+                for &microbatch in microbatches.iter().filter(free) {
+                    let site = place(microbatch);
                     self.ready(Pass { kind, site, microbatch }, Ticks(0));
                 }
             }
         }
     }
 
-    /// The microbatches in the order in which an end stage takes what a new kind gives; ascending where none does.
-    fn demand(&self, kind: KindId) -> Vec<crate::ir::Microbatch> {
+    /// The microbatches in the order in which the end stages take what a new kind gives, flow after flow; ascending where none does.
+    fn demand(&self, kind: KindId) -> Vec<Microbatch> {
         let reads = |need: &crate::ir::Need| match need.from {
             Source::Collective(id) => self.graph.catalog.collective(id).kind == kind,
             Source::Pass { kind: needed, .. } => needed == kind,
@@ -129,7 +142,7 @@ impl<'a> List<'a> {
                 Some((KindId::new(reader), need.on))
             });
         let Some((reader, on)) = reader else {
-            return crate::ir::Microbatch::all(self.graph.shape.microbatches as usize).collect();
+            return Microbatch::all(self.graph.shape.units()).collect();
         };
         let takes = |pass: &Pass| pass.kind == reader && self.graph.matches(on, pass.site);
         let passes = self.base_orders.iter().flatten().map(|placed| placed.pass);
@@ -140,7 +153,12 @@ impl<'a> List<'a> {
         let mut now = Ticks(0);
         loop {
             while self.dispatch_woken(now) {}
-            let Some(next) = self.calendar.next_moment() else { return };
+            let Some(next) = self.calendar.next_moment() else {
+                if self.split_a_pair() {
+                    continue;
+                }
+                return;
+            };
             now = next;
             while let Some(moment) = self.calendar.take_at(now) {
                 match moment {
@@ -151,12 +169,20 @@ impl<'a> List<'a> {
         }
     }
 
+    /// Where nothing runs any more, lets a rank run its next pair one after the other: moving the backward side back may have put
+    /// two passes together of which one waits, over other ranks, for the other. Returns whether there was such a rank.
+    fn split_a_pair(&mut self) -> bool {
+        let Some(rank) = self.placed.split_a_pair() else { return false };
+        self.woken[rank.index()] = true;
+        true
+    }
+
     /// Looks once at every rank that something changed for. Returns whether there was one: what it started may concern others.
     fn dispatch_woken(&mut self, now: Ticks) -> bool {
         self.gang.admit(self.graph, &mut self.limits, &mut self.woken);
         let mut any = false;
         for rank in Rank::all(self.busy.len()) {
-            if std::mem::take(&mut self.woken[rank.index()]) && !self.busy[rank.index()] {
+            if std::mem::take(&mut self.woken[rank.index()]) && self.busy[rank.index()] == 0 {
                 self.dispatch(rank, now);
                 any = true;
             }
@@ -167,7 +193,7 @@ impl<'a> List<'a> {
     fn end(&mut self, pass: Pass, now: Ticks) {
         let rank = self.graph.rank_of(pass.site);
         if self.graph.catalog.kind(pass.kind).queue != Queue::Group {
-            self.busy[rank.index()] = false;
+            self.busy[rank.index()] -= 1;
             self.woken[rank.index()] = true;
         }
         let mut events = std::mem::take(&mut self.events);
@@ -185,23 +211,25 @@ impl<'a> List<'a> {
         self.woken[rank.index()] = true;
         match self.graph.catalog.kind(pass.kind).queue {
             Queue::Group => self.calendar.enter(now + self.costs.pass(pass.kind), Moment::Ends(pass)),
-            Queue::Lockstep if pass.kind.index() >= self.base => self.gang.ready(pass),
+            Queue::Lockstep if pass.kind.index() >= self.base => self.gang.ready(self.graph, pass),
             _ if pass.kind.index() >= self.base => {
-                let at = self.queue(pass.kind, rank);
-                self.waiting[at].push_back(pass);
+                let at = self.queue(pass.kind, rank, self.graph.shape.flow_of(pass.microbatch));
+                self.waiting[at].push_back((self.readied, pass));
+                self.readied += 1;
             }
             _ => {}
         }
     }
 
-    fn queue(&self, kind: KindId, rank: Rank) -> usize {
-        (kind.index() - self.base) * self.busy.len() + rank.index()
+    fn queue(&self, kind: KindId, rank: Rank, flow: Flow) -> usize {
+        let row = (kind.index() - self.base) * self.busy.len() + rank.index();
+        row * self.graph.shape.flows as usize + flow.index()
     }
 
     /// Gives an idle rank its next pass, if any may run now.
     fn dispatch(&mut self, rank: Rank, now: Ticks) {
         if self.gang.is_called(rank) {
-            self.busy[rank.index()] = true;
+            self.busy[rank.index()] = 1;
             if let Some(passes) = self.gang.arrive(self.graph, rank) {
                 for pass in passes {
                     self.start(pass, now, true);
@@ -209,33 +237,38 @@ impl<'a> List<'a> {
             }
             return;
         }
-        if let Some(pass) = self.choose(rank, now) {
-            self.start(pass, now, false);
+        match self.choose(rank, now) {
+            Some((pass, None)) => self.start(pass, now, false),
+            Some((first, Some(second))) => self.start_pair(first, second, now),
+            None => {}
         }
     }
 
-    fn choose(&mut self, rank: Rank, now: Ticks) -> Option<Pass> {
-        let pressing = |list: &Self, kind| list.limits.presses(list.graph, kind, rank);
-        let urgent = |list: &Self, kind| list.sides.is_urgent(kind);
+    /// The pass that a rank should start, or the two of a pair.
+    fn choose(&mut self, rank: Rank, now: Ticks) -> Option<(Pass, Option<Pass>)> {
+        let pressing = |list: &Self, kind, flow| list.limits.presses(list.graph, kind, rank, flow);
+        let urgent = |list: &Self, kind, _| list.sides.is_urgent(kind);
         if let Some(pass) = self.take_new(rank, pressing).or_else(|| self.take_new(rank, urgent)) {
-            return Some(pass);
+            return Some((pass, None));
         }
-        let head = self.base_orders[rank.index()].get(self.next[rank.index()]);
-        if let Some(head) = head.filter(|head| self.progress.is_ready(self.graph, head.pass, now)) {
-            return Some(head.pass);
+        if let Some(found) = self.placed.choose(self.graph, &self.progress, rank, now) {
+            return Some(found);
         }
-        self.take_new(rank, |_, _| true)
+        self.take_new(rank, |_, _, _| true).map(|pass| (pass, None))
     }
 
     /// The first new pass of a rank, by declaration, that a test and the limits let through.
-    fn take_new(&mut self, rank: Rank, test: impl Fn(&Self, KindId) -> bool) -> Option<Pass> {
+    fn take_new(&mut self, rank: Rank, test: impl Fn(&Self, KindId, Flow) -> bool) -> Option<Pass> {
         for kind in KindId::all(self.graph.catalog.kinds.len()).skip(self.base) {
-            let at = self.queue(kind, rank);
-            if !self.waiting[at].is_empty()
-                && test(self, kind)
-                && self.limits.holding(self.graph, kind, rank).is_none()
-            {
-                return self.waiting[at].pop_front();
+            // The flows' first ones, in the order in which they became ready: it is the same on every rank.
+            let open = self.graph.flows().filter_map(|flow| {
+                let at = self.queue(kind, rank, flow);
+                let &(number, _) = self.waiting[at].front()?;
+                let held = || self.limits.holding(self.graph, kind, rank, flow).is_some();
+                (test(self, kind, flow) && !held()).then_some((number, at))
+            });
+            if let Some((_, at)) = open.min() {
+                return self.waiting[at].pop_front().map(|(_, pass)| pass);
             }
         }
         None
@@ -249,12 +282,25 @@ impl<'a> List<'a> {
         let origin = if let Some(new) = pass.kind.index().checked_sub(self.base) {
             self.origins[new]
         } else {
-            self.next[rank] += 1;
-            self.base_orders[rank][self.next[rank] - 1].origin
+            self.placed.start(self.graph, Rank::new(rank), pass)
         };
-        self.orders[rank].push(Placed { pass, origin });
-        self.busy[rank] = true;
+        self.orders[rank].push(Placed { pass, origin, overlaps: false });
+        self.busy[rank] = 1;
         self.calendar.enter(now + self.costs.pass(pass.kind), Moment::Ends(pass));
+    }
+
+    /// Starts two passes of the base order together; they end together.
+    fn start_pair(&mut self, first: Pass, second: Pass, now: Ticks) {
+        let rank = self.graph.rank_of(first.site).index();
+        for pass in [first, second] {
+            if self.limits.start(self.graph, pass) {
+                self.woken.fill(true);
+            }
+            let origin = self.placed.start(self.graph, Rank::new(rank), pass);
+            self.orders[rank].push(Placed { pass, origin, overlaps: pass == first });
+            self.calendar.enter(now + self.costs.pair(first.kind, second.kind), Moment::Ends(pass));
+        }
+        self.busy[rank] = 2;
     }
 
     /// All orders, or why they are not complete.
@@ -262,14 +308,15 @@ impl<'a> List<'a> {
         let placed: usize = self.orders.iter().map(Vec::len).sum();
         let group = |kind: KindId| self.graph.catalog.kind(kind).queue == Queue::Group;
         let kinds = KindId::all(self.graph.catalog.kinds.len()).filter(|&kind| !group(kind));
-        let m = self.graph.shape.microbatches as usize;
+        let m = self.graph.shape.units();
         if placed == kinds.map(|kind| self.graph.sites(kind) * m).sum::<usize>() {
             return Ok(self.orders);
         }
         for (at, queue) in self.waiting.iter().enumerate() {
-            let rank = Rank::new(at % self.busy.len());
-            let Some(&pass) = queue.front() else { continue };
-            if let Some(at) = self.limits.holding(self.graph, pass.kind, rank) {
+            let rank = Rank::new(at / self.graph.shape.flows as usize % self.busy.len());
+            let Some(&(_, pass)) = queue.front() else { continue };
+            let flow = self.graph.shape.flow_of(pass.microbatch);
+            if let Some(at) = self.limits.holding(self.graph, pass.kind, rank, flow) {
                 return Err(TransformError::LimitTooTight { pass: self.graph.name(pass), rank, at });
             }
         }
@@ -277,8 +324,6 @@ impl<'a> List<'a> {
             let rank = Rank::new(site_index(pass.site));
             return Err(TransformError::LimitTooTight { pass: self.graph.name(pass), rank, at });
         }
-        let heads: Vec<_> =
-            self.base_orders.iter().zip(&self.next).map(|(order, &next)| order.get(next).copied()).collect();
-        Err(find_deadlock(self.graph, &self.progress, &heads, origins).into())
+        Err(find_deadlock(self.graph, &self.progress, &self.placed.heads(), origins).into())
     }
 }

@@ -2,48 +2,46 @@
 
 use super::TransformError;
 use crate::graph::Graph;
-use crate::ir::{ClassId, KindId, Limit, Pass, Rank, Schedule, Site, Span, Where};
+use crate::ir::{ClassId, Flow, KindId, Limit, Pass, Rank, Schedule, Site, Span, Where};
 
 /// How far each rank is with everything that a limit counts.
 #[derive(Debug)]
 pub(super) struct Limits<'a> {
     all: &'a [Limit],
     ranks: usize,
-    /// By limit and rank: passes started that make the class, or that run ahead.
+    flows: usize,
+    /// By limit, flow and rank: passes started that make the class, or that run ahead. The flows share a class: flow 0 has all.
     ahead: Vec<u32>,
-    /// By limit and rank: passes started that free the class, or that are run ahead of.
+    /// By limit, flow and rank: passes started that free the class, or that are run ahead of.
     behind: Vec<u32>,
 }
 
 impl<'a> Limits<'a> {
-    pub(super) fn new(limits: &'a [Limit], ranks: usize) -> Self {
-        Self {
-            all: limits,
-            ranks,
-            ahead: vec![0; limits.len() * ranks],
-            behind: vec![0; limits.len() * ranks],
-        }
+    pub(super) fn new(limits: &'a [Limit], ranks: usize, flows: u32) -> Self {
+        let flows = flows as usize;
+        let none = vec![0; limits.len() * flows * ranks];
+        Self { all: limits, ranks, flows, ahead: none.clone(), behind: none }
     }
 
     /// The limit that holds a new pass of this kind back on a rank.
-    pub(super) fn holding(&self, graph: &Graph<'_>, kind: KindId, rank: Rank) -> Option<Span> {
+    pub(super) fn holding(&self, graph: &Graph<'_>, kind: KindId, rank: Rank, flow: Flow) -> Option<Span> {
         self.all.iter().enumerate().find_map(|(index, limit)| match *limit {
             Limit::Class { class, most, span } => (graph.catalog.kind(kind).makes.contains(&class)
-                && self.is_full(index, rank, most))
+                && self.is_full(index, Flow(0), rank, most))
             .then_some(span),
             Limit::Ahead { pass, most, span, .. } => {
-                (pass.0 == kind && self.is_full(index, rank, most)).then_some(span)
+                (pass.0 == kind && self.is_full(index, flow, rank, most)).then_some(span)
             }
         })
     }
 
     /// Whether a pass of this kind on a rank would give room under a limit that is reached there.
-    pub(super) fn presses(&self, graph: &Graph<'_>, kind: KindId, rank: Rank) -> bool {
+    pub(super) fn presses(&self, graph: &Graph<'_>, kind: KindId, rank: Rank, flow: Flow) -> bool {
         self.all.iter().enumerate().any(|(index, limit)| match *limit {
             Limit::Class { class, most, .. } => {
-                graph.catalog.kind(kind).frees.contains(&class) && self.is_full(index, rank, most)
+                graph.catalog.kind(kind).frees.contains(&class) && self.is_full(index, Flow(0), rank, most)
             }
-            Limit::Ahead { of, most, .. } => of.0 == kind && self.is_full(index, rank, most),
+            Limit::Ahead { of, most, .. } => of.0 == kind && self.is_full(index, flow, rank, most),
         })
     }
 
@@ -53,7 +51,12 @@ impl<'a> Limits<'a> {
         let here = graph.rank_of(pass.site).index();
         let mut elsewhere = false;
         for (index, limit) in self.all.iter().enumerate() {
-            let row = index * self.ranks..(index + 1) * self.ranks;
+            let flow = match limit {
+                Limit::Class { .. } => Flow(0),
+                Limit::Ahead { .. } => graph.shape.flow_of(pass.microbatch),
+            };
+            let start = self.row(index, flow);
+            let row = start..start + self.ranks;
             match *limit {
                 Limit::Class { class, .. } => {
                     self.ahead[row.start + here] += u32::from(kind.makes.contains(&class));
@@ -68,13 +71,17 @@ impl<'a> Limits<'a> {
         elsewhere
     }
 
-    fn is_full(&self, index: usize, rank: Rank, most: u32) -> bool {
-        let at = index * self.ranks + rank.index();
+    fn row(&self, index: usize, flow: Flow) -> usize {
+        (index * self.flows + flow.index()) * self.ranks
+    }
+
+    fn is_full(&self, index: usize, flow: Flow, rank: Rank, most: u32) -> bool {
+        let at = self.row(index, flow) + rank.index();
         self.ahead[at] >= most.saturating_add(self.behind[at])
     }
 }
 
-/// A pass at every rank counts on its rank, one at the named stage on all ranks, which follow that stage together.
+/// A pass at every rank counts on its rank, one at the named stage on all ranks, which follow that stage together; each in its flow.
 fn count(row: &mut [u32], graph: &Graph<'_>, pass: Pass, counted: (KindId, Where)) -> bool {
     match pass.site {
         _ if pass.kind != counted.0 => false,

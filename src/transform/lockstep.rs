@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::limits::Limits;
 use crate::graph::Graph;
-use crate::ir::{KindId, Microbatch, Pass, Queue, Rank, Site, Span};
+use crate::ir::{Flow, KindId, Microbatch, Pass, Queue, Rank, Site, Span};
 
 /// The order in which all ranks do their lock-step passes: one for all, so that none waits for another in a circle.
 #[derive(Debug)]
@@ -12,7 +12,8 @@ pub(super) struct Gang {
     /// By kind (from `base`) and microbatch: how many ranks' passes are not ready yet.
     unready: Vec<Vec<u32>>,
     base: usize,
-    /// Ready on all ranks, not yet let in by the limits; by kind (from `base`).
+    flows: usize,
+    /// Ready on all ranks, not yet let in by the limits; by kind (from `base`) and flow.
     pending: Vec<VecDeque<Microbatch>>,
     called: Vec<(KindId, Microbatch)>,
     /// The next call of each rank.
@@ -24,12 +25,13 @@ pub(super) struct Gang {
 impl Gang {
     pub(super) fn new(graph: &Graph<'_>, base: usize) -> Self {
         let kinds = &graph.catalog.kinds[base..];
-        let (p, m) = (graph.shape.ranks, graph.shape.microbatches as usize);
+        let (p, m) = (graph.shape.ranks, graph.shape.units());
         let of = |kind: &crate::ir::Kind| if kind.queue == Queue::Lockstep { vec![p; m] } else { Vec::new() };
         Self {
             unready: kinds.iter().map(of).collect(),
             base,
-            pending: vec![VecDeque::new(); kinds.len()],
+            flows: graph.shape.flows as usize,
+            pending: vec![VecDeque::new(); kinds.len() * graph.shape.flows as usize],
             called: Vec::new(),
             next: vec![0; p as usize],
             arrived: 0,
@@ -37,30 +39,36 @@ impl Gang {
     }
 
     /// Notes that a pass is ready on its rank.
-    pub(super) fn ready(&mut self, pass: Pass) {
+    pub(super) fn ready(&mut self, graph: &Graph<'_>, pass: Pass) {
         let kind = pass.kind.index() - self.base;
         let unready = &mut self.unready[kind][pass.microbatch.index()];
         *unready -= 1;
         if *unready == 0 {
-            self.pending[kind].push_back(pass.microbatch);
+            let flow = graph.shape.flow_of(pass.microbatch);
+            self.pending[kind * self.flows + flow.index()].push_back(pass.microbatch);
         }
     }
 
     /// Calls what is ready on all ranks and within the limits, and wakes all ranks for it.
     pub(super) fn admit(&mut self, graph: &Graph<'_>, limits: &mut Limits<'_>, woken: &mut [bool]) {
-        for kind in 0..self.pending.len() {
-            let id = KindId::new(kind + self.base);
-            while let Some(&microbatch) = self.pending[kind].front()
-                && limits.holding(graph, id, Rank(0)).is_none()
+        for at in 0..self.pending.len() {
+            let (id, flow) = self.row(at);
+            while let Some(&microbatch) = self.pending[at].front()
+                && limits.holding(graph, id, Rank(0), flow).is_none()
             {
-                self.pending[kind].pop_front();
+                self.pending[at].pop_front();
                 self.called.push((id, microbatch));
-                for site in graph.sites_of(id) {
+                for site in graph.sites_of(id, flow) {
                     limits.start(graph, Pass { kind: id, site, microbatch });
                 }
                 woken.fill(true);
             }
         }
+    }
+
+    /// The kind and the flow of a list of pending passes.
+    fn row(&self, at: usize) -> (KindId, Flow) {
+        (KindId::new(at / self.flows + self.base), Flow::new(at % self.flows))
     }
 
     /// Whether a rank has a call to follow.
@@ -77,15 +85,15 @@ impl Gang {
             return None;
         }
         self.arrived = 0;
-        Some(graph.sites_of(kind).map(|site| Pass { kind, site, microbatch }).collect())
+        Some(graph.sites_of(kind, Flow(0)).map(|site| Pass { kind, site, microbatch }).collect())
     }
 
     /// A pass that a limit keeps out, and the limit.
     pub(super) fn held(&self, graph: &Graph<'_>, limits: &Limits<'_>) -> Option<(Pass, Span)> {
-        self.pending.iter().enumerate().find_map(|(kind, pending)| {
-            let id = KindId::new(kind + self.base);
+        self.pending.iter().enumerate().find_map(|(at, pending)| {
+            let (id, flow) = self.row(at);
             let pass = Pass { kind: id, site: Site::Rank(Rank(0)), microbatch: *pending.front()? };
-            limits.holding(graph, id, Rank(0)).map(|span| (pass, span))
+            limits.holding(graph, id, Rank(0), flow).map(|span| (pass, span))
         })
     }
 }

@@ -1,8 +1,10 @@
 //! Schedule -> Schedule: a transform's passes and edges in every rank's order.
 //!
 //! The base order is kept; its backward side is moved back to make room for the transform's barriers ([`deepen`]); the new passes
-//! are placed where an event-driven list schedule has them run ([`insert`]). Nothing here knows what a pass computes.
+//! are placed where an event-driven list schedule has them run ([`insert`]). Nothing here knows what a pass computes. An order that was
+//! placed by time is a priority instead of a law, and `deepen` is room for so many microbatches more ([`base`]).
 
+mod base;
 mod deepen;
 mod error;
 mod insert;
@@ -19,7 +21,8 @@ use crate::ir::{Catalog, KindId, Schedule, Transform};
 /// Adds a transform's passes and edges to every rank's order.
 ///
 /// Requires: every pass that the transform's edges name is placed; `costs` knows the kinds of `transform`.
-/// Ensures: passes already placed keep their order, but for the backward side moved back by `deepen` microbatches.
+/// Ensures: passes already placed keep their order, but for the backward side moved back by `deepen` microbatches, or slices where
+/// sequences are sliced; in two flows by more, where the ranks would wait for each other.
 ///
 /// # Errors
 /// The order and the edges together deadlock, or a limit keeps a pass out for ever.
@@ -38,15 +41,20 @@ pub fn apply(
             at: transform.span,
         });
     }
-    let per_microbatch = schedule.shape.chunks as usize;
-    for order in &mut schedule.orders {
-        *order = deepen::deepen(order, &sides, transform.deepen as usize * per_microbatch);
-    }
-    schedule.orders = match insert::insert(&mut schedule, transform, base, &sides, costs) {
-        Ok(orders) => orders,
-        // An order that deadlocks by itself also fills up every limit; the limit is not to blame then.
-        Err(error) => {
-            return Err(stuck::without_transform(&schedule, &before, costs).map_or(error, Into::into));
+    let per_unit = schedule.shape.visits() as usize;
+    let given = std::mem::take(&mut schedule.orders);
+    let longest = given.iter().map(Vec::len).max().unwrap_or(0);
+    let mut by = if schedule.by_time { 0 } else { transform.deepen as usize * per_unit };
+    schedule.orders = loop {
+        schedule.orders = given.iter().map(|order| deepen::deepen(order, &sides, by)).collect();
+        match insert::insert(&mut schedule, transform, base, &sides, costs) {
+            Ok(orders) => break orders,
+            // Two flows may come to the same pass at different depths; behind all forwards every backward side fits.
+            Err(_) if schedule.shape.flows > 1 && by > 0 && by < longest => by *= 2,
+            // An order that deadlocks by itself also fills up every limit; the limit is not to blame then.
+            Err(error) => {
+                return Err(stuck::without_transform(&schedule, &before, costs).map_or(error, Into::into));
+            }
         }
     };
     limits::check(&schedule, &transform.limits)?;

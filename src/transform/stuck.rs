@@ -4,7 +4,7 @@ use crate::cost::Costs;
 use crate::graph::{Deadlock, Graph, Progress, find_deadlock};
 use crate::ir::{Catalog, Placed, Queue, Schedule, Ticks};
 
-/// Runs the orders under the catalog from before the transform, regardless of time. `None`: they come to their end.
+/// Runs the orders under the catalog from before the transform, regardless of time and of which passes overlap. `None`: they come to their end.
 pub(super) fn without_transform(schedule: &Schedule, before: &Catalog, costs: &Costs) -> Option<Deadlock> {
     let graph = Graph::new(&schedule.shape, before);
     let mut run = Run { graph: &graph, costs, progress: Progress::new(&graph), events: Vec::new() };
@@ -24,9 +24,9 @@ pub(super) fn without_transform(schedule: &Schedule, before: &Catalog, costs: &C
             break;
         }
     }
-    let heads: Vec<Option<Placed>> =
-        schedule.orders.iter().zip(&next).map(|(order, &next)| order.get(next).copied()).collect();
-    let stuck = heads.iter().any(Option::is_some);
+    let head = |(order, &next): (&Vec<Placed>, &usize)| order.get(next).copied().into_iter().collect();
+    let heads: Vec<Vec<Placed>> = schedule.orders.iter().zip(&next).map(head).collect();
+    let stuck = heads.iter().any(|heads| !heads.is_empty());
     stuck.then(|| find_deadlock(&graph, &run.progress, &heads, &schedule.origins))
 }
 

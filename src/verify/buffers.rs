@@ -59,7 +59,7 @@ impl Slots {
                 self.read(rank, id, buffer, report);
             }
             for buffer in operands.writes() {
-                if plan.buffers[buffer.index()].place == Slot::TiedGradient {
+                if !matches!(plan.buffers[buffer.index()].place, Slot::Arena(_)) {
                     continue;
                 }
                 let (from, to) = self.buffers[buffer.index()].pieces;
@@ -85,7 +85,7 @@ impl Slots {
     fn cut(&mut self, plan: &RankPlan) {
         let range = |buffer: &crate::ir::Buffer| match buffer.place {
             Slot::Arena(offset) => (offset.0, offset.0 + buffer.bytes().0),
-            Slot::TiedGradient => (0, 0),
+            Slot::TiedGradient | Slot::StageGradient(_) => (0, 0),
         };
         self.cuts.clear();
         for (from, to) in plan.buffers.iter().map(range) {

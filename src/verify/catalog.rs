@@ -115,6 +115,9 @@ fn kind(kind: &Kind, catalog: &Catalog, plan: &Plan, wrong: &mut Wrong<'_>) {
     if kind.queue == Queue::Group && plan.ranks.len() > 1 && plan.header.groups.is_empty() {
         wrong(&kind.name, "it runs on the queue of a group, and there is none");
     }
+    if !plan.header.mode.is_training() && kind.computes.is_some_and(|computes| !computes.is_forward()) {
+        wrong(&kind.name, "it computes a gradient, and the plan is forward only");
+    }
     for each in &kind.needs {
         if let Err(problem) = need(each, kind, catalog) {
             wrong(&kind.name, problem);
@@ -145,6 +148,12 @@ fn need(need: &Need, by: &Kind, catalog: &Catalog) -> Result<(), &'static str> {
         (Relation::Here, At::EveryRank, At::Stage) => Err(
             "a pass at every rank needs a pass at a stage of its own rank; name the first or the last stage",
         ),
+        (Relation::Earlier | Relation::Later, ..) if port.is_some() => {
+            Err("no value goes from slice to slice: what earlier ones made is read where it lies")
+        }
+        (Relation::Earlier | Relation::Later, by, of) if by != of => {
+            Err("another slice's pass runs at the same site")
+        }
         (Relation::Prev | Relation::Next, At::EveryRank, _)
         | (Relation::Prev | Relation::Next, _, At::EveryRank) => {
             Err("only stages have a stage before and after them")

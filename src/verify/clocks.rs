@@ -1,7 +1,8 @@
 //! What has ended before what, on one rank: a vector clock for each instruction, over the rank's lanes.
 //!
 //! Row i says, for each lane, how many of its instructions have ended when instruction i has. An instruction ends after
-//! the one before it on its lane and after all that it waits for; nothing else orders two instructions of a rank.
+//! the one before it on its lane and after all that it waits for; nothing else orders two instructions of a rank. The two passes of
+//! a pair start together: neither has ended when the other starts, but the second only counts as ended when both have.
 
 use crate::ir::{InstrId, RankPlan};
 
@@ -14,6 +15,8 @@ pub(super) struct Clocks {
     places: Vec<(u32, u32)>,
     /// The last instruction so far of each lane.
     last: Vec<Option<u32>>,
+    /// The second of each pair with the first, ascending.
+    pairs: Vec<(u32, u32)>,
 }
 
 impl Clocks {
@@ -24,6 +27,7 @@ impl Clocks {
         self.rows.clear();
         self.rows.resize(plan.instrs.len() * lanes, 0);
         self.places.clear();
+        self.pairs.clear();
         self.last.clear();
         self.last.resize(lanes, None);
         for (position, instr) in plan.instrs.iter().enumerate() {
@@ -31,6 +35,9 @@ impl Clocks {
             let (done, rest) = self.rows.split_at_mut(position * lanes);
             let row = &mut rest[..lanes];
             if let Some(before) = self.last[lane] {
+                if plan.instrs[before as usize].overlaps {
+                    self.pairs.push((InstrId::new(position).0, before));
+                }
                 row.copy_from_slice(&done[before as usize * lanes..][..lanes]);
             }
             for &wait in plan.operands(instr).waits {
@@ -49,6 +56,13 @@ impl Clocks {
     /// Whether `before` has ended when `after` starts; they are two instructions.
     pub(super) fn ordered(&self, before: InstrId, after: InstrId) -> bool {
         let (lane, position) = self.places[before.index()];
+        let overlapped = || {
+            let pair = self.pairs.binary_search_by_key(&after.0, |&(second, _)| second);
+            pair.is_ok_and(|pair| self.pairs[pair].1 == before.0)
+        };
+        if !self.pairs.is_empty() && overlapped() {
+            return false;
+        }
         before < after && self.rows[after.index() * self.lanes + lane as usize] >= position
     }
 

@@ -1,5 +1,7 @@
 //! Rule 1: everything that must happen happens exactly once, where it belongs, and the optimizer step comes last.
 
+use std::collections::BTreeMap;
+
 use super::clocks::Clocks;
 use super::error::Rule;
 use super::facts::Facts;
@@ -27,11 +29,11 @@ impl Placed {
 /// Reports passes, collectives and steps that are missing, too many or on the wrong rank.
 pub(super) fn check(facts: &Facts<'_>, report: &mut Report) -> Placed {
     let mut placed = Placed { positions: vec![NOWHERE; facts.passes()] };
-    let microbatches = facts.header.microbatches as usize;
-    let mut collectives = vec![NOWHERE; facts.catalog.collectives.len() * microbatches];
+    let mut collectives = vec![NOWHERE; facts.catalog.collectives.len() * facts.units];
     for rank in Rank::all(facts.plan.ranks.len()) {
         collectives.fill(NOWHERE);
-        let (mut sum, mut step) = (NOWHERE, NOWHERE);
+        let (mut tied, mut step) = (NOWHERE, NOWHERE);
+        let mut copies = BTreeMap::new();
         for (id, instr) in facts.plan.ranks[rank.index()].instrs.iter().enumerate() {
             let id = InstrId::new(id);
             let place = Place::Instr(rank, id);
@@ -47,9 +49,12 @@ pub(super) fn check(facts: &Facts<'_>, report: &mut Report) -> Placed {
                 Op::Collective { payload: Payload::Value { collective, microbatch }, .. }
                     if facts.ranks > 1 =>
                 {
-                    &mut collectives[collective.index() * microbatches + microbatch.index()]
+                    &mut collectives[collective.index() * facts.units + microbatch.index()]
                 }
-                Op::Collective { payload: Payload::TiedGradient, .. } if needs_sum(facts, rank) => &mut sum,
+                Op::Collective { payload, .. } if facts.needs_sum(payload, rank) => match payload {
+                    Payload::StageGradient(stage) => copies.entry(stage).or_insert(NOWHERE),
+                    _ => &mut tied,
+                },
                 Op::Collective { payload, .. } => {
                     let collective = names::payload(facts.header, payload);
                     report.add(place, || Rule::NeedlessCollective { collective });
@@ -66,8 +71,11 @@ pub(super) fn check(facts: &Facts<'_>, report: &mut Report) -> Placed {
             }
         }
         absent(facts, rank, &collectives, report);
-        if sum == NOWHERE && needs_sum(facts, rank) {
+        if tied == NOWHERE && facts.needs_sum(Payload::TiedGradient, rank) {
             report.add(Place::Rank(rank), || Rule::MissingSum);
+        }
+        for &stage in facts.copies(rank).iter().filter(|stage| !copies.contains_key(stage)) {
+            report.add(Place::Rank(rank), || Rule::MissingCopySum { stage });
         }
         if step == NOWHERE {
             report.add(Place::Rank(rank), || Rule::MissingStep);
@@ -75,10 +83,6 @@ pub(super) fn check(facts: &Facts<'_>, report: &mut Report) -> Placed {
     }
     missing_passes(facts, &placed, report);
     placed
-}
-
-fn needs_sum(facts: &Facts<'_>, rank: Rank) -> bool {
-    facts.tied_ranks().is_some_and(|ranks| ranks.contains(&rank))
 }
 
 fn twice(facts: &Facts<'_>, op: &Op, first: Place) -> Rule {
@@ -94,11 +98,10 @@ fn absent(facts: &Facts<'_>, rank: Rank, collectives: &[u32], report: &mut Repor
     if facts.ranks == 1 {
         return;
     }
-    let microbatches = facts.header.microbatches as usize;
     for (position, _) in collectives.iter().enumerate().filter(|(_, position)| **position == NOWHERE) {
         let payload = Payload::Value {
-            collective: CollectiveId::new(position / microbatches),
-            microbatch: Microbatch::new(position % microbatches),
+            collective: CollectiveId::new(position / facts.units),
+            microbatch: Microbatch::new(position % facts.units),
         };
         report.add(Place::Rank(rank), || Rule::MissingCollective {
             collective: names::payload(facts.header, payload),
@@ -111,8 +114,8 @@ fn missing_passes(facts: &Facts<'_>, placed: &Placed, report: &mut Report) {
         return;
     }
     for kind in KindId::all(facts.catalog.kinds.len()) {
-        for site in facts.sites_of_kind(kind) {
-            for microbatch in Microbatch::all(facts.header.microbatches as usize) {
+        for microbatch in Microbatch::all(facts.units) {
+            for site in facts.sites_of_kind(kind, facts.header.flow_of(microbatch)) {
                 let pass = Pass { kind, site, microbatch };
                 if placed.find(facts, pass).is_none() {
                     report.add(Place::Rank(facts.rank_of(site)), || Rule::MissingPass {

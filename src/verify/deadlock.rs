@@ -26,6 +26,7 @@ pub(super) enum Why {
     Wait,
     Fifo,
     Buffer,
+    Pair,
 }
 
 impl Why {
@@ -34,6 +35,7 @@ impl Why {
             Self::Lane => "before it on its lane",
             Self::Wait => "which it waits for",
             Self::Fifo => "before it in the channel's queue",
+            Self::Pair => "which the pass that it runs overlapped with waits for",
             Self::Buffer => "which empties or fills the channel's buffer",
         }
     }
@@ -204,8 +206,16 @@ impl<'a, 'plan> Events<'a, 'plan> {
                 each(before, why);
             }
         }
-        for &wait in plan.operands(&plan.instrs[(number - first) as usize]).waits {
+        let at = (number - first) as usize;
+        for &wait in plan.operands(&plan.instrs[at]).waits {
             each(first + wait, Why::Wait);
+        }
+        if plan.instrs[at].overlaps {
+            let lane = plan.instrs[at].lane;
+            let second = plan.instrs[at + 1..].iter().find(|instr| instr.lane == lane);
+            for &wait in second.map_or(&[][..], |second| plan.operands(second).waits) {
+                each(first + wait, Why::Pair);
+            }
         }
     }
 

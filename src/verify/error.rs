@@ -4,7 +4,7 @@ use miette::Diagnostic;
 use thiserror::Error;
 
 use super::report::Place;
-use crate::ir::{BufferId, Bytes, CollectiveOp, GroupId, InstrId, Rank};
+use crate::ir::{BufferId, Bytes, CollectiveOp, Flow, GroupId, InstrId, Rank, Stage};
 
 /// A rule that a plan breaks.
 #[derive(Clone, Debug, PartialEq, Eq, Error, Diagnostic)]
@@ -81,6 +81,42 @@ pub enum Rule {
     MalformedPass {
         /// What is wrong.
         problem: String,
+    },
+    /// A pass at a stage of the other flow.
+    #[error("`{pass}` belongs to {flow}, and its stage to the other flow")]
+    #[diagnostic(
+        code(schedc::verify::foreign_flow),
+        help("microbatch i belongs to flow i % flows: name a stage of that flow")
+    )]
+    ForeignFlow {
+        /// The pass.
+        pass: String,
+        /// The flow of its microbatch.
+        flow: Flow,
+    },
+    /// A mark of overlap where there are no two passes to overlap.
+    #[error("it cannot run overlapped: {problem}")]
+    #[diagnostic(
+        code(schedc::verify::malformed_pair),
+        help(
+            "mark the first of two passes that follow each other on the compute lane, in lock step neither"
+        )
+    )]
+    MalformedPair {
+        /// What is wrong.
+        problem: String,
+    },
+    /// The second pass of a pair that waits for the first, or for what comes after it.
+    #[error("the second pass of a pair waits for {wait}, which comes with the first, {first}, or after it")]
+    #[diagnostic(
+        code(schedc::verify::pair_waits),
+        help("both start when both may: let it wait only for what comes before {first}, or remove the mark")
+    )]
+    PairWaits {
+        /// What it waits for.
+        wait: InstrId,
+        /// The first pass of the pair.
+        first: InstrId,
     },
     /// An operand that the instruction cannot have.
     #[error("an operand is wrong: {problem}")]
@@ -165,6 +201,16 @@ pub enum Rule {
         help("add an all_reduce of the tied gradient before the step")
     )]
     MissingSum,
+    /// A rank that does not sum the gradients of one of its stages with those of the other flow's copy.
+    #[error("the gradients of the two copies of {stage} are never summed on this rank")]
+    #[diagnostic(
+        code(schedc::verify::missing_copy_sum),
+        help("add an all_reduce of `stage-gradient {stage}` between the two ranks before the step")
+    )]
+    MissingCopySum {
+        /// The stage of the model.
+        stage: Stage,
+    },
     /// A rank without an optimizer step.
     #[error("the rank has no optimizer step")]
     #[diagnostic(code(schedc::verify::missing_step), help("end the list with one"))]
@@ -268,10 +314,12 @@ pub enum Rule {
         /// Where that is.
         before: Place,
     },
-    /// A sum of the tied gradient that comes too early.
-    #[error("the gradient of the tied embedding is summed before {pass} has added to it")]
+    /// A sum of a gradient that comes too early.
+    #[error("{gradient} is summed before {pass} has added to it")]
     #[diagnostic(code(schedc::verify::early_sum), help("wait for {pass}"))]
     EarlySum {
+        /// Which gradient.
+        gradient: String,
         /// What still adds to it.
         pass: InstrId,
     },

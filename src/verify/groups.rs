@@ -52,15 +52,15 @@ pub(super) fn check(facts: &Facts<'_>, meetings: &mut Meetings, report: &mut Rep
 fn declared(facts: &Facts<'_>, rank: Rank, id: InstrId, instr: &Instr, report: &mut Report) -> bool {
     let Op::Collective { payload, op, group, root, elements } = instr.op else { return true };
     let (want_op, want_root, want_elements, in_group) = match payload {
-        Payload::Value { collective, .. } => {
-            let declared = facts.catalog.collective(collective);
-            (declared.op, facts.root(declared), facts.elements(declared), group == GroupId(0))
+        Payload::Value { collective, microbatch } => {
+            let (declared, flow) = (facts.catalog.collective(collective), facts.header.flow_of(microbatch));
+            let elements = facts.elements(declared, flow);
+            (declared.op, facts.root(declared, flow), elements, group == GroupId(0))
         }
-        Payload::TiedGradient => {
-            let model = facts.header.model;
-            let members = facts.tied_ranks();
+        Payload::TiedGradient | Payload::StageGradient(_) => {
+            let members = facts.sum_ranks(payload);
             let in_group = members.is_none_or(|ranks| facts.header.groups[group.index()].0 == ranks);
-            (CollectiveOp::AllReduce, None, u64::from(model.vocab) * u64::from(model.hidden), in_group)
+            (CollectiveOp::AllReduce, None, facts.sum_elements(payload), in_group)
         }
     };
     let place = Place::Instr(rank, id);
@@ -109,7 +109,7 @@ impl Sequences {
         };
         let lockstep = match payload {
             Payload::Value { collective, .. } => usize::from(facts.catalog.collective(collective).lockstep),
-            Payload::TiedGradient => 0,
+            Payload::TiedGradient | Payload::StageGradient(_) => 0,
         };
         let slot = self.first[group.index()] + member;
         let position = self.counts[slot][lockstep];

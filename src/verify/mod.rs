@@ -6,23 +6,26 @@
 //! The rules, one file each; every violation is reported, each with its own code:
 //!
 //! 1. `coverage`: every pass of every kind, site and microbatch runs exactly once, on the rank that owns its site; every
-//!    collective once for each microbatch on every rank; the sum of a tied gradient where it is needed; one step, last.
+//!    collective once for each microbatch on every rank; the sum of a gradient of which several ranks hold copies (a tied
+//!    embedding, the stages of two flows) where it is needed; one step, last.
 //! 2. `values`: every instruction reads exactly the values and states that the catalog says, in that order, writes what it
 //!    gives and makes into buffers of that class and shape, and each read is ordered after its write, each need after
-//!    what it needs, along the lanes and waits of the rank.
+//!    what it needs, along the lanes and waits of the rank. Where sequences are sliced that includes the states of
+//!    earlier slices, and the order of a need of the slice before or after.
 //! 3. `channels`: the k-th send from one rank to another meets the k-th receive, with the same value and size.
 //! 4. `groups`: the members of a group issue the same collectives in the same order, with the op, root and number of
 //!    elements that the catalog says.
 //! 5. `deadlock`: the ranks can all run to their end under the chosen [`Channel`] semantics; else the shortest cycle found.
 //! 6. `buffers`: no buffer is read or freed after free, overwritten while live, freed or reused before those who use it have
 //!    ended, or leaked; overlapping ranges of the arena count as one.
+//!    The two passes of a pair are taken to run at the same time.
 //! 7. `peak`: the header's peak of bytes and of live buffers is what the lists come to, and within a limit.
 //!
 //! Not checked: what a pass computes and whether its declared shapes suit the model; whether a declared need is sensible;
 //! time; an order without a value across ranks (a plan with one is refused); batched groups of sends and receives (they are
 //! held to one FIFO, which is stricter). Collectives in lock step and those on a group's own lane are taken for two
 //! communicators of the group. Which passes add to a tied
-//! gradient is taken from what they compute: the backward passes of the end stages, and passes that name no computation.
+//! gradient, or to a stage's, is taken from what they compute: the backward passes of the end stages, and passes that name no computation.
 
 mod buffers;
 mod catalog;

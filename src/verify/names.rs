@@ -2,9 +2,10 @@
 
 use crate::ir::{CollectiveId, Header, Op, Pass, Payload, Value};
 
-/// `F.s0.m1`.
+/// `F.s0.m1`, or `F.s0.m1.0` where sequences are sliced.
 pub(super) fn pass(header: &Header, pass: Pass) -> String {
-    format!("{}.{}.{}", header.catalog.kind(pass.kind).name, pass.site, pass.microbatch)
+    let unit = header.cut().name(pass.microbatch);
+    format!("{}.{}.{unit}", header.catalog.kind(pass.kind).name, pass.site)
 }
 
 /// `F.s0.m1.o0`.
@@ -20,8 +21,11 @@ pub(super) fn collective(header: &Header, id: CollectiveId) -> &str {
 /// `C1.stats m0`, or `tied-gradient`.
 pub(super) fn payload(header: &Header, payload: Payload) -> String {
     match payload {
-        Payload::Value { collective: id, microbatch } => format!("{} {microbatch}", collective(header, id)),
+        Payload::Value { collective: id, microbatch } => {
+            format!("{} {}", collective(header, id), header.cut().name(microbatch))
+        }
         Payload::TiedGradient => "tied-gradient".to_owned(),
+        Payload::StageGradient(stage) => format!("stage-gradient {stage}"),
     }
 }
 

@@ -45,7 +45,7 @@ fn live(facts: &Facts<'_>, rank: Rank) -> Vec<u32> {
     for instr in &plan.instrs {
         let operands = plan.operands(instr);
         for buffer in operands.writes().map(|id| &plan.buffers[id.index()]) {
-            if buffer.place != Slot::TiedGradient {
+            if matches!(buffer.place, Slot::Arena(_)) {
                 let class = buffer.class.index();
                 now[class] = now[class].saturating_add(1);
                 most[class] = most[class].max(now[class]);

@@ -2,6 +2,7 @@
 
 use super::catalog::bytes;
 use super::error::Rule;
+use super::names;
 use super::report::{Place, Report};
 use crate::ir::{
     At, Buffer, BufferId, CollectiveOp, GroupId, Instr, InstrId, Lane, Op, Pass, Payload, Place as Slot,
@@ -80,11 +81,26 @@ fn buffer(plan: &Plan, buffer: &Buffer) -> Result<(), &'static str> {
         Slot::Arena(_) => Ok(()),
         Slot::TiedGradient if buffer.shape == [u64::from(model.vocab), u64::from(model.hidden)] => Ok(()),
         Slot::TiedGradient => Err("the gradient of a tied embedding has the shape [vocab, hidden]"),
+        Slot::StageGradient(stage) if stage.0 >= plan.header.depth() => {
+            Err("it is the gradient of a stage that the model does not have")
+        }
+        Slot::StageGradient(stage) => {
+            let catalog = &plan.header.catalog;
+            let sharded = [catalog.shards_input(), catalog.shards_output()];
+            let elements = model.stage_parameters(stage, plan.header.depth(), sharded);
+            let known = buffer.shape == [elements];
+            if known {
+                Ok(())
+            } else {
+                Err("the gradient of a stage has an element for each of its parameters")
+            }
+        }
     }
 }
 
 fn instrs(plan: &Plan, rank: Rank, part: &RankPlan, report: &mut Report) {
     let mut start = 0;
+    let mut open = None;
     for (id, instr) in part.instrs.iter().enumerate() {
         let place = Place::Instr(rank, InstrId::new(id));
         let operands: usize = instr.counts.iter().copied().map(usize::from).sum();
@@ -96,10 +112,15 @@ fn instrs(plan: &Plan, rank: Rank, part: &RankPlan, report: &mut Report) {
         start = end;
         let result = op(plan, rank, &instr.op)
             .and_then(|()| lane(plan, part, instr))
-            .and_then(|()| touched(part, id, instr));
+            .and_then(|()| touched(part, id, instr))
+            .and_then(|()| pair(plan, part, InstrId::new(id), instr, &mut open));
         if let Err(rule) = result {
             report.add(place, || rule);
         }
+    }
+    if let Some(first) = open {
+        let problem = "nothing follows it on its lane".to_owned();
+        report.add(Place::Instr(rank, first), || Rule::MalformedPair { problem });
     }
     if start != part.pool.len() {
         let problem = "its pool holds operands of no instruction".to_owned();
@@ -130,13 +151,15 @@ fn op(plan: &Plan, rank: Rank, op: &Op) -> Result<(), Rule> {
             match payload {
                 Payload::Value { collective, microbatch } => {
                     let known = collective.index() < plan.header.catalog.collectives.len();
-                    if known && microbatch.0 < plan.header.microbatches {
+                    if known && microbatch.0 < plan.header.cut().units() {
                         Ok(())
                     } else {
                         Err(malformed_pass("its collective or its microbatch does not exist"))
                     }
                 }
                 Payload::TiedGradient => Ok(()),
+                Payload::StageGradient(stage) if stage.0 < plan.header.depth() => Ok(()),
+                Payload::StageGradient(_) => Err(malformed_pass("its stage does not exist")),
             }
         }
         Op::Step => Ok(()),
@@ -152,10 +175,15 @@ fn pass(plan: &Plan, pass: Pass) -> Result<(), Rule> {
         (At::EveryRank, Site::Rank(rank)) => rank.index() < plan.ranks.len(),
         _ => return Err(malformed_pass("a pass at a stage names a stage, one at every rank a rank")),
     };
-    if exists && pass.microbatch.0 < plan.header.microbatches {
-        Ok(())
-    } else {
-        Err(malformed_pass("its stage, rank or microbatch does not exist"))
+    if !exists || pass.microbatch.0 >= plan.header.cut().units() {
+        return Err(malformed_pass("its stage, rank or microbatch does not exist"));
+    }
+    let flow = plan.header.flow_of(pass.microbatch);
+    match pass.site {
+        Site::Stage(stage) if stage.0 / plan.header.depth() != flow.0 => {
+            Err(Rule::ForeignFlow { pass: names::pass(&plan.header, pass), flow })
+        }
+        _ => Ok(()),
     }
 }
 
@@ -191,6 +219,42 @@ fn lane(plan: &Plan, part: &RankPlan, instr: &Instr) -> Result<(), Rule> {
     Err(Rule::MalformedLane { problem: format!("it runs on lane {lane} and belongs on {wanted}") })
 }
 
+/// A pass that is marked as overlapped is followed on the compute lane by another, which waits for nothing later. `open`: a first
+/// pass whose second has not come yet.
+fn pair(
+    plan: &Plan,
+    part: &RankPlan,
+    id: InstrId,
+    instr: &Instr,
+    open: &mut Option<InstrId>,
+) -> Result<(), Rule> {
+    let malformed = |problem: &str| Err(Rule::MalformedPair { problem: problem.to_owned() });
+    let ordinary = match instr.op {
+        Op::Pass(pass) => plan.header.catalog.kind(pass.kind).queue == Queue::Compute,
+        _ => false,
+    };
+    if part.lanes.get(instr.lane.index()) == Some(&Lane::Compute)
+        && let Some(first) = open.take()
+    {
+        if !ordinary || instr.overlaps {
+            return malformed(
+                "what follows the first of a pair on its lane is no pass, in lock step, or of another pair",
+            );
+        }
+        return match part.operands(instr).waits().find(|&wait| wait >= first) {
+            Some(wait) => Err(Rule::PairWaits { wait, first }),
+            None => Ok(()),
+        };
+    }
+    if instr.overlaps {
+        if !ordinary {
+            return malformed("it is no pass of the compute lane, or one in lock step");
+        }
+        *open = Some(id);
+    }
+    Ok(())
+}
+
 /// The operands exist, and only the sum of a tied gradient touches its buffer.
 fn touched(part: &RankPlan, id: usize, instr: &Instr) -> Result<(), Rule> {
     let malformed = |problem: &str| Err(Rule::MalformedOperand { problem: problem.to_owned() });
@@ -198,19 +262,22 @@ fn touched(part: &RankPlan, id: usize, instr: &Instr) -> Result<(), Rule> {
     if let Some(&wait) = operands.waits.iter().find(|&&wait| wait as usize >= id) {
         return Err(Rule::MalformedWait { wait: InstrId(wait) });
     }
-    let sum = matches!(
-        instr.op,
-        Op::Collective { payload: Payload::TiedGradient, op: CollectiveOp::AllReduce, .. }
-    );
-    for (list, touches) in
-        [operands.reads, operands.writes, operands.frees].into_iter().zip([sum, sum, false])
+    let sum = match instr.op {
+        Op::Collective { payload, op: CollectiveOp::AllReduce, .. } => match payload {
+            Payload::TiedGradient => Some(Slot::TiedGradient),
+            Payload::StageGradient(stage) => Some(Slot::StageGradient(stage)),
+            Payload::Value { .. } => None,
+        },
+        _ => None,
+    };
+    for (list, touches) in [operands.reads, operands.writes, operands.frees].into_iter().zip([sum, sum, None])
     {
         for &buffer in list {
             match part.buffers.get(buffer as usize) {
                 None => return malformed("it names a buffer that does not exist"),
-                Some(buffer) if buffer.place == Slot::TiedGradient && !touches => {
+                Some(buffer) if !matches!(buffer.place, Slot::Arena(_)) && touches != Some(buffer.place) => {
                     return malformed(
-                        "only the sum of a tied gradient reads and writes it, and nothing frees it",
+                        "only the sum of a gradient over ranks reads and writes it, and nothing frees it",
                     );
                 }
                 Some(_) => {}

@@ -3,7 +3,7 @@
 use super::error::Rule;
 use super::report::{Place, Report};
 use super::{catalog, streams};
-use crate::ir::{At, Group, GroupId, Plan, Rank};
+use crate::ir::{At, Cut, Group, GroupId, Plan, Rank};
 
 /// Reports every malformed part.
 pub(super) fn check(plan: &Plan, report: &mut Report) {
@@ -30,6 +30,13 @@ fn header(plan: &Plan, report: &mut Report) {
     if header.microbatches == 0 {
         wrong("it has no microbatches".to_owned());
     }
+    if !(1..=Cut::MOST_SLICES).contains(&header.slices) {
+        wrong(format!("its sequences have {} slices, not 1 to {}", header.slices, Cut::MOST_SLICES));
+    } else if header.microbatches.checked_mul(header.slices).is_none() {
+        wrong("it has more slices than can be counted".to_owned());
+    } else if !header.model.sequence.is_multiple_of(header.slices) {
+        wrong(format!("{} slices do not divide a sequence of {}", header.slices, header.model.sequence));
+    }
     for name in std::iter::once(&header.name).chain(&header.transforms) {
         if !catalog::is_name(name) {
             wrong(format!("`{}` cannot be a name", name.escape_debug()));
@@ -43,6 +50,9 @@ fn header(plan: &Plan, report: &mut Report) {
     }
     if header.stages.is_empty() || u32::try_from(header.stages.len()).is_err() {
         return wrong(format!("it has {} stages", header.stages.len()));
+    }
+    if !matches!(header.flows, 1 | 2) || !header.stages.len().is_multiple_of(header.flows as usize) {
+        return wrong(format!("{} stages cannot be those of {} flows", header.stages.len(), header.flows));
     }
     let mut held = vec![0_usize; ranks];
     for (stage, rank) in header.stages.iter().enumerate() {
@@ -85,7 +95,7 @@ fn counts(plan: &Plan, report: &mut Report) {
     let mut sites = 0_u64;
     for kind in &header.catalog.kinds {
         sites = sites.saturating_add(match kind.at {
-            At::Stage => header.stages.len() as u64,
+            At::Stage => u64::from(header.depth()),
             At::EveryRank => plan.ranks.len() as u64,
         });
     }
@@ -93,7 +103,7 @@ fn counts(plan: &Plan, report: &mut Report) {
         let collectives = header.catalog.collectives.len() as u64;
         sites = sites.saturating_add(collectives.saturating_mul(plan.ranks.len() as u64));
     }
-    let promised = sites.saturating_mul(u64::from(header.microbatches));
+    let promised = sites.saturating_mul(u64::from(header.microbatches) * u64::from(header.slices));
     let found: u64 = plan.ranks.iter().map(|rank| rank.instrs.len() as u64).sum();
     if promised > found.saturating_mul(4).saturating_add(1024) || u32::try_from(promised.max(found)).is_err()
     {

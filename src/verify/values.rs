@@ -11,7 +11,7 @@ use super::names;
 use super::report::{Place, Report};
 use crate::ir::{
     BufferId, ClassId, CollectiveId, CollectiveOp, Compute, InstrId, Microbatch, Op, Operands, Pass, Payload,
-    Place as Slot, Port, Rank, Relation, Site, Source, Stage, Value,
+    Place as Slot, Port, Rank, Relation, Site, Source, Value,
 };
 
 /// What a buffer holds.
@@ -23,8 +23,17 @@ enum Content {
     Result(CollectiveId, Microbatch),
     /// What a pass of a site left for later passes of that site.
     State(ClassId, Site, Microbatch),
-    /// The gradient of the tied embedding.
-    Tied,
+    /// A gradient that is summed over ranks: never a [`Payload::Value`].
+    Gradient(Payload),
+}
+
+/// The gradient that lies in a place beside the arena.
+fn gradient(place: Slot) -> Option<Payload> {
+    match place {
+        Slot::Arena(_) => None,
+        Slot::TiedGradient => Some(Payload::TiedGradient),
+        Slot::StageGradient(stage) => Some(Payload::StageGradient(stage)),
+    }
 }
 
 /// What an instruction must write: the content, its class, its shape (after a first side for a gather).
@@ -56,9 +65,9 @@ pub(super) struct Values<'facts, 'plan> {
     made: Vec<Made<'plan>>,
     /// Where each collective ran on this rank.
     collected: Vec<Option<InstrId>>,
-    /// The passes of the ends of the pipeline on this rank, whose gradients a tied sum takes.
-    ends: Vec<InstrId>,
-    sum: Option<InstrId>,
+    /// The last pass that adds to each gradient that is summed; all such passes run one after the other.
+    adders: Vec<(Payload, InstrId)>,
+    sums: Vec<(Payload, InstrId)>,
 }
 
 impl<'facts, 'plan> Values<'facts, 'plan> {
@@ -70,8 +79,8 @@ impl<'facts, 'plan> Values<'facts, 'plan> {
             wanted: Vec::new(),
             made: Vec::new(),
             collected: Vec::new(),
-            ends: Vec::new(),
-            sum: None,
+            adders: Vec::new(),
+            sums: Vec::new(),
         }
     }
 
@@ -94,19 +103,19 @@ impl<'facts, 'plan> Values<'facts, 'plan> {
             self.reads(rank, id, operands, clocks, report);
             self.writes(rank, id, operands, report);
         }
-        self.tied_sum(rank, clocks, report);
+        self.early_sums(rank, clocks, report);
     }
 
     fn start(&mut self, rank: Rank) {
         self.held.clear();
-        let tied = (Content::Tied, None);
+        let beside = |place| gradient(place).map(|payload| (Content::Gradient(payload), None));
         let buffers = &self.facts.plan.ranks[rank.index()].buffers;
-        self.held.extend(buffers.iter().map(|buffer| (buffer.place == Slot::TiedGradient).then_some(tied)));
+        self.held.extend(buffers.iter().map(|buffer| beside(buffer.place)));
         self.collected.clear();
-        let results = self.facts.catalog.collectives.len() * self.facts.header.microbatches as usize;
+        let results = self.facts.catalog.collectives.len() * self.facts.units;
         self.collected.resize(if self.facts.ranks > 1 { results } else { 0 }, None);
-        self.ends.clear();
-        self.sum = None;
+        self.adders.clear();
+        self.sums.clear();
     }
 
     fn value(&self, value: Value) -> Made<'plan> {
@@ -118,7 +127,8 @@ impl<'facts, 'plan> Values<'facts, 'plan> {
     /// What a pass on `rank` reads for a need of a collective's result.
     fn result(&self, id: CollectiveId, rank: Rank, microbatch: Microbatch) -> Content {
         let collective = self.facts.catalog.collective(id);
-        let at_source = collective.op == CollectiveOp::Broadcast && self.facts.root(collective) == Some(rank);
+        let root = self.facts.root(collective, self.facts.header.flow_of(microbatch));
+        let at_source = collective.op == CollectiveOp::Broadcast && root == Some(rank);
         match self.facts.contribution(id, rank, microbatch) {
             Some(value) if self.facts.ranks == 1 || at_source => Content::Value(value),
             _ => Content::Result(id, microbatch),
@@ -133,7 +143,9 @@ impl<'facts, 'plan> Values<'facts, 'plan> {
             match need.from {
                 Source::Collective(id) => self.wanted.push(self.result(id, rank, microbatch)),
                 Source::Pass { kind, at, port } => {
-                    let Some(site) = facts.producer(site, kind, at) else { continue };
+                    let flow = facts.header.flow_of(microbatch);
+                    let Some(site) = facts.producer(site, kind, at, flow) else { continue };
+                    let Some(microbatch) = facts.unit(microbatch, at) else { continue };
                     let needed = Pass { kind, site, microbatch };
                     match port {
                         Some(port) => self.wanted.push(Content::Value(Value { pass: needed, port })),
@@ -142,7 +154,8 @@ impl<'facts, 'plan> Values<'facts, 'plan> {
                 }
             }
         }
-        self.wanted.extend(kind.frees.iter().map(|&class| Content::State(class, site, microbatch)));
+        let kept = kind.frees.iter().filter(|class| !kind.makes.contains(class));
+        self.wanted.extend(kept.map(|&class| Content::State(class, site, microbatch)));
         for need in kind.needs.iter().filter(|need| facts.applies(need, site)) {
             if let Source::Pass { kind: maker, at: Relation::Here, port: None } = need.from
                 && facts.catalog.kind(maker).at == kind.at
@@ -150,9 +163,16 @@ impl<'facts, 'plan> Values<'facts, 'plan> {
                 self.kept(Pass { kind: maker, ..pass }, id);
             }
         }
+        for need in kind.needs.iter().filter(|need| facts.applies(need, site)) {
+            if let Source::Pass { kind: maker, at: Relation::Earlier, port: None } = need.from {
+                for microbatch in facts.slices_before(microbatch) {
+                    self.kept(Pass { kind: maker, site, microbatch }, id);
+                }
+            }
+        }
         for (port, &class) in kind.gives.iter().enumerate() {
             let port = Port::new(port);
-            if facts.is_read(pass.kind, site, port) {
+            if facts.is_read(pass, port) {
                 let content = Content::Value(Value { pass, port });
                 self.made.push(Made { content, class, shape: facts.shape(class, site), form: Form::Same });
             }
@@ -161,12 +181,23 @@ impl<'facts, 'plan> Values<'facts, 'plan> {
             let content = Content::State(class, site, microbatch);
             self.made.push(Made { content, class, shape: facts.shape(class, site), form: Form::Same });
         }
-        if site == Site::Stage(Stage(0)) || site == Site::Stage(facts.last()) {
-            let adds =
-                matches!(kind.computes, None | Some(Compute::StageBackward | Compute::StageWeightGrad));
-            if adds && facts.tied_ranks().is_some() {
-                self.ends.push(id);
+        let adds = matches!(kind.computes, None | Some(Compute::StageBackward | Compute::StageWeightGrad));
+        if let Site::Stage(stage) = site
+            && adds
+        {
+            self.adder(Payload::StageGradient(facts.place_of(stage)), rank, id);
+            if facts.is_end(stage) {
+                self.adder(Payload::TiedGradient, rank, id);
             }
+        }
+    }
+
+    /// Notes a pass that adds to a gradient, if that is summed on this rank.
+    fn adder(&mut self, payload: Payload, rank: Rank, id: InstrId) {
+        match self.adders.iter_mut().find(|(other, _)| *other == payload) {
+            Some((_, last)) => *last = id,
+            None if self.facts.needs_sum(payload, rank) => self.adders.push((payload, id)),
+            None => {}
         }
     }
 
@@ -215,13 +246,14 @@ impl<'facts, 'plan> Values<'facts, 'plan> {
     ) {
         let facts = self.facts;
         let Payload::Value { collective, microbatch } = payload else {
-            self.wanted.push(Content::Tied);
+            let content = Content::Gradient(payload);
+            self.wanted.push(content);
             let buffers = &facts.plan.ranks[rank.index()].buffers;
-            let tied = buffers.iter().find(|buffer| buffer.place == Slot::TiedGradient);
+            let beside = buffers.iter().find(|buffer| gradient(buffer.place) == Some(payload));
             let (class, shape) =
-                tied.map_or((ClassId(0), &[][..]), |buffer| (buffer.class, &buffer.shape[..]));
-            self.made.push(Made { content: Content::Tied, class, shape, form: Form::Same });
-            self.sum = Some(id);
+                beside.map_or((ClassId(0), &[][..]), |buffer| (buffer.class, &buffer.shape[..]));
+            self.made.push(Made { content, class, shape, form: Form::Same });
+            self.sums.push((payload, id));
             return;
         };
         let declared = facts.catalog.collective(collective);
@@ -232,17 +264,18 @@ impl<'facts, 'plan> Values<'facts, 'plan> {
         if let Some(value) = facts.contribution(collective, rank, microbatch) {
             self.wanted.push(Content::Value(value));
         }
-        if facts.has_result(declared, rank) {
+        let flow = facts.header.flow_of(microbatch);
+        if facts.has_result(declared, rank, flow) {
             let class = facts.class_of(declared.kind, declared.port);
             let form = match op {
                 CollectiveOp::AllGather => Form::Gathered,
                 CollectiveOp::ReduceScatter => Form::Sliced,
                 CollectiveOp::Broadcast | CollectiveOp::Reduce | CollectiveOp::AllReduce => Form::Same,
             };
-            let shape = facts.shape(class, facts.contributor(declared, rank));
+            let shape = facts.shape(class, facts.contributor(declared, rank, flow));
             self.made.push(Made { content: Content::Result(collective, microbatch), class, shape, form });
         }
-        let slot = |id: CollectiveId| id.index() * facts.header.microbatches as usize + microbatch.index();
+        let slot = |id: CollectiveId| id.index() * facts.units + microbatch.index();
         self.collected[slot(collective)] = Some(id);
         let Some(after) = declared.after else { return };
         if !self.collected[slot(after)].is_some_and(|before| clocks.ordered(before, id)) {
@@ -294,7 +327,7 @@ impl<'facts, 'plan> Values<'facts, 'plan> {
             };
             let found = &buffers[buffer as usize];
             let suits = match made.content {
-                Content::Tied => found.place == Slot::TiedGradient,
+                Content::Gradient(payload) => gradient(found.place) == Some(payload),
                 _ => found.class == made.class && self.has_shape(&found.shape, made),
             };
             if !suits {
@@ -336,13 +369,14 @@ impl<'facts, 'plan> Values<'facts, 'plan> {
         format!("{shape:?}")
     }
 
-    /// The sum of a tied gradient takes all that the rank's end stage adds to it.
-    fn tied_sum(&self, rank: Rank, clocks: &Clocks, report: &mut Report) {
-        let Some(sum) = self.sum else { return };
-        if let Some(&pass) = self.ends.iter().find(|&&pass| !clocks.ordered(pass, sum)) {
+    /// The sum of a gradient takes all that the rank's passes add to it.
+    fn early_sums(&self, rank: Rank, clocks: &Clocks, report: &mut Report) {
+        for &(payload, sum) in &self.sums {
+            let last = self.adders.iter().find(|(other, _)| *other == payload);
+            let Some(&(_, pass)) = last.filter(|(_, pass)| !clocks.ordered(*pass, sum)) else { continue };
             report.add_with(
                 Place::Instr(rank, sum),
-                || Rule::EarlySum { pass },
+                || Rule::EarlySum { gradient: self.name(Content::Gradient(payload)), pass },
                 || vec![(Place::Instr(rank, pass), "still adds to it".to_owned())],
             );
         }
@@ -353,12 +387,15 @@ impl<'facts, 'plan> Values<'facts, 'plan> {
         match content {
             Content::Value(value) => names::value(header, value),
             Content::Result(id, microbatch) => {
-                format!("the result of {} {microbatch}", names::collective(header, id))
+                let unit = header.cut().name(microbatch);
+                format!("the result of {} {unit}", names::collective(header, id))
             }
             Content::State(class, site, microbatch) => {
-                format!("{} of {site}.{microbatch}", self.facts.catalog.class(class).name)
+                let unit = header.cut().name(microbatch);
+                format!("{} of {site}.{unit}", self.facts.catalog.class(class).name)
             }
-            Content::Tied => "the gradient of the tied embedding".to_owned(),
+            Content::Gradient(Payload::StageGradient(stage)) => format!("the gradient of {stage}"),
+            Content::Gradient(_) => "the gradient of the tied embedding".to_owned(),
         }
     }
 }

@@ -1,14 +1,32 @@
 //! Plans of the library's schedules, through the driver.
 
+use schedc::cost::UNIT;
 use schedc::driver::{Input, Job, compile};
-use schedc::ir::Dims;
+use schedc::ir::{Dims, Mode};
 use schedc::resolve::Model;
 use schedc::source::Sources;
 use schedc::verify::Verified;
 
 /// Every schedule of the library.
-pub(crate) const SCHEDULES: [&str; 7] =
-    ["gpipe", "1f1b", "eager-1f1b", "interleaved", "looped-bfs", "zb-h1", "zb-h2"];
+pub(crate) const SCHEDULES: [&str; 17] = [
+    "gpipe",
+    "1f1b",
+    "eager-1f1b",
+    "interleaved",
+    "looped-bfs",
+    "seq1f1b",
+    "zb-h1",
+    "zb-h2",
+    "interleaved-zb",
+    "zb-v",
+    "hanayo",
+    "v-half",
+    "v-min",
+    "1f1b-v",
+    "chimera",
+    "dualpipe",
+    "dualpipe-v",
+];
 
 /// No transform, and every transform of the library.
 pub(crate) const TRANSFORMS: [Option<&str>; 4] = [None, Some("vocab-1"), Some("vocab-2"), Some("interlaced")];
@@ -26,9 +44,54 @@ pub(crate) fn library(
     microbatches: u32,
     model: Dims,
 ) -> Verified {
+    library_set(schedule, &[], with, ranks, microbatches, model)
+}
+
+/// The forward-only twin of one.
+pub(crate) fn forward_only(
+    schedule: &str,
+    with: Option<&str>,
+    ranks: u32,
+    microbatches: u32,
+    model: Dims,
+) -> Verified {
+    in_mode(Mode::ForwardOnly, schedule, &[], with, ranks, microbatches, model)
+}
+
+/// A schedule with values for its parameters.
+pub(crate) fn library_set(
+    schedule: &str,
+    set: &[(String, i64)],
+    with: Option<&str>,
+    ranks: u32,
+    microbatches: u32,
+    model: Dims,
+) -> Verified {
+    in_mode(Mode::Training, schedule, set, with, ranks, microbatches, model)
+}
+
+fn in_mode(
+    mode: Mode,
+    schedule: &str,
+    set: &[(String, i64)],
+    with: Option<&str>,
+    ranks: u32,
+    microbatches: u32,
+    model: Dims,
+) -> Verified {
     let with: Vec<String> = with.iter().map(ToString::to_string).collect();
     let model = Model { layers: Some(model.layers), dims: model };
-    let job = Job { input: Input::Library(schedule), with: &with, set: &[], ranks, microbatches, model };
+    let job = Job {
+        input: Input::Library(schedule),
+        with: &with,
+        set,
+        ranks,
+        microbatches,
+        model,
+        costs: &UNIT,
+        retime: None,
+        mode,
+    };
     compile(&job, &mut Sources::default()).unwrap_or_else(|errors| {
         panic!(
             "{schedule} with {with:?} at p={ranks}, m={microbatches}: {:?}",

@@ -9,7 +9,7 @@ use crate::orders::{Cell, Orders};
 
 /// A folder or file of reference data, or a printed reason why there is none.
 #[allow(clippy::print_stderr, reason = "a comparison that is skipped says so")]
-fn oracle(name: &str) -> Option<PathBuf> {
+pub(crate) fn oracle(name: &str) -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/oracles").join(name);
     if path.exists() {
         return Some(path);
@@ -44,6 +44,60 @@ fn orders_equal_those_of_pytorch_cell_by_cell() {
             let orders = Orders::of(ours, p, m);
             assert_eq!(orders.ranks, torch, "{ours} against {}", file.display());
         }
+    }
+}
+
+/// PyTorch lists passes by cycles of equal length. Ours are placed by time: other orders, nowhere longer, in no more memory.
+#[test]
+fn split_backwards_over_chunks_are_no_longer_than_those_of_pytorch() {
+    let Some(folder) = oracle("torch") else { return };
+    for (ours, theirs) in [("interleaved-zb", "InterleavedZeroBubble"), ("zb-v", "ZBVZeroBubble")] {
+        for (p, m) in [(2, 4), (4, 8)] {
+            let file = folder.join(format!("{theirs}_p{p}_m{m}_v2.compute.csv"));
+            let ranks = torch_split_rows(&fs::read_to_string(&file).unwrap());
+            let pairs = vec![Vec::new(); p as usize];
+            let torch = Orders { stages: 2 * p as usize, slices: 1, ranks, pairs }.time();
+            let taken = Orders::of(ours, p, m).time();
+            assert!(taken.makespan <= torch.makespan, "{ours} p={p} m={m}: {taken:?} against {torch:?}");
+            let most = |peaks: &[usize]| peaks.iter().copied().max();
+            assert!(most(&taken.peaks) <= most(&torch.peaks).max(Some(2 * p as usize)), "{ours} p={p} m={m}");
+        }
+    }
+}
+
+/// A full backward of PyTorch is a B and, right after it, the W; a pair is its two passes.
+fn torch_split_rows(text: &str) -> Vec<Vec<Cell>> {
+    let plain = text.replace(")OVERLAP_F_B", "").replace('(', "").replace(';', ",");
+    let split = |(kind, stage, microbatch): Cell| match kind {
+        'B' => vec![('B', stage, microbatch), ('W', stage, microbatch)],
+        'I' => vec![('B', stage, microbatch)],
+        _ => vec![(kind, stage, microbatch)],
+    };
+    torch_rows(&plain).into_iter().map(|row| row.into_iter().flat_map(split).collect()).collect()
+}
+
+/// The pairs of PyTorch's rows, by the first pass and the second.
+fn torch_pairs(text: &str) -> Vec<Vec<(Cell, Cell)>> {
+    let pair = |text: &str| {
+        let cells = torch_rows(&text.replace(';', ",")).remove(0);
+        (cells[0], cells[1])
+    };
+    let pairs = |row: &str| {
+        let marked = row.split(',').filter_map(|cell| cell.strip_suffix(")OVERLAP_F_B"));
+        marked.map(|cell| pair(cell.trim_start_matches('('))).collect()
+    };
+    text.lines().map(pairs).collect()
+}
+
+#[test]
+fn dualpipe_v_equals_that_of_pytorch_cell_by_cell_and_pair_by_pair() {
+    let Some(folder) = oracle("torch") else { return };
+    for (p, m) in [(2, 4), (4, 8)] {
+        let file = folder.join(format!("DualPipeV_p{p}_m{m}_v2.compute.csv"));
+        let text = fs::read_to_string(&file).unwrap();
+        let orders = Orders::of("dualpipe-v", p, m);
+        assert_eq!(orders.ranks, torch_split_rows(&text), "against {}", file.display());
+        assert_eq!(orders.pairs, torch_pairs(&text), "against {}", file.display());
     }
 }
 

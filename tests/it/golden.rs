@@ -4,10 +4,11 @@
 
 use std::path::{Path, PathBuf};
 
+use schedc::cost::UNIT;
 use schedc::driver::{self, Input, Job};
 use schedc::emit::{plan_hash, plan_json, plan_text};
 use schedc::import::read_plan;
-use schedc::ir::{Dims, Placed, Schedule, Site};
+use schedc::ir::{Dims, Mode, Placed, Schedule, Site};
 use schedc::resolve::Model;
 use schedc::source::Sources;
 
@@ -24,10 +25,10 @@ fn cases() -> Vec<PathBuf> {
     files
 }
 
-/// `F0`, `B.1:2`: the kind, the chunk where a rank has several, the microbatch.
+/// `F0`, `B.1:2`, `F0.1`: the kind, the chunk where a rank has several, the microbatch and, where it is cut, the slice.
 fn word(schedule: &Schedule, placed: &Placed) -> String {
     let name = &schedule.catalog.kind(placed.pass.kind).name;
-    let microbatch = placed.pass.microbatch.0;
+    let microbatch = schedule.shape.cut().name(placed.pass.microbatch).to_string().split_off(1);
     match placed.pass.site {
         Site::Stage(stage) if schedule.shape.chunks > 1 => {
             format!("{name}.{}:{microbatch}", schedule.shape.chunk_of(stage).0)
@@ -61,6 +62,9 @@ fn orders_and_plans_are_as_they_were() {
             ranks: options.ranks,
             microbatches: options.microbatches,
             model: Model { layers: Some(dims.layers), dims },
+            costs: &UNIT,
+            retime: None,
+            mode: Mode::Training,
         };
         let schedule = driver::schedule(&job, &mut Sources::default()).unwrap();
         let plan = driver::compile(&job, &mut Sources::default()).unwrap();

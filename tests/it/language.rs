@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use schedc::diag::Error;
 use schedc::ir::{
-    ClassId, CollectiveId, CollectiveOp, FileId, PatternKind, Port, Program, Queue, Rank, Relation, Repeat,
-    Source, Where,
+    ClassId, CollectiveId, CollectiveOp, FileId, Flow, Pattern, PatternKind, Port, Program, Queue, Rank,
+    RankOrder, Relation, Repeat, Source, Where,
 };
 use schedc::source::{Library, STDLIB, Sources};
 use schedc::syntax::parse;
@@ -72,7 +72,7 @@ fn without_w_the_backward_pass_is_fused() {
 #[test]
 fn the_pattern_of_each_rank_is_unfolded() {
     let program = accepted(library("1f1b"), "ranks=4 microbatches=8");
-    let PatternKind::Sequence(parts) = &program.ranks[1].order.kind else { panic!("a sequence") };
+    let PatternKind::Sequence(parts) = &pattern(&program, 1).kind else { panic!("a sequence") };
     let times: Vec<Repeat> = parts
         .iter()
         .map(
@@ -170,7 +170,7 @@ fn conditions_loops_and_chunks_are_computed() {
     }";
     let program = accepted(text, "ranks=2 set=v=3");
     let chunks = |rank: usize| {
-        let PatternKind::Sequence(parts) = &program.ranks[rank].order.kind else { panic!("a sequence") };
+        let PatternKind::Sequence(parts) = &pattern(&program, rank).kind else { panic!("a sequence") };
         let PatternKind::Sequence(turns) = &parts[0].kind else { panic!("the turns of the loop") };
         turns.iter().map(|turn| first_chunk(&turn.kind)).collect::<Vec<_>>()
     };
@@ -180,6 +180,7 @@ fn conditions_loops_and_chunks_are_computed() {
 fn first_chunk(pattern: &PatternKind) -> u32 {
     match pattern {
         PatternKind::Pass { chunk, .. } => chunk.expect("a chunk").0,
+        PatternKind::Pair(sides) => first_chunk(&sides[0].kind),
         PatternKind::Sequence(parts) => first_chunk(&parts[0].kind),
         PatternKind::Repeat { body, .. } => first_chunk(&body.kind),
     }
@@ -190,7 +191,7 @@ fn division_truncates_and_remainders_take_the_sign_of_the_dividend() {
     let times = |expr: &str| {
         let text = format!("schedule \"x\" {{ order F^({expr}) F^* B^* }}");
         let program = accepted(&text, "");
-        let PatternKind::Sequence(parts) = &program.ranks[0].order.kind else { panic!("a sequence") };
+        let PatternKind::Sequence(parts) = &pattern(&program, 0).kind else { panic!("a sequence") };
         let PatternKind::Repeat { times, .. } = parts[0].kind else { panic!("a repeat") };
         times
     };
@@ -306,5 +307,11 @@ fn every_example_of_the_manual_compiles() {
 fn wave_holds_every_rank_twice() {
     let text = "schedule \"x\" { chunks 2 place wave order F^* B^* }";
     let program = accepted(text, "ranks=4");
-    assert_eq!(program.shape.rank_of(program.shape.last()), Rank(0));
+    assert_eq!(program.shape.rank_of(program.shape.last_of(Flow(0))), Rank(0));
+}
+
+/// The pattern of a rank.
+fn pattern(program: &Program, rank: usize) -> &Pattern {
+    let RankOrder::Pattern(pattern) = &program.ranks[rank].order else { panic!("a pattern") };
+    pattern
 }

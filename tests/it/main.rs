@@ -1,11 +1,14 @@
 //! The tests of schedc: one binary, one file for each topic, data beside it.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod blocks;
 mod cli;
 mod compiled;
 mod differential;
 mod execute;
+mod flows;
 mod forms;
+mod forward;
 mod golden;
 mod language;
 mod model;
@@ -17,7 +20,10 @@ mod printer;
 mod properties;
 mod readme;
 mod refused;
+mod simulated;
+mod slices;
 mod support;
+mod tables;
 mod train;
 mod ui;
 mod verify;

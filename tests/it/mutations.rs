@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use schedc::ir::{
-    Bytes, CollectiveOp, Instr, Lane, LaneId, Microbatch, Op, Operands, Payload, Place, Plan, Rank, RankPlan,
-    Relation, Site, Source, Stage,
+    Bytes, CollectiveOp, Instr, Kind, Lane, LaneId, Microbatch, Mode, Op, Operands, Payload, Place, Plan,
+    Rank, RankPlan, Relation, Site, Source, Stage,
 };
 use schedc::verify::{Options, Violation, verify};
 
-use crate::plans::{compiled, plans};
+use crate::plans::{compiled, forward_only_twins, plans};
 
 const SEEDS: u64 = 6;
 
@@ -27,7 +27,7 @@ const OPERATORS: &[Operator] = &[
     Operator { name: "drop a receive", codes: &["unmatched_send"], apply: drop_receive },
     Operator {
         name: "drop a collective",
-        codes: &["missing_collective", "missing_sum"],
+        codes: &["missing_collective", "missing_sum", "missing_copy_sum"],
         apply: drop_collective,
     },
     Operator { name: "drop the step", codes: &["missing_step"], apply: drop_step },
@@ -60,14 +60,33 @@ const OPERATORS: &[Operator] = &[
     Operator { name: "do another operation", codes: &["group_op"], apply: wrong_op },
     Operator { name: "run a foreign stage", codes: &["foreign_pass"], apply: foreign_stage },
     Operator { name: "swap two operands", codes: &["wrong_value", "undefined_read"], apply: swap_operands },
+    Operator { name: "read one earlier slice less", codes: &["missing_operand"], apply: read_a_slice_less },
+    Operator { name: "exchange two earlier slices", codes: &["wrong_value"], apply: exchange_slices },
+    Operator {
+        name: "run a slice before the one it needs",
+        codes: &["undefined_read", "unordered_need", "wrong_value"],
+        apply: reorder_slices,
+    },
     Operator { name: "state a wrong peak", codes: &["wrong_peak"], apply: wrong_peak },
+    Operator { name: "sum the wrong stage", codes: &["missing_copy_sum"], apply: wrong_stage_sum },
+    Operator { name: "sum in another group", codes: &["wrong_group"], apply: wrong_group },
+    Operator { name: "sum before the last pass", codes: &["early_sum"], apply: sum_early },
+    Operator { name: "run in the other flow", codes: &["foreign_flow"], apply: foreign_flow },
+    Operator { name: "wait within a pair", codes: &["pair_waits"], apply: wait_within },
+    Operator { name: "overlap three", codes: &["malformed_pair"], apply: overlap_three },
+    Operator {
+        name: "overlap dependent passes",
+        codes: &["unordered_read", "unordered_need"],
+        apply: overlap_dependent,
+    },
+    Operator { name: "call training evaluation", codes: &["malformed_catalog"], apply: call_forward_only },
     Operator { name: "send after the answer", codes: &["deadlock"], apply: send_late },
 ];
 
 #[test]
 fn every_mutation_is_refused_with_the_code_that_it_must_cause() {
     let mut idle: BTreeSet<_> = OPERATORS.iter().map(|operator| operator.name).collect();
-    for (name, plan) in plans().into_iter().chain(compiled()) {
+    for (name, plan) in plans().into_iter().chain(compiled()).chain(forward_only_twins()) {
         for operator in OPERATORS {
             for seed in 0..SEEDS {
                 let mut draft = Draft::of(&plan);
@@ -99,6 +118,7 @@ struct Draft {
 struct Node {
     op: Op,
     lane: LaneId,
+    overlaps: bool,
     reads: Vec<u32>,
     writes: Vec<u32>,
     frees: Vec<u32>,
@@ -112,6 +132,7 @@ impl Draft {
             Node {
                 op: instr.op,
                 lane: instr.lane,
+                overlaps: instr.overlaps,
                 reads: operands.reads.to_vec(),
                 writes: operands.writes.to_vec(),
                 frees: operands.frees.to_vec(),
@@ -127,8 +148,9 @@ impl Draft {
             part.instrs.clear();
             part.pool.clear();
             for node in nodes {
-                let Node { op, lane, reads, writes, frees, waits } = node;
+                let Node { op, lane, overlaps, reads, writes, frees, waits } = node;
                 part.push(*op, *lane, Operands { reads, writes, frees, waits });
+                part.instrs.last_mut().unwrap().overlaps = *overlaps;
             }
         }
         self.plan
@@ -156,6 +178,10 @@ impl Draft {
 
     /// Removes an instruction; those that waited for it wait for what it waited for.
     fn remove(&mut self, rank: usize, at: usize) {
+        let lane = self.nodes[rank][at].lane;
+        if let Some(before) = self.nodes[rank][..at].iter_mut().rfind(|node| node.lane == lane) {
+            before.overlaps = false;
+        }
         let removed = self.nodes[rank].remove(at);
         for node in &mut self.nodes[rank][at..] {
             if node.waits.contains(&id(at)) {
@@ -190,7 +216,7 @@ impl Draft {
         let buffer = &self.plan.ranks[rank].buffers[buffer as usize];
         match buffer.place {
             Place::Arena(offset) => offset.0..offset.0 + buffer.bytes().0,
-            Place::TiedGradient => 0..0,
+            Place::TiedGradient | Place::StageGradient(_) => 0..0,
         }
     }
 
@@ -232,6 +258,14 @@ fn drop_where(draft: &mut Draft, rng: &mut ChaCha8Rng, test: fn(&Op) -> bool) ->
     Some(())
 }
 
+fn call_forward_only(draft: &mut Draft, _: &mut ChaCha8Rng) -> Option<()> {
+    let trains = draft.plan.header.mode.is_training();
+    let gradients = |kind: &Kind| kind.computes.is_some_and(|computes| !computes.is_forward());
+    let gradients = draft.plan.header.catalog.kinds.iter().any(gradients);
+    draft.plan.header.mode = Mode::ForwardOnly;
+    (trains && gradients).then_some(())
+}
+
 fn drop_pass(draft: &mut Draft, rng: &mut ChaCha8Rng) -> Option<()> {
     drop_where(draft, rng, |op| matches!(op, Op::Pass(_)))
 }
@@ -254,8 +288,12 @@ fn drop_step(draft: &mut Draft, rng: &mut ChaCha8Rng) -> Option<()> {
 
 fn duplicate_pass(draft: &mut Draft, rng: &mut ChaCha8Rng) -> Option<()> {
     let (rank, at) = draft.pick_op(rng, |op| matches!(op, Op::Pass(_)))?;
+    draft.nodes[rank][at].overlaps = false;
     let node = draft.nodes[rank][at].clone();
     draft.insert(rank, at + 1, node);
+    if let Some(before) = draft.nodes[rank][..at].iter_mut().rfind(|before| before.overlaps) {
+        before.overlaps = false;
+    }
     Some(())
 }
 
@@ -288,10 +326,12 @@ fn retarget_send(draft: &mut Draft, rng: &mut ChaCha8Rng) -> Option<()> {
 }
 
 fn expect_another(draft: &mut Draft, rng: &mut ChaCha8Rng) -> Option<()> {
-    let microbatches = draft.plan.header.microbatches;
+    let (units, flows) = (draft.plan.header.cut().units(), draft.plan.header.flows);
     let (rank, at) = draft.pick_op(rng, |op| matches!(op, Op::Recv { .. }))?;
     let Op::Recv { value, .. } = &mut draft.nodes[rank][at].op else { return None };
-    let other = Microbatch((value.pass.microbatch.0 + 1) % microbatches);
+    let next = value.pass.microbatch.0 + flows;
+    // The next one of the same flow.
+    let other = Microbatch(if next < units { next } else { next % flows });
     (other != value.pass.microbatch).then(|| value.pass.microbatch = other)
 }
 
@@ -300,12 +340,15 @@ fn reorder_dependent(draft: &mut Draft, rng: &mut ChaCha8Rng) -> Option<()> {
     let needed = |draft: &Draft, rank: usize, at: usize| {
         let Op::Pass(pass) = draft.nodes[rank][at].op else { return None };
         let needs = &draft.plan.header.catalog.kind(pass.kind).needs;
+        let cut = draft.plan.header.cut();
         let mut here = needs.iter().filter_map(|need| match need.from {
-            Source::Pass { kind, at: Relation::Here, .. } => Some(kind),
+            Source::Pass { kind, at: Relation::Here, .. } => Some((kind, pass.microbatch)),
+            Source::Pass { kind, at: Relation::Earlier, .. } => Some((kind, cut.earlier(pass.microbatch)?)),
+            Source::Pass { kind, at: Relation::Later, .. } => Some((kind, cut.later(pass.microbatch)?)),
             _ => None,
         });
-        here.find_map(|kind| {
-            let wanted = Op::Pass(schedc::ir::Pass { kind, ..pass });
+        here.find_map(|(kind, microbatch)| {
+            let wanted = Op::Pass(schedc::ir::Pass { kind, site: pass.site, microbatch });
             (0..at).find(|&earlier| {
                 draft.nodes[rank][earlier].op == wanted
                     && draft.nodes[rank][earlier].lane == draft.nodes[rank][at].lane
@@ -316,6 +359,7 @@ fn reorder_dependent(draft: &mut Draft, rng: &mut ChaCha8Rng) -> Option<()> {
     let earlier = needed(draft, rank, at)?;
     let (mut one, mut other) = (draft.nodes[rank][earlier].clone(), draft.nodes[rank][at].clone());
     std::mem::swap(&mut one.waits, &mut other.waits);
+    std::mem::swap(&mut one.overlaps, &mut other.overlaps);
     draft.nodes[rank][at] = one;
     draft.nodes[rank][earlier] = other;
     Some(())
@@ -422,6 +466,12 @@ fn reorder_collectives(draft: &mut Draft, rng: &mut ChaCha8Rng) -> Option<()> {
     let (one, other) = (draft.nodes[rank][at].op, draft.nodes[rank][next].op);
     draft.nodes[rank][at].op = other;
     draft.nodes[rank][next].op = one;
+    // A sum of gradients touches their buffer only.
+    if !matches!(one, Op::Collective { payload: Payload::Value { .. }, .. }) {
+        let (before, after) = draft.nodes[rank].split_at_mut(next);
+        std::mem::swap(&mut before[at].reads, &mut after[0].reads);
+        std::mem::swap(&mut before[at].writes, &mut after[0].writes);
+    }
     Some(())
 }
 
@@ -451,11 +501,13 @@ fn wrong_op(draft: &mut Draft, rng: &mut ChaCha8Rng) -> Option<()> {
 fn foreign_stage(draft: &mut Draft, rng: &mut ChaCha8Rng) -> Option<()> {
     let (rank, at) = draft.pick_op(rng, |op| matches!(op, Op::Pass(_)))?;
     let stages = draft.plan.header.stages.clone();
-    let ranks = draft.ranks();
+    let (ranks, depth) = (draft.ranks(), draft.plan.header.depth() as usize);
     let Op::Pass(pass) = &mut draft.nodes[rank][at].op else { return None };
     match &mut pass.site {
         Site::Stage(stage) => {
-            *stage = Stage::new(stages.iter().position(|owner| owner.index() != rank)?);
+            let flow = stage.index() / depth * depth;
+            let own = &stages[flow..flow + depth];
+            *stage = Stage::new(flow + own.iter().position(|owner| owner.index() != rank)?);
         }
         Site::Rank(owner) if ranks > 1 => owner.0 = (owner.0 + 1) % ranks,
         Site::Rank(_) => return None,
@@ -469,6 +521,62 @@ fn swap_operands(draft: &mut Draft, rng: &mut ChaCha8Rng) -> Option<()> {
         reads.len() > 1 && reads[0] != reads[1]
     })?;
     draft.nodes[rank][at].reads.swap(0, 1);
+    Some(())
+}
+
+/// Whether the last two that an instruction reads are what two earlier slices left, or the last one and its own.
+fn reads_slices(draft: &Draft, rank: usize, at: usize) -> bool {
+    let Node { op: Op::Pass(pass), reads, .. } = &draft.nodes[rank][at] else { return false };
+    let class = |buffer: u32| draft.plan.ranks[rank].buffers[buffer as usize].class;
+    let earlier = draft.plan.header.cut().slice(pass.microbatch) as usize;
+    let states = reads.iter().rev().take_while(|&&read| class(read) == class(reads[reads.len() - 1])).count();
+    earlier > 0 && states >= earlier
+}
+
+fn read_a_slice_less(draft: &mut Draft, rng: &mut ChaCha8Rng) -> Option<()> {
+    let reads = |draft: &Draft, rank: usize, at: usize| {
+        let Op::Pass(pass) = draft.nodes[rank][at].op else { return false };
+        let needs = &draft.plan.header.catalog.kind(pass.kind).needs;
+        needs.iter().any(|need| matches!(need.from, Source::Pass { at: Relation::Earlier, .. }))
+            && reads_slices(draft, rank, at)
+    };
+    let (rank, at) = draft.pick(rng, reads)?;
+    draft.nodes[rank][at].reads.pop();
+    Some(())
+}
+
+fn exchange_slices(draft: &mut Draft, rng: &mut ChaCha8Rng) -> Option<()> {
+    let (rank, at) = draft.pick(rng, |draft, rank, at| {
+        let Op::Pass(pass) = draft.nodes[rank][at].op else { return false };
+        draft.plan.header.cut().slice(pass.microbatch) > 1 && reads_slices(draft, rank, at)
+    })?;
+    let reads = &mut draft.nodes[rank][at].reads;
+    let last = reads.len() - 1;
+    reads.swap(last - 1, last);
+    Some(())
+}
+
+/// Exchanges two passes of one kind and site that a need orders slice by slice.
+fn reorder_slices(draft: &mut Draft, rng: &mut ChaCha8Rng) -> Option<()> {
+    let before = |draft: &Draft, rank: usize, at: usize| {
+        let Op::Pass(pass) = draft.nodes[rank][at].op else { return None };
+        let cut = draft.plan.header.cut();
+        let needs = &draft.plan.header.catalog.kind(pass.kind).needs;
+        let mut slices = needs.iter().filter_map(|need| match need.from {
+            Source::Pass { kind, at: Relation::Earlier, .. } if kind == pass.kind => {
+                cut.earlier(pass.microbatch)
+            }
+            Source::Pass { kind, at: Relation::Later, .. } if kind == pass.kind => cut.later(pass.microbatch),
+            _ => None,
+        });
+        let wanted = Op::Pass(schedc::ir::Pass { microbatch: slices.next()?, ..pass });
+        (0..at).find(|&earlier| draft.nodes[rank][earlier].op == wanted)
+    };
+    let (rank, at) = draft.pick(rng, |draft, rank, at| before(draft, rank, at).is_some())?;
+    let earlier = before(draft, rank, at)?;
+    let (one, other) = (draft.nodes[rank][at].op, draft.nodes[rank][earlier].op);
+    draft.nodes[rank][at].op = other;
+    draft.nodes[rank][earlier].op = one;
     Some(())
 }
 
@@ -501,5 +609,93 @@ fn send_late(draft: &mut Draft, rng: &mut ChaCha8Rng) -> Option<()> {
     let node = draft.nodes[rank][at].clone();
     draft.remove(rank, at);
     draft.insert(rank, answer, node);
+    Some(())
+}
+
+fn is_copy_sum(op: &Op) -> bool {
+    matches!(op, Op::Collective { payload: Payload::StageGradient(_), .. })
+}
+
+fn wrong_stage_sum(draft: &mut Draft, rng: &mut ChaCha8Rng) -> Option<()> {
+    let (rank, at) = draft.pick_op(rng, is_copy_sum)?;
+    let other = (0..draft.nodes[rank].len())
+        .find(|&other| other != at && is_copy_sum(&draft.nodes[rank][other].op))?;
+    draft.nodes[rank][at] = draft.nodes[rank][other].clone();
+    Some(())
+}
+
+fn wrong_group(draft: &mut Draft, rng: &mut ChaCha8Rng) -> Option<()> {
+    let (rank, at) = draft.pick_op(rng, is_copy_sum)?;
+    let groups = draft.plan.header.groups.clone();
+    let Op::Collective { group, .. } = &mut draft.nodes[rank][at].op else { return None };
+    let own = &groups[group.index()];
+    let other = (0..groups.len()).find(|&other| groups[other] != *own)?;
+    *group = schedc::ir::GroupId::new(other);
+    let lanes = &mut draft.plan.ranks[rank].lanes;
+    let lane = lanes.iter().position(|&lane| lane == Lane::Group(*group)).unwrap_or_else(|| {
+        lanes.push(Lane::Group(*group));
+        lanes.len() - 1
+    });
+    draft.nodes[rank][at].lane = LaneId::new(lane);
+    Some(())
+}
+
+fn sum_early(draft: &mut Draft, rng: &mut ChaCha8Rng) -> Option<()> {
+    let (rank, at) = draft.pick_op(rng, is_copy_sum)?;
+    // One behind another sum on its lane comes after all that that one waits for.
+    let lane = draft.nodes[rank][at].lane;
+    if draft.nodes[rank][..at].iter().any(|node| node.lane == lane) {
+        return None;
+    }
+    draft.nodes[rank][at].waits.clear();
+    Some(())
+}
+
+fn foreign_flow(draft: &mut Draft, rng: &mut ChaCha8Rng) -> Option<()> {
+    let (flows, depth) = (draft.plan.header.flows, draft.plan.header.depth());
+    let at_stage = |op: &Op| matches!(op, Op::Pass(pass) if matches!(pass.site, Site::Stage(_)));
+    let (rank, at) = draft.pick_op(rng, |op| flows == 2 && at_stage(op))?;
+    let Op::Pass(pass) = &mut draft.nodes[rank][at].op else { return None };
+    let Site::Stage(stage) = &mut pass.site else { return None };
+    stage.0 = (stage.0 + depth) % (2 * depth);
+    Some(())
+}
+
+fn second_of(draft: &mut Draft, rng: &mut ChaCha8Rng) -> Option<(usize, usize, usize)> {
+    let (rank, first) = draft.pick(rng, |draft, rank, at| draft.nodes[rank][at].overlaps)?;
+    Some((rank, first, draft.next_on_lane(rank, first)?))
+}
+
+fn wait_within(draft: &mut Draft, rng: &mut ChaCha8Rng) -> Option<()> {
+    let (rank, first, second) = second_of(draft, rng)?;
+    draft.nodes[rank][second].waits.push(id(first));
+    Some(())
+}
+
+fn overlap_three(draft: &mut Draft, rng: &mut ChaCha8Rng) -> Option<()> {
+    let (rank, _, second) = second_of(draft, rng)?;
+    draft.nodes[rank][second].overlaps = true;
+    Some(())
+}
+
+/// Marks a pass that the next one of the lane needs.
+fn overlap_dependent(draft: &mut Draft, rng: &mut ChaCha8Rng) -> Option<()> {
+    let dependent = |draft: &Draft, rank: usize, at: usize| {
+        let (Op::Pass(pass), Some(next)) = (draft.nodes[rank][at].op, draft.next_on_lane(rank, at)) else {
+            return false;
+        };
+        let Op::Pass(by) = draft.nodes[rank][next].op else { return false };
+        let catalog = &draft.plan.header.catalog;
+        let plain = |pass: schedc::ir::Pass| catalog.kind(pass.kind).queue == schedc::ir::Queue::Compute;
+        let needs = &catalog.kind(by.kind).needs;
+        let here = |need: &schedc::ir::Need| matches!(need.from, Source::Pass { kind, at: Relation::Here, .. } if kind == pass.kind);
+        let free = !draft.nodes[rank][..at].iter().any(|node| node.overlaps)
+            && !draft.nodes[rank][next].overlaps
+            && draft.nodes[rank][next].waits.iter().all(|&wait| wait < id(at));
+        let same = by.site == pass.site && by.microbatch == pass.microbatch;
+        free && same && plain(pass) && plain(by) && needs.iter().any(here)
+    };
+    let (rank, at) = draft.pick(rng, dependent)?;
+    draft.nodes[rank][at].overlaps = true;
     Some(())
 }

@@ -1,7 +1,8 @@
 //! The library's orders of passes and what they take when timed by a small simulation of their own, apart from `src/graph`.
 
+use schedc::cost::UNIT;
 use schedc::driver::{Input, Job, schedule};
-use schedc::ir::{Schedule, Site};
+use schedc::ir::{Mode, Schedule, Site};
 use schedc::resolve::Model;
 use schedc::source::Sources;
 
@@ -14,10 +15,15 @@ pub(crate) type Cell = (char, usize, usize);
 #[derive(Debug)]
 pub(crate) struct Orders {
     pub(crate) stages: usize,
+    /// Slices of a microbatch; the third of a cell counts them all.
+    pub(crate) slices: usize,
     pub(crate) ranks: Vec<Vec<Cell>>,
+    /// The passes that run overlapped.
+    pub(crate) pairs: Vec<Vec<(Cell, Cell)>>,
 }
 
-/// What an order takes. All times are in passes of one chunk; divide by the chunks of a rank for passes of a whole stage.
+/// What an order takes. All times are in passes of one chunk (and slice); divide by the chunks of a rank (and the
+/// slices of a microbatch) for passes of a whole stage.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Taken {
     pub(crate) makespan: u64,
@@ -27,22 +33,42 @@ pub(crate) struct Taken {
     pub(crate) span: u64,
 }
 
-pub(crate) fn library_schedule(name: &str, ranks: u32, microbatches: u32) -> Schedule {
+pub(crate) fn library_schedule(name: &str, set: &[(String, i64)], ranks: u32, microbatches: u32) -> Schedule {
     let model = Model { layers: None, dims: tiny(1, false) };
-    let job = Job { input: Input::Library(name), with: &[], set: &[], ranks, microbatches, model };
+    let job = Job {
+        input: Input::Library(name),
+        with: &[],
+        set,
+        ranks,
+        microbatches,
+        model,
+        costs: &UNIT,
+        retime: None,
+        mode: Mode::Training,
+    };
     schedule(&job, &mut Sources::default()).unwrap_or_else(|errors| panic!("{name}: {errors:?}"))
 }
 
 impl Orders {
     pub(crate) fn of(name: &str, ranks: u32, microbatches: u32) -> Self {
-        let schedule = library_schedule(name, ranks, microbatches);
+        Self::with(name, &[], ranks, microbatches)
+    }
+
+    /// The same, with values for its parameters.
+    pub(crate) fn with(name: &str, set: &[(String, i64)], ranks: u32, microbatches: u32) -> Self {
+        let schedule = library_schedule(name, set, ranks, microbatches);
         let cell = |placed: &schedc::ir::Placed| {
             let Site::Stage(stage) = placed.pass.site else { panic!("{name} has passes at stages only") };
             let letter = schedule.catalog.kind(placed.pass.kind).name.chars().next().unwrap();
             (letter, stage.index(), placed.pass.microbatch.index())
         };
         let ranks = schedule.orders.iter().map(|order| order.iter().map(cell).collect()).collect();
-        Self { stages: schedule.shape.stages.len(), ranks }
+        let pairs = schedule.orders.iter().map(|order| {
+            let pairs = order.windows(2).filter(|pair| pair[0].overlaps);
+            pairs.map(|pair| (cell(&pair[0]), cell(&pair[1]))).collect()
+        });
+        let (stages, slices) = (schedule.shape.stages.len(), schedule.shape.slices as usize);
+        Self { stages, slices, ranks, pairs: pairs.collect() }
     }
 
     fn splits(&self) -> bool {
@@ -83,10 +109,16 @@ impl Orders {
     fn ready(&self, cell: Cell, ended: &std::collections::HashMap<Cell, u64>) -> Option<u64> {
         let (kind, stage, microbatch) = cell;
         let needs = match kind {
-            'F' => vec![stage.checked_sub(1).map(|before| ('F', before, microbatch))],
+            'F' => {
+                let earlier = !microbatch.is_multiple_of(self.slices);
+                let earlier = earlier.then(|| ('F', stage, microbatch - 1));
+                vec![stage.checked_sub(1).map(|before| ('F', before, microbatch)), earlier]
+            }
             'B' => {
                 let after = (stage + 1 < self.stages).then_some(('B', stage + 1, microbatch));
-                vec![Some(('F', stage, microbatch)), after]
+                let later = !(microbatch + 1).is_multiple_of(self.slices);
+                let later = later.then_some(('B', stage, microbatch + 1));
+                vec![Some(('F', stage, microbatch)), after, later]
             }
             _ => vec![Some(('B', stage, microbatch))],
         };

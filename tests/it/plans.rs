@@ -3,17 +3,29 @@
 use schedc::import::read_plan;
 use schedc::ir::Plan;
 
-use crate::compiled::{SCHEDULES, TRANSFORMS, library, tiny};
+use crate::compiled::{SCHEDULES, TRANSFORMS, forward_only, library, library_set, tiny};
 
 /// Every schedule of the library under every transform, with its name.
 pub(crate) fn compiled() -> impl Iterator<Item = (String, Plan)> {
     let shapes = [(2, 3, true), (4, 4, false)];
-    SCHEDULES.into_iter().flat_map(move |schedule| {
+    let finer = library_set("seq1f1b", &[("s".to_owned(), 4)], Some("vocab-2"), 2, 2, tiny(2, true));
+    let finer = [("seq1f1b with four slices".to_owned(), finer.into_plan())];
+    finer.into_iter().chain(SCHEDULES.into_iter().flat_map(move |schedule| {
         TRANSFORMS.into_iter().flat_map(move |with| {
             shapes.into_iter().map(move |(ranks, microbatches, tied)| {
                 let plan = library(schedule, with, ranks, microbatches, tiny(2 * ranks, tied)).into_plan();
                 (format!("{schedule} with {with:?} at p={ranks}, m={microbatches}"), plan)
             })
+        })
+    }))
+}
+
+/// The forward-only twin of every schedule of the library under every transform, with its name.
+pub(crate) fn forward_only_twins() -> impl Iterator<Item = (String, Plan)> {
+    SCHEDULES.into_iter().flat_map(move |schedule| {
+        TRANSFORMS.into_iter().map(move |with| {
+            let plan = forward_only(schedule, with, 3, 4, tiny(6, true)).into_plan();
+            (format!("{schedule} with {with:?}, forward only"), plan)
         })
     })
 }

@@ -30,6 +30,9 @@ fn the_library_and_the_examples_stand_in_the_printed_form() {
     }
     for entry in std::fs::read_dir("examples").unwrap() {
         let path = entry.unwrap().path();
+        if path.is_dir() {
+            continue;
+        }
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(formatted(&text), text, "run `schedc fmt {}`", path.display());
     }
@@ -127,6 +130,25 @@ fn pattern() -> impl Strategy<Value = Pattern> {
     })
 }
 
+fn member() -> impl Strategy<Value = Member> {
+    (word(), prop::option::of(expr())).prop_map(|(pass, chunk)| Member { pass, chunk, span: NOWHERE })
+}
+
+fn block() -> impl Strategy<Value = Block> {
+    let entry =
+        (member(), prop::option::of(expr())).prop_map(|(pass, at)| BlockEntry { pass, at, span: NOWHERE });
+    (expr(), prop::collection::vec(entry, 0..5)).prop_map(|(every, entries)| Block { every, entries })
+}
+
+fn greedy() -> impl Strategy<Value = Greedy> {
+    let form = prop_oneof![
+        (word(), expr()).prop_map(|(class, most)| GreedyForm::Limit { class, most }),
+        prop::collection::vec(member(), 0..5).prop_map(GreedyForm::Prefer),
+    ];
+    let item = form.prop_map(|form| GreedyItem { form, span: NOWHERE });
+    prop::collection::vec(item, 0..4).prop_map(|items| Greedy { items })
+}
+
 fn schedule_item() -> impl Strategy<Value = ScheduleItem> {
     let list = || prop::collection::vec(word(), 1..4);
     let form = prop_oneof![
@@ -140,6 +162,8 @@ fn schedule_item() -> impl Strategy<Value = ScheduleItem> {
             .prop_map(|(pass, keys)| ScheduleForm::Stream { pass, keys }),
         prop::collection::vec(pattern(), 0..6)
             .prop_map(|parts| ScheduleForm::Order(OrderForm::Pattern(sequence(parts)))),
+        block().prop_map(|block| ScheduleForm::Order(OrderForm::Block(block))),
+        greedy().prop_map(|greedy| ScheduleForm::Order(OrderForm::Greedy(greedy))),
     ];
     form.prop_map(|form| ScheduleItem { form, span: NOWHERE })
 }

@@ -1,8 +1,10 @@
 //! Random orders are refused with a diagnostic or give a verified plan; nothing panics, and no unsound plan is made.
 
 use proptest::prelude::*;
+use schedc::cost::UNIT;
 use schedc::diag::{Cause, Error};
 use schedc::driver::{Input, Job, compile};
+use schedc::ir::Mode;
 use schedc::resolve::Model;
 use schedc::source::Sources;
 use schedc::verify::Verified;
@@ -42,6 +44,8 @@ fn program() -> impl Strategy<Value = String> {
             "(F B)^(rank + 1) (B F)^*",
             "(F^2 B)^* (B F)^*",
             "(F B^2)^* (F B)^*",
+            "(F & B)^*",
+            "F^(rank + 1) (F & B B & F)^*",
         ];
         let pattern =
             prop_oneof![1 => pattern(passes), 1 => prop::sample::select(steady).prop_map(str::to_owned)];
@@ -51,14 +55,16 @@ fn program() -> impl Strategy<Value = String> {
             (declared, format!("order {lead}{pattern} {rest}"))
         })
     });
-    let place = prop::sample::select(vec!["loop", "wave"]);
+    let place = prop::sample::select(vec!["loop", "wave", "bidirectional"]);
     let stream = prop::sample::select(vec!["microbatch, -chunk", "-chunk, microbatch", "microbatch"]);
-    (1..4_u32, place, stream, order).prop_map(|(chunks, place, stream, (declared, order))| {
+    let slices = prop::sample::select(vec![1, 1, 2, 4_u32]);
+    (1..4_u32, slices, place, stream, order).prop_map(|(chunks, slices, place, stream, (declared, order))| {
         // A wave has an end at every rank, so each rank has an even number of its stages.
         let place = if chunks == 2 { place } else { "loop" };
+        let weights = if declared.is_empty() { String::new() } else { format!("stream W by {stream}, -slice\n    ") };
         format!(
-            "schedule \"random\" {{\n    {declared}chunks {chunks}\n    place {place}\n    \
-             stream B by {stream}\n    {order}\n}}\n"
+            "schedule \"random\" {{\n    {declared}chunks {chunks}\n    slices {slices}\n    place {place}\n    \
+             stream B by {stream}, -slice\n    {weights}{order}\n}}\n"
         )
     })
 }
@@ -79,6 +85,9 @@ fn compiled(
         ranks,
         microbatches,
         model: Model { layers: Some(3), dims: tiny(3, tied) },
+        costs: &UNIT,
+        retime: None,
+        mode: Mode::Training,
     };
     compile(&job, &mut Sources::default())
 }

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use schedc::cost::UNIT;
 use schedc::driver::{self, Input, Job};
 use schedc::resolve::Model;
 use schedc::source::Sources;
@@ -21,6 +22,9 @@ fn compile(name: &str, text: &[u8], options: &Options) -> Result<(), Vec<schedc:
         ranks: options.ranks,
         microbatches: options.microbatches,
         model: Model { layers: Some(options.model.layers), dims: options.model },
+        costs: &UNIT,
+        retime: None,
+        mode: options.mode,
     };
     driver::compile(&job, &mut Sources::default()).map(|_| ())
 }
@@ -105,7 +109,7 @@ fn codes(folder: &Path, found: &mut BTreeSet<String>) {
 }
 
 /// Rooms whose errors come from a command line, a run or a bug: tests in `tests/it` hold their codes in an assertion.
-const ROOMS_WITHOUT_FILES: [&str; 3] = ["cli", "driver", "execute"];
+const ROOMS_WITHOUT_FILES: [&str; 4] = ["cli", "cost", "driver", "execute"];
 
 /// All Rust sources of the tests, end to end.
 fn tests(folder: &Path) -> String {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::execute::backend::{Backend, Batch, State, Tensor, Views};
 use crate::execute::model::{Held, LogitsState, ModelError, Train};
-use crate::ir::{Compute, Header, Pass, Rank, Site};
+use crate::ir::{Compute, Header, Pass, Rank, Site, Stage};
 
 use super::input;
 use super::output;
@@ -39,7 +39,10 @@ impl CpuBackend {
     /// The plan's model cannot be run: see [`ModelError`].
     pub fn new(header: &Header, rank: Rank, train: &Train) -> Result<Self, ModelError> {
         let held = Held::of(header, rank)?;
-        let parameters = Parameters::new(&held, train.seed);
+        let mut parameters = Parameters::new(&held, train.seed);
+        if header.flows > 1 {
+            parameters = parameters.with_packed(&held);
+        }
         let workspace = Workspace::new(&held);
         Ok(Self { held, train: *train, parameters, workspace, steps: 0 })
     }
@@ -51,7 +54,8 @@ impl CpuBackend {
         let here = self.held.stages.iter().position(|held| Site::Stage(held.stage) == pass.site);
         let Some(local) = here else { return };
         let Self { held, parameters, workspace, .. } = self;
-        let mut run = StageRun { held, local, parameters, workspace };
+        let slice = held.cut.slice(pass.microbatch) as usize;
+        let mut run = StageRun { held, local, slice, parameters, workspace };
         match compute {
             Compute::StageForward => {
                 if let Some(loss) = run.forward(views, batch) {
@@ -119,6 +123,12 @@ impl Backend for CpuBackend {
             Compute::OutputSoftmax | Compute::OutputSoftmaxGrad => self.output_softmax(compute, views, batch),
             Compute::OutputRescale => self.output_rescale(views, batch),
             Compute::OutputGrad | Compute::OutputWeightGrad => self.output_grad(compute, pass, views, batch),
+            Compute::OutputLoss => {
+                let stats = views.stats.read.expect("the contract: the loss reads stats");
+                let loss = shard::loss(stats, batch.targets.len());
+                self.workspace.losses[pass.microbatch.index()] = Some(loss);
+            }
+            Compute::Release => {}
             Compute::InputLookup => {
                 if let Some(x) = views.x.write {
                     input::lookup(self.parameters.tables.input(), batch.tokens, width, x);
@@ -135,6 +145,18 @@ impl Backend for CpuBackend {
         self.parameters.tables.tied_gradient()
     }
 
+    fn pack_gradient(&mut self, stage: Stage) -> &mut [f32] {
+        self.parameters.pack(&self.held, stage)
+    }
+
+    fn packed_gradient(&mut self, stage: Stage) -> &mut [f32] {
+        self.parameters.packed(&self.held, stage)
+    }
+
+    fn unpack_gradient(&mut self, stage: Stage) {
+        self.parameters.unpack(&self.held, stage);
+    }
+
     fn step(&mut self) {
         self.steps += 1;
         self.parameters.step(&self.train, self.steps);
@@ -143,6 +165,10 @@ impl Backend for CpuBackend {
 
     fn loss(&self) -> Option<f64> {
         if self.held.last() { self.workspace.mean_loss() } else { None }
+    }
+
+    fn losses(&self) -> &[Option<f64>] {
+        &self.workspace.losses
     }
 
     fn tensors(&mut self) -> Vec<Tensor<'_>> {
@@ -162,7 +188,7 @@ impl Backend for CpuBackend {
     }
 
     fn workspace_bytes(&self) -> u64 {
-        self.workspace.bytes() + self.parameters.copies_bytes()
+        self.workspace.bytes() + self.parameters.copied_bytes()
     }
 
     fn parameter_bytes(&self) -> u64 {

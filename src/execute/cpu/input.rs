@@ -1,5 +1,7 @@
 //! The input layer: embeddings of tokens and positions.
 
+use std::ops::Range;
+
 use super::param::Param;
 use super::vector::{add, vectorised};
 
@@ -30,14 +32,14 @@ pub(super) fn scatter(table: &mut Param, tokens: &[u32], width: usize, dx: &[f32
     }
 }
 
-/// Adds each position's embedding.
-pub(super) fn add_positions(positions: &Param, x: &mut [f32]) {
-    let table = &positions.value;
+/// Adds each position's embedding; `range` is that of the tokens' positions in the table's elements.
+pub(super) fn add_positions(positions: &Param, range: Range<usize>, x: &mut [f32]) {
+    let table = &positions.value[range];
     vectorised!(|| x.chunks_exact_mut(table.len()).for_each(|sequence| add(sequence, table)));
 }
 
 /// Accumulates the positions' gradient.
-pub(super) fn positions_grad(positions: &mut Param, dx: &[f32]) {
-    let gradient = &mut positions.gradient;
+pub(super) fn positions_grad(positions: &mut Param, range: Range<usize>, dx: &[f32]) {
+    let gradient = &mut positions.gradient[range];
     vectorised!(|| dx.chunks_exact(gradient.len()).for_each(|sequence| add(gradient, sequence)));
 }

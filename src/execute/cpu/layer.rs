@@ -3,7 +3,7 @@
 use crate::execute::model::{LayerAct, LayerDelta, Sizes, Spec};
 use crate::ir::Dims;
 
-use super::attention;
+use super::attention::{self, Before};
 use super::gelu;
 use super::linear::Linear;
 use super::norm::Norm;
@@ -78,12 +78,19 @@ impl Layer {
     }
 
     /// Takes the residual stream, `workspace.stream`, through the layer.
-    pub(super) fn forward(&self, sizes: &Sizes, act: &mut LayerAct<'_>, workspace: &mut Workspace) {
+    pub(super) fn forward(
+        &self,
+        sizes: &Sizes,
+        act: &mut LayerAct<'_>,
+        before: &mut Before<'_, '_>,
+        workspace: &mut Workspace,
+    ) {
         let Workspace { stream, factors, .. } = workspace;
         act.input.copy_from_slice(stream);
         self.norm1.forward(act.input, act.norm1, act.stats1);
         self.qkv.forward(act.norm1, act.qkv);
-        attention::forward(sizes, act.qkv, act.probabilities, act.attended, factors);
+        attention::forward(sizes, act.qkv, before, act.probabilities, act.attended, factors);
+        act.owed.fill(0.0);
         self.out.forward_onto(act.attended, stream);
         act.middle.copy_from_slice(stream);
         self.norm2.forward(act.middle, act.norm2, act.stats2);
@@ -93,11 +100,12 @@ impl Layer {
     }
 
     /// Takes the residual stream's gradient, `workspace.gradient`, back through the layer, keeps what the weight gradients need in
-    /// `delta`, and accumulates the norms' own gradients.
+    /// `delta`, adds to what earlier slices are owed, and accumulates the norms' own gradients.
     pub(super) fn input_grad(
         &mut self,
         sizes: &Sizes,
         act: &LayerAct<'_>,
+        before: &mut Before<'_, '_>,
         delta: &mut LayerDelta<'_>,
         workspace: &mut Workspace,
     ) {
@@ -109,7 +117,7 @@ impl Layer {
         self.norm2.backward(branch, act.middle, act.stats2, gradient);
         delta.middle.copy_from_slice(gradient);
         self.out.input_grad(delta.middle, branch);
-        attention::backward(sizes, act.qkv, act.probabilities, branch, delta.qkv, scores, factors);
+        attention::backward(sizes, act, before, branch, delta.qkv, scores, factors);
         self.qkv.input_grad(delta.qkv, branch);
         self.norm1.backward(branch, act.input, act.stats1, gradient);
     }

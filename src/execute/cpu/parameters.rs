@@ -2,6 +2,7 @@
 
 use crate::execute::backend::{State, Tensor};
 use crate::execute::model::{Held, Spec, Train};
+use crate::ir::Stage;
 
 use super::layer::Layer;
 use super::norm::Norm;
@@ -15,10 +16,12 @@ pub(super) struct Parameters {
     pub(super) tables: Tables,
     /// Learned positions, where the pipeline starts.
     pub(super) positions: Option<Param>,
-    /// The layers of each stage that lies here, in pipeline order.
+    /// The layers of each stage of the model that lies here, by `HeldStage::parameters`.
     pub(super) stages: Vec<Vec<Layer>>,
     /// The final norm, where the pipeline ends.
     pub(super) norm: Option<Norm>,
+    /// Gradients of a stage end to end, for a sum over ranks.
+    packed: Vec<f32>,
 }
 
 impl Parameters {
@@ -29,9 +32,66 @@ impl Parameters {
         Self {
             tables: Tables::new(held, seed),
             positions: held.first().then(|| Param::new(Spec::positions(dims), seed)),
-            stages: held.stages.iter().map(|stage| layers(stage.layers.clone())).collect(),
+            stages: held.distinct().map(|stage| layers(stage.layers.clone())).collect(),
             norm: held.last().then(|| Norm::new(Spec::norm(dims, "norm"), seed)),
+            packed: Vec::new(),
         }
+    }
+
+    /// Makes room for the gradients of the largest stage.
+    pub(super) fn with_packed(mut self, held: &Held) -> Self {
+        let mut most = 0;
+        for stage in held.distinct() {
+            most = most.max(self.stage_params_mut(held, stage.place).map(|param| param.gradient.len()).sum());
+        }
+        self.packed = vec![0.0; most];
+        self
+    }
+
+    /// The parameters of a stage of the model that two flows have copies of, in one order on every rank: not those that a transform
+    /// shards, nor a tied embedding. None where it does not lie here.
+    fn stage_params_mut(&mut self, held: &Held, place: Stage) -> impl Iterator<Item = &mut Param> {
+        let at = held.stages.iter().find(|stage| stage.place == place);
+        let (first, last) = (at.is_some_and(|at| at.first), at.is_some_and(|at| at.last));
+        let layers = at.and_then(|at| self.stages.get_mut(at.parameters));
+        let [input, output] = self.tables.separate_mut(held);
+        let positions = self.positions.as_mut().filter(|_| first);
+        let norm = self.norm.as_mut().filter(|_| last);
+        let norm = norm.into_iter().flat_map(|norm| [&mut norm.weight, &mut norm.bias]);
+        let ends = positions.into_iter().chain(input.filter(|_| first)).chain(norm);
+        let layers = layers.into_iter().flatten().flat_map(Layer::params_mut);
+        layers.chain(ends).chain(output.filter(|_| last))
+    }
+
+    /// Copies the gradients of a stage end to end.
+    pub(super) fn pack(&mut self, held: &Held, stage: Stage) -> &mut [f32] {
+        let mut packed = std::mem::take(&mut self.packed);
+        let mut rest = &mut packed[..];
+        for param in self.stage_params_mut(held, stage) {
+            let (own, others) = rest.split_at_mut(param.gradient.len());
+            own.copy_from_slice(&param.gradient);
+            rest = others;
+        }
+        self.packed = packed;
+        self.packed(held, stage)
+    }
+
+    /// The place of a stage's gradients end to end.
+    pub(super) fn packed(&mut self, held: &Held, stage: Stage) -> &mut [f32] {
+        let elements: usize = self.stage_params_mut(held, stage).map(|param| param.gradient.len()).sum();
+        self.packed.get_mut(..elements).unwrap_or_default()
+    }
+
+    /// Takes the gradients of a stage from where they lie end to end.
+    pub(super) fn unpack(&mut self, held: &Held, stage: Stage) {
+        let packed = std::mem::take(&mut self.packed);
+        let mut rest = &packed[..];
+        for param in self.stage_params_mut(held, stage) {
+            let (own, others) = rest.split_at(param.gradient.len());
+            param.gradient.copy_from_slice(own);
+            rest = others;
+        }
+        self.packed = packed;
     }
 
     /// Every parameter, in pipeline order.
@@ -67,9 +127,9 @@ impl Parameters {
         self.all_mut().for_each(|param| param.step(&adam));
     }
 
-    /// Bytes of copies that products read.
-    pub(super) fn copies_bytes(&self) -> u64 {
-        self.all().map(Param::copies_bytes).sum()
+    /// Bytes of copies: of values, that products read, and of gradients end to end.
+    pub(super) fn copied_bytes(&self) -> u64 {
+        self.all().map(Param::copies_bytes).sum::<u64>() + size_of_val(&self.packed[..]) as u64
     }
 
     /// Bytes of parameters, gradients and moments.

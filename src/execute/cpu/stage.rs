@@ -3,6 +3,7 @@
 use crate::execute::backend::{Batch, Views};
 use crate::execute::model::{Held, HeldStage, LayerAct, LayerDelta, OutputAct};
 
+use super::attention::Before;
 use super::input;
 use super::output;
 use super::parameters::Parameters;
@@ -14,6 +15,8 @@ pub(super) struct StageRun<'a> {
     pub(super) held: &'a Held,
     /// Which of the rank's stages.
     pub(super) local: usize,
+    /// Which slice of its microbatch.
+    pub(super) slice: usize,
     /// The rank's parameters.
     pub(super) parameters: &'a mut Parameters,
     /// Scratch.
@@ -41,10 +44,10 @@ impl StageRun<'_> {
     }
 
     /// The stage's layers forward. On the last stage with its own output layer, returns the microbatch's mean loss.
-    pub(super) fn forward(&mut self, views: Views<'_>, batch: Batch<'_>) -> Option<f64> {
+    pub(super) fn forward(&mut self, mut views: Views<'_>, batch: Batch<'_>) -> Option<f64> {
         let share = self.share();
         let stage = self.stage().clone();
-        let Self { held, local, parameters, workspace } = self;
+        let Self { held, local, slice, parameters, workspace } = self;
         let (sizes, stream) = (&held.sizes, &mut workspace.stream);
         if let Some(x) = views.x.read {
             stream.copy_from_slice(x);
@@ -52,13 +55,18 @@ impl StageRun<'_> {
             input::lookup(parameters.tables.input(), batch.tokens, sizes.hidden, stream);
         }
         if let Some(positions) = parameters.positions.as_ref().filter(|_| stage.first) {
-            input::add_positions(positions, stream);
+            input::add_positions(positions, sizes.positions(*slice), stream);
         }
         let act = views.act.unwrap_or_default();
-        let (layers, rest) = act.split_at_mut(parameters.stages[*local].len() * LayerAct::elements(sizes));
+        let (layers, rest) = act.split_at_mut(
+            parameters.stages[held.stages[*local].parameters].len() * LayerAct::elements(sizes),
+        );
         let layers = layers.chunks_exact_mut(LayerAct::elements(sizes));
-        for (layer, act) in parameters.stages[*local].iter().zip(layers) {
-            layer.forward(sizes, &mut LayerAct::cut(sizes, act), workspace);
+        let earlier = views.earlier.slices();
+        let layers_of = &parameters.stages[held.stages[*local].parameters];
+        for ((index, layer), act) in layers_of.iter().enumerate().zip(layers) {
+            let before = &mut Before::new(earlier, index);
+            layer.forward(sizes, &mut LayerAct::cut(sizes, act), before, workspace);
         }
         let Workspace { stream, factors, each, .. } = &mut **workspace;
         let mut loss = None;
@@ -81,14 +89,14 @@ impl StageRun<'_> {
     }
 
     /// The stage's layers backward.
-    pub(super) fn backward(&mut self, which: Backward, views: Views<'_>, batch: Batch<'_>) {
+    pub(super) fn backward(&mut self, which: Backward, mut views: Views<'_>, batch: Batch<'_>) {
         let stage = self.stage().clone();
-        let Self { held, local, parameters, workspace } = self;
+        let Self { held, local, parameters, workspace, .. } = self;
         let sizes = &held.sizes;
         if let Some(dx) = views.dx.read {
             workspace.gradient.copy_from_slice(dx);
         }
-        let layers = &mut parameters.stages[*local];
+        let layers = &mut parameters.stages[held.stages[*local].parameters];
         let act = views.act.unwrap_or_default();
         let (acts, rest) = act.split_at_mut(layers.len() * LayerAct::elements(sizes));
         if let Some(norm) = parameters.norm.as_mut().filter(|_| stage.last) {
@@ -108,16 +116,18 @@ impl StageRun<'_> {
         }
         let delta = views.delta.unwrap_or_default();
         let acts = acts.chunks_exact_mut(LayerAct::elements(sizes));
+        let earlier = views.earlier.slices();
         for ((index, layer), act) in layers.iter_mut().enumerate().zip(acts).rev() {
             let act = LayerAct::cut(sizes, act);
+            let before = &mut Before::new(earlier, index);
             if which == Backward::InputOnly {
                 let length = LayerDelta::elements(sizes);
                 let mut delta = LayerDelta::cut(sizes, &mut delta[index * length..(index + 1) * length]);
-                layer.input_grad(sizes, &act, &mut delta, workspace);
+                layer.input_grad(sizes, &act, before, &mut delta, workspace);
             } else {
                 let mut own = std::mem::take(&mut workspace.delta);
                 let mut delta = LayerDelta::cut(sizes, &mut own);
-                layer.input_grad(sizes, &act, &mut delta, workspace);
+                layer.input_grad(sizes, &act, before, &mut delta, workspace);
                 layer.weight_grad(&act, &delta, &mut workspace.factors);
                 workspace.delta = own;
             }
@@ -134,7 +144,7 @@ impl StageRun<'_> {
     fn input_layer_grad(&mut self, batch: Batch<'_>) {
         let gradient = &self.workspace.gradient;
         if let Some(positions) = &mut self.parameters.positions {
-            input::positions_grad(positions, gradient);
+            input::positions_grad(positions, self.held.sizes.positions(self.slice), gradient);
         }
         if !self.held.sharded_input {
             let width = self.held.sizes.hidden;
@@ -145,9 +155,9 @@ impl StageRun<'_> {
     /// The weight gradients that [`Backward::InputOnly`] left.
     pub(super) fn weight_grad(&mut self, views: Views<'_>) {
         let last = self.stage().last;
-        let Self { held, local, parameters, workspace } = self;
+        let Self { held, local, parameters, workspace, .. } = self;
         let sizes = &held.sizes;
-        let layers = &mut parameters.stages[*local];
+        let layers = &mut parameters.stages[held.stages[*local].parameters];
         let act = views.act.unwrap_or_default();
         let (acts, rest) = act.split_at_mut(layers.len() * LayerAct::elements(sizes));
         if last && !held.sharded_output {
@@ -169,5 +179,5 @@ impl StageRun<'_> {
 
 /// What one token weighs in the mean loss of a step: gradients are those of the mean over all microbatches from the start.
 pub(super) fn share(held: &Held) -> f32 {
-    1.0 / (held.sizes.tokens as f32 * held.microbatches.max(1) as f32)
+    1.0 / (held.sizes.tokens as f32 * held.cut.units().max(1) as f32)
 }

@@ -93,6 +93,13 @@ impl Tables {
         self.output.as_ref()
     }
 
+    /// The input's and the output's parameters, each where it is whole and the other is another.
+    pub(super) fn separate_mut(&mut self, held: &Held) -> [Option<&mut Param>; 2] {
+        let tied = held.dims.tied;
+        let input = self.input.as_mut().filter(|_| !tied && !held.sharded_input);
+        [input, self.output.as_mut().filter(|_| !tied && !held.sharded_output)]
+    }
+
     /// All parameters.
     pub(super) fn params_mut(&mut self) -> impl Iterator<Item = &mut Param> {
         self.input.iter_mut().chain(self.output.iter_mut())

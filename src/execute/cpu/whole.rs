@@ -4,6 +4,7 @@ use crate::execute::backend::{State, Tensor};
 use crate::execute::model::{Held, LayerAct, LayerDelta, ModelError, OutputAct, Train};
 use crate::ir::Dims;
 
+use super::attention::Before;
 use super::input;
 use super::output;
 use super::parameters::Parameters;
@@ -42,10 +43,10 @@ impl Whole {
         let (sizes, stream) = (&held.sizes, &mut workspace.stream);
         input::lookup(parameters.tables.input(), tokens, sizes.hidden, stream);
         if let Some(positions) = &parameters.positions {
-            input::add_positions(positions, stream);
+            input::add_positions(positions, sizes.positions(0), stream);
         }
         for (layer, act) in parameters.stages[0].iter().zip(act.chunks_exact_mut(LayerAct::elements(sizes))) {
-            layer.forward(sizes, &mut LayerAct::cut(sizes, act), workspace);
+            layer.forward(sizes, &mut LayerAct::cut(sizes, act), &mut Before::none(), workspace);
         }
         let Workspace { stream, factors, each, .. } = workspace;
         let kept = OutputAct::cut(sizes, false, kept);
@@ -72,12 +73,12 @@ impl Whole {
         let acts = act.chunks_exact_mut(LayerAct::elements(sizes));
         for (layer, act) in parameters.stages[0].iter_mut().zip(acts).rev() {
             let (act, mut delta) = (LayerAct::cut(sizes, act), LayerDelta::cut(sizes, &mut own));
-            layer.input_grad(sizes, &act, &mut delta, workspace);
+            layer.input_grad(sizes, &act, &mut Before::none(), &mut delta, workspace);
             layer.weight_grad(&act, &delta, &mut workspace.factors);
         }
         workspace.delta = own;
         if let Some(positions) = &mut parameters.positions {
-            input::positions_grad(positions, &workspace.gradient);
+            input::positions_grad(positions, sizes.positions(0), &workspace.gradient);
         }
         input::scatter(parameters.tables.input(), tokens, sizes.hidden, &workspace.gradient);
     }

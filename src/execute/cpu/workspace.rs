@@ -14,7 +14,7 @@ pub(super) struct Workspace {
     pub(super) gradient: Vec<f32>,
     /// The gradient of a branch that leaves it, `[tokens, hidden]`.
     pub(super) branch: Vec<f32>,
-    /// Attention scores of one head, `[sequence, sequence]`.
+    /// Attention scores of one head, `[sequence, keys]`.
     pub(super) scores: Vec<f32>,
     /// Operands of products.
     pub(super) factors: Factors,
@@ -22,7 +22,7 @@ pub(super) struct Workspace {
     pub(super) each: Vec<f32>,
     /// One layer's `delta`, where both gradients are computed at once.
     pub(super) delta: Vec<f32>,
-    /// The mean loss of each microbatch of the step, once it is known.
+    /// The mean loss of each microbatch of the step, or slice of one, once it is known.
     pub(super) losses: Vec<Option<f64>>,
 }
 
@@ -68,11 +68,11 @@ impl Workspace {
             stream: wide.clone(),
             gradient: wide.clone(),
             branch: wide,
-            scores: vec![0.0; sizes.sequence * sizes.sequence],
+            scores: vec![0.0; sizes.sequence * sizes.keys],
             factors: Factors::new(sizes),
             each: vec![0.0; 4 * sizes.tokens],
             delta: vec![0.0; delta],
-            losses: vec![None; held.microbatches as usize],
+            losses: vec![None; held.cut.units() as usize],
         }
     }
 

@@ -14,7 +14,7 @@ pub(super) fn fuses_backward(catalog: &Catalog) -> bool {
 
 /// Checks every kind that computes something, at every site of a rank.
 pub(super) fn check(held: &Held, header: &Header) -> Result<(), ModelError> {
-    complete::check(&header.catalog)?;
+    complete::check(header)?;
     for kind in &header.catalog.kinds {
         let Some(computes) = kind.computes else { continue };
         let lacks = |lacks: String| ModelError::PassContract {
@@ -22,6 +22,10 @@ pub(super) fn check(held: &Held, header: &Header) -> Result<(), ModelError> {
             computes: computes.word(),
             lacks,
         };
+        if computes == Compute::Release {
+            writes(&header.catalog, kind, computes).map_err(lacks)?;
+            continue;
+        }
         if kind.at != site(computes) {
             let site =
                 if site(computes) == At::Stage { "must run at a stage" } else { "must run at every rank" };
@@ -59,7 +63,11 @@ fn writes(catalog: &Catalog, kind: &Kind, computes: Compute) -> Result<(), Strin
         Compute::OutputSoftmax => (&["stats"], &["logits"]),
         Compute::OutputSoftmaxGrad => (&["dx", "stats"], &["logits"]),
         Compute::InputLookup => (&["x"], &[]),
-        Compute::StageWeightGrad | Compute::OutputWeightGrad | Compute::InputScatter => (&[], &[]),
+        Compute::StageWeightGrad
+        | Compute::OutputWeightGrad
+        | Compute::OutputLoss
+        | Compute::Release
+        | Compute::InputScatter => (&[], &[]),
     };
     let same = |ids: &[ClassId], names: &[&str]| {
         let mut found: Vec<&str> = ids.iter().map(|&id| catalog.class(id).name.as_str()).collect();
@@ -85,6 +93,17 @@ fn check_stage(
     at: &HeldStage,
 ) -> Result<(), String> {
     let reads = Reads { catalog, kind, first: at.first, last: at.last, alone: held.ranks == 1 };
+    if held.sizes.sliced() {
+        let forward = &[Compute::StageForward][..];
+        match computes {
+            Compute::StageForward => reads.slice(forward, Relation::Earlier)?,
+            Compute::StageBackward | Compute::StageInputGrad => {
+                reads.slice(forward, Relation::Earlier)?;
+                reads.slice(&[computes], Relation::Later)?;
+            }
+            _ => {}
+        }
+    }
     match computes {
         Compute::StageForward if !at.first => reads.value("x", &[computes], Way::At(Relation::Prev)),
         Compute::StageForward if held.sharded_input => reads.value("x", &[Compute::InputLookup], Way::Sum),
@@ -127,6 +146,7 @@ fn check_rank(held: &Held, catalog: &Catalog, kind: &Kind, computes: Compute) ->
             reads.value("stats", &softmax, Way::Gather)?;
             reads.state("logits")
         }
+        Compute::OutputLoss => reads.value("stats", &softmax, Way::Gather),
         Compute::InputScatter => {
             let backward = [Compute::StageBackward, Compute::StageInputGrad];
             reads.value("dx", &backward, Way::At(Relation::First))
@@ -154,6 +174,8 @@ impl Way {
             Self::At(Relation::First) => "of the first stage",
             Self::At(Relation::Last) => "of the last stage",
             Self::At(Relation::Here) => "of its own rank",
+            Self::At(Relation::Earlier) => "of the slice before",
+            Self::At(Relation::Later) => "of the slice after",
             Self::Sum => "summed over all ranks",
             Self::Gather => "gathered from all ranks",
         }
@@ -223,6 +245,22 @@ impl Reads<'_> {
             _ => false,
         };
         on && !leaves
+    }
+
+    /// Fails unless a pass of another slice, with one of these computations, is needed.
+    fn slice(&self, of: &[Compute], relation: Relation) -> Result<(), String> {
+        let needed = self.kind.needs.iter().filter(|need| self.applies(need)).any(|need| match need.from {
+            Source::Pass { kind, at, port: None } => {
+                at == relation && self.catalog.kind(kind).computes.is_some_and(|word| of.contains(&word))
+            }
+            _ => false,
+        });
+        if needed {
+            return Ok(());
+        }
+        let names: Vec<&str> = of.iter().map(|computes| computes.word()).collect();
+        let way = if relation == Relation::Earlier { "earlier" } else { "later" };
+        Err(format!("must need {} of the {way} slices", names.join(" or ")))
     }
 
     /// Fails unless state of a class is read.

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::ir::{Dims, Header, Rank, Stage};
+use crate::ir::{Cut, Dims, Header, Rank, Stage};
 
 use super::{ModelError, Sizes, Spec, contract};
 
@@ -13,8 +13,8 @@ pub struct Held {
     pub dims: Dims,
     /// Its dimensions as lengths.
     pub sizes: Sizes,
-    /// Microbatches in a step.
-    pub microbatches: u32,
+    /// How the batch of a step is cut.
+    pub cut: Cut,
     /// This rank.
     pub rank: Rank,
     /// Ranks.
@@ -40,6 +40,10 @@ pub struct HeldStage {
     pub last: bool,
     /// Its layers, counted over the whole model.
     pub layers: Range<u32>,
+    /// Its place in its flow: the stage of the model that it is.
+    pub place: Stage,
+    /// The position among the stages of the model that lie here. Where both flows' copies of one do, they share their parameters.
+    pub parameters: usize,
 }
 
 impl Held {
@@ -48,20 +52,25 @@ impl Held {
     /// # Errors
     /// The model cannot be run: see [`ModelError`].
     pub fn of(header: &Header, rank: Rank) -> Result<Self, ModelError> {
-        let count = header.stages.len();
-        let stages = Stage::all(count)
-            .filter(|stage| header.stages[stage.index()] == rank)
-            .map(|stage| HeldStage {
+        let depth = header.depth();
+        let mut stages: Vec<HeldStage> = Vec::new();
+        for stage in Stage::all(header.stages.len()).filter(|stage| header.stages[stage.index()] == rank) {
+            let place = Stage(stage.0 % depth);
+            let next = stages.iter().map(|other| other.parameters + 1).max().unwrap_or(0);
+            let copy = stages.iter().find(|other| other.place == place);
+            stages.push(HeldStage {
                 stage,
-                first: stage.index() == 0,
-                last: stage.index() + 1 == count,
-                layers: header.model.layers_of(stage, count as u32),
-            })
-            .collect();
+                first: place.0 == 0,
+                last: place.0 + 1 == depth,
+                layers: header.model.layers_of(place, depth),
+                place,
+                parameters: copy.map_or(next, |copy| copy.parameters),
+            });
+        }
         let held = Self {
             dims: header.model,
-            sizes: Sizes::of(&header.model)?,
-            microbatches: header.microbatches,
+            sizes: Sizes::of(&header.model, header.slices)?,
+            cut: header.cut(),
             rank,
             ranks: header.stages.iter().max().map_or(1, |last| last.0 + 1),
             stages,
@@ -83,15 +92,30 @@ impl Held {
     pub fn whole(dims: &Dims, microbatches: u32) -> Result<Self, ModelError> {
         Ok(Self {
             dims: *dims,
-            sizes: Sizes::of(dims)?,
-            microbatches,
+            sizes: Sizes::of(dims, 1)?,
+            cut: Cut { microbatches, slices: 1 },
             rank: Rank(0),
             ranks: 1,
-            stages: vec![HeldStage { stage: Stage(0), first: true, last: true, layers: 0..dims.layers }],
+            stages: vec![HeldStage {
+                stage: Stage(0),
+                first: true,
+                last: true,
+                layers: 0..dims.layers,
+                place: Stage(0),
+                parameters: 0,
+            }],
             sharded_input: false,
             sharded_output: false,
             fused_backward: true,
         })
+    }
+
+    /// The stages of the model that lie here, each once, by [`HeldStage::parameters`].
+    pub fn distinct(&self) -> impl Iterator<Item = &HeldStage> {
+        let first = |(index, stage): &(usize, &HeldStage)| {
+            self.stages[..*index].iter().all(|other| other.parameters != stage.parameters)
+        };
+        self.stages.iter().enumerate().filter(first).map(|(_, stage)| stage)
     }
 
     /// Whether the pipeline starts here.
@@ -137,7 +161,7 @@ impl Held {
     pub fn parameter_bytes(&self) -> u64 {
         let (h, sequence) = (u128::from(self.dims.hidden), u128::from(self.dims.sequence));
         let layer = 12 * h * h + 13 * h;
-        let layers: u128 = self.stages.iter().map(|stage| stage.layers.len() as u128 * layer).sum();
+        let layers: u128 = self.distinct().map(|stage| stage.layers.len() as u128 * layer).sum();
         let table = |spec: Option<Spec>| spec.map_or(0, |spec| u128::from(spec.elements()));
         let whole_pair = self.first() && self.last() && !self.sharded_output;
         let output = if self.dims.tied && (whole_pair || self.sharded_output) {

@@ -33,19 +33,22 @@ pub struct LayerAct<'a> {
     pub up: &'a mut [f32],
     /// The MLP after the GELU, `[tokens, 4 * hidden]`.
     pub gelu: &'a mut [f32],
-    /// Attention probabilities, `[batch, heads, sequence, sequence]`.
+    /// Attention probabilities, `[batch, heads, sequence, keys]`.
     pub probabilities: &'a mut [f32],
     /// First norm's means, then its inverse deviations, `[2, tokens]`.
     pub stats1: &'a mut [f32],
     /// Second norm's means, then its inverse deviations, `[2, tokens]`.
     pub stats2: &'a mut [f32],
+    /// Gradients of keys and values by what later slices made of them, `[tokens, 2 * hidden]`; empty where sequences are whole.
+    pub owed: &'a mut [f32],
 }
 
 impl<'a> LayerAct<'a> {
     /// Elements for one layer.
     #[must_use]
     pub fn elements(sizes: &Sizes) -> usize {
-        sizes.tokens * (16 * sizes.hidden + sizes.heads * sizes.sequence + 4)
+        let wide = if sizes.sliced() { 18 } else { 16 };
+        sizes.tokens * (wide * sizes.hidden + sizes.heads * sizes.keys + 4)
     }
 
     /// Cuts one layer's elements.
@@ -62,9 +65,10 @@ impl<'a> LayerAct<'a> {
             norm2: rest.take(nh),
             up: rest.take(4 * nh),
             gelu: rest.take(4 * nh),
-            probabilities: rest.take(n * sizes.heads * sizes.sequence),
+            probabilities: rest.take(n * sizes.heads * sizes.keys),
             stats1: rest.take(2 * n),
             stats2: rest.take(2 * n),
+            owed: rest.take(if sizes.sliced() { 2 * nh } else { 0 }),
         }
     }
 }

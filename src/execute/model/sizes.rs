@@ -1,5 +1,7 @@
 //! The model's dimensions as lengths.
 
+use std::ops::Range;
+
 use crate::ir::Dims;
 
 use super::ModelError;
@@ -12,9 +14,11 @@ const ADDRESSABLE: u128 = 1 << 45;
 pub struct Sizes {
     /// Sequences in a microbatch.
     pub batch: usize,
-    /// Tokens in a sequence.
+    /// Tokens that a pass works on in each sequence: all of them, or those of a slice.
     pub sequence: usize,
-    /// Tokens in a microbatch.
+    /// Tokens in a whole sequence: the most keys that one of them attends to.
+    pub keys: usize,
+    /// Tokens that a pass works on: those of a microbatch, or of a slice of it.
     pub tokens: usize,
     /// Width of the residual stream.
     pub hidden: usize,
@@ -27,9 +31,11 @@ pub struct Sizes {
 impl Sizes {
     /// Checks dimensions.
     ///
+    /// Requires: `slices` divides the sequence, as it does in every verified plan.
+    ///
     /// # Errors
     /// A dimension other than the number of layers is 0, or the heads do not divide the width.
-    pub fn of(dims: &Dims) -> Result<Self, ModelError> {
+    pub fn of(dims: &Dims, slices: u32) -> Result<Self, ModelError> {
         let named = [
             ("hidden", dims.hidden),
             ("heads", dims.heads),
@@ -44,7 +50,7 @@ impl Sizes {
             return Err(ModelError::UnevenHeads { heads: dims.heads, hidden: dims.hidden });
         }
         let [hidden, heads, sequence, batch, vocab] = named.map(|(_, side)| u128::from(side));
-        let layer = 16 * hidden + heads * sequence + 4;
+        let layer = 18 * hidden + heads * sequence + 4;
         let widest = batch
             .checked_mul(sequence)
             .and_then(|tokens| tokens.checked_mul(u128::from(dims.layers.max(1)) * layer + hidden + vocab));
@@ -53,12 +59,26 @@ impl Sizes {
         }
         Ok(Self {
             batch: dims.batch as usize,
-            sequence: dims.sequence as usize,
-            tokens: dims.batch as usize * dims.sequence as usize,
+            sequence: (dims.sequence / slices.max(1)) as usize,
+            keys: dims.sequence as usize,
+            tokens: dims.batch as usize * (dims.sequence / slices.max(1)) as usize,
             hidden: dims.hidden as usize,
             heads: dims.heads as usize,
             vocab: dims.vocab as usize,
         })
+    }
+
+    /// Whether sequences are cut into slices.
+    #[must_use]
+    pub fn sliced(&self) -> bool {
+        self.keys > self.sequence
+    }
+
+    /// The elements of the table of positions that a slice's tokens add.
+    #[must_use]
+    pub fn positions(&self, slice: usize) -> Range<usize> {
+        let length = self.sequence * self.hidden;
+        slice * length..(slice + 1) * length
     }
 
     /// Width of one head.

@@ -168,6 +168,8 @@ fn pass_source<'text>(word: &Word<'text>, names: &Names<'text>) -> Result<Source
         "next" => Relation::Next,
         "first" => Relation::First,
         "last" => Relation::Last,
+        "earlier" => Relation::Earlier,
+        "later" => Relation::Later,
         _ => return Err(wrong()),
     };
     let port = match rest.strip_prefix(".o") {

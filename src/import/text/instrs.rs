@@ -107,15 +107,20 @@ fn buffer<'text>(words: &mut Words<'text>, names: &Names<'text>, position: usize
     in_sequence(&words.word("a buffer")?, BufferId::SIGIL, position)?;
     let class = ClassId(names.class(&words.word("a class")?)?);
     let shape = catalog::shape(&words.word("a shape, like `[64,128]`")?)?;
-    let expected = "`at` and an offset, or `tied-gradient`";
+    let expected = "`at` and an offset, `tied-gradient`, or `stage-gradient` and a stage";
     let word = words.word(expected)?;
     let place = match word.text {
         "at" => Place::Arena(Bytes(words.word("an offset")?.number()?)),
         "tied-gradient" => Place::TiedGradient,
+        "stage-gradient" => Place::StageGradient(stage(words)?),
         _ => return Err(word.not(expected)),
     };
     words.done()?;
     Ok(Buffer { class, shape, place })
+}
+
+fn stage(words: &mut Words<'_>) -> Result<Stage, Problem> {
+    Ok(Stage(words.word("a stage")?.id(Stage::SIGIL, "a stage, like `s0`")?))
 }
 
 fn instr<'text>(
@@ -134,6 +139,7 @@ fn instr<'text>(
         known.sort_unstable();
         word.none_of("lane", &mut known.iter().map(|&(_, name)| name))
     })?;
+    let overlaps = words.maybe("&")?;
     let op = op(words, names)?;
     let full = |_| Problem::TooManyOperands { at: title.span() };
     let start = u32::try_from(plan.pool.len()).map_err(full)?;
@@ -142,7 +148,7 @@ fn instr<'text>(
     for (fitting, count) in fitting.iter_mut().zip(counts) {
         *fitting = u16::try_from(count).map_err(full)?;
     }
-    plan.instrs.push(Instr { op, lane, start, counts: fitting });
+    plan.instrs.push(Instr { op, lane, start, counts: fitting, overlaps });
     Ok(())
 }
 
@@ -212,15 +218,33 @@ fn instance<'text>(word: &Word<'text>, names: &Names<'text>) -> Result<(Pass, &'
     let wrong = || word.not("a pass, like `F.s0.m0`");
     let (name, rest) = word.text.split_once('.').ok_or_else(wrong)?;
     let (place, rest) = rest.split_once('.').ok_or_else(wrong)?;
-    let (batch, rest) = rest.split_once('.').unwrap_or((rest, ""));
+    let (batch, rest) = unit_name(rest, names);
     let number = |text: &str, sigil| text.strip_prefix(sigil).and_then(small_digits);
     let site = match (number(place, Stage::SIGIL), number(place, Rank::SIGIL)) {
         (Some(stage), _) => Site::Stage(Stage(stage)),
         (None, Some(rank)) => Site::Rank(Rank(rank)),
         (None, None) => return Err(wrong()),
     };
-    let microbatch = Microbatch(number(batch, Microbatch::SIGIL).ok_or_else(wrong)?);
+    let microbatch = unit(batch, names).ok_or_else(wrong)?;
     Ok((Pass { kind: KindId(names.kind(name, word)?), site, microbatch }, rest))
+}
+
+/// The name of a unit, `m3` or, where sequences are sliced, `m3.1`; and what follows it after a dot.
+fn unit_name<'text>(text: &'text str, names: &Names<'_>) -> (&'text str, &'text str) {
+    let mut dots = text.match_indices('.').map(|(at, _)| at);
+    let end = if names.slices > 1 { dots.nth(1) } else { dots.next() };
+    end.map_or((text, ""), |end| (&text[..end], &text[end + 1..]))
+}
+
+/// The unit of a name.
+fn unit(name: &str, names: &Names<'_>) -> Option<Microbatch> {
+    let name = name.strip_prefix(Microbatch::SIGIL)?;
+    if names.slices <= 1 {
+        return small_digits(name).map(Microbatch);
+    }
+    let (microbatch, slice) = name.split_once('.')?;
+    let slice = small_digits(slice).filter(|&slice| slice < names.slices)?;
+    small_digits(microbatch)?.checked_mul(names.slices)?.checked_add(slice).map(Microbatch)
 }
 
 fn value<'text>(words: &mut Words<'text>, names: &Names<'text>) -> Result<Value, Problem> {
@@ -236,14 +260,20 @@ fn collective<'text>(
     words: &mut Words<'text>,
     names: &Names<'text>,
 ) -> Result<Op, Problem> {
-    let name = words.name("a collective's name, or `tied-gradient`")?;
+    let name = words.name("a collective's name, `tied-gradient` or `stage-gradient`")?;
     let before = words.clone();
     let word = words.word("a microbatch")?;
     let payload = if name.text == "tied-gradient" && word.text == "on" {
         *words = before;
         Payload::TiedGradient
+    } else if name.text == "stage-gradient" && word.text.starts_with(Stage::SIGIL) {
+        Payload::StageGradient(Stage(word.id(Stage::SIGIL, "a stage, like `s0`")?))
     } else {
-        let microbatch = Microbatch(word.id(Microbatch::SIGIL, "a microbatch, like `m0`")?);
+        let microbatch = if names.slices > 1 {
+            unit(word.text, names).ok_or_else(|| word.not("a slice of a microbatch, like `m0.1`"))?
+        } else {
+            Microbatch(word.id(Microbatch::SIGIL, "a microbatch, like `m0`")?)
+        };
         Payload::Value { collective: CollectiveId(names.collective(&name)?), microbatch }
     };
     words.keyword("on")?;

@@ -1,0 +1,218 @@
+//! `schedc compare`: schedules side by side, each compiled, proven and simulated.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use miette::Diagnostic;
+use schedc::cost::CostSpec;
+use schedc::driver::{self, Input, Job};
+use schedc::simulate::Figures;
+use schedc::source::Sources;
+use schedc::verify::Verified;
+use serde::Serialize;
+use thiserror::Error;
+
+use super::files::{self, Contents, Wanted};
+use super::job::{self, CostArg, JobError, ModeArg};
+use super::model::ModelArgs;
+use super::{Failure, print};
+
+/// What `schedc compare` takes.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct CompareArgs {
+    /// Schedules of the library or `.sched` files; NAME:v=2,group=4 sets parameters of one
+    #[arg(required = true, value_name = "SCHEDULE")]
+    schedules: Vec<String>,
+    /// Pipeline ranks; several with commas
+    #[arg(long, short = 'p', value_name = "P", value_delimiter = ',', required = true)]
+    ranks: Vec<u32>,
+    /// Microbatches in a step; several with commas
+    #[arg(long, short = 'm', value_name = "M", value_delimiter = ',', required = true)]
+    microbatches: Vec<u32>,
+    /// A transform to apply to all; again for more
+    #[arg(long, value_name = "TRANSFORM")]
+    with: Vec<String>,
+    /// A parameter of all schedules; again for more
+    #[arg(long, value_name = "NAME=VALUE", value_parser = job::parameter)]
+    set: Vec<(String, i64)>,
+    #[command(flatten)]
+    cost: CostArg,
+    #[command(flatten)]
+    mode: ModeArg,
+    /// Print JSON: an object for each row
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    model: ModelArgs,
+}
+
+/// A schedule that can't be compared.
+#[derive(Debug, Error, Diagnostic)]
+enum CompareError {
+    /// A parameter after the colon is no `name=value`.
+    #[error("`{parameter}` in `{word}` sets no parameter")]
+    #[diagnostic(
+        code(schedc::cli::bad_parameter),
+        help("write `name:parameter=value` with whole numbers, such as `interleaved:v=4,group=8`")
+    )]
+    BadParameter {
+        /// What comes between two commas.
+        parameter: String,
+        /// The whole word.
+        word: String,
+    },
+}
+
+/// One schedule at one size.
+#[derive(Clone, Debug, Serialize)]
+struct Row {
+    schedule: String,
+    ranks: u32,
+    microbatches: u32,
+    #[serde(flatten)]
+    figures: Figures,
+}
+
+/// What a word of the command line names.
+struct Entry {
+    word: String,
+    /// The file's name and text, or the library's name.
+    name: String,
+    text: Option<Vec<u8>>,
+    set: Vec<(String, i64)>,
+}
+
+/// Compiles and simulates every schedule at every size, and prints a row for each.
+pub(crate) fn compare(args: &CompareArgs) -> Result<(), Failure> {
+    job::refuse_twice(&args.set)?;
+    let spec = args.cost.spec()?;
+    let lenient = spec.lenient();
+    let entries = args.schedules.iter().map(|word| entry(word, &args.set));
+    let entries = entries.collect::<Result<Vec<_>, _>>()?;
+    let mut rows = Vec::new();
+    let mut catalogs = Vec::new();
+    for &ranks in &args.ranks {
+        for &microbatches in &args.microbatches {
+            for entry in &entries {
+                let plan = compiled(args, entry, ranks, microbatches, &lenient)?;
+                rows.push(row(entry, &plan, &lenient)?);
+                if catalogs.len() < entries.len() {
+                    catalogs.push(plan.header.catalog.clone());
+                }
+            }
+        }
+    }
+    spec.refuse_unknown(catalogs.iter()).map_err(Failure::one)?;
+    if args.json {
+        let text = serde_json::to_string_pretty(&rows).expect("rows of names and numbers have a JSON form");
+        print(&(text + "\n"));
+    } else {
+        print(&table(&rows));
+    }
+    Ok(())
+}
+
+/// Takes a word apart: a name, and after a colon its parameters.
+fn entry(word: &str, common: &[(String, i64)]) -> Result<Entry, Failure> {
+    let cut = word.rsplit_once(':').filter(|(_, parameters)| parameters.contains('='));
+    let (name, parameters) = cut.unwrap_or((word, ""));
+    let bad = |parameter: &str| {
+        let (parameter, word) = (parameter.to_owned(), word.to_owned());
+        Failure::usage(CompareError::BadParameter { parameter, word })
+    };
+    let own = parameters.split(',').filter(|_| cut.is_some());
+    let own = own.map(|text| job::parameter(text).map_err(|_| bad(text)));
+    let mut set = own.collect::<Result<Vec<_>, _>>()?;
+    // What is said of one schedule goes before what is said of all.
+    let inherited: Vec<_> =
+        common.iter().filter(|(name, _)| !set.iter().any(|(own, _)| own == name)).cloned().collect();
+    set.extend(inherited);
+    job::refuse_twice(&set)?;
+    let read = || match files::read(Path::new(name), Wanted::Schedule)? {
+        Contents::Plan(_) => Err(Failure::usage(JobError::AlreadyAPlan { path: name.to_owned() })),
+        Contents::Schedule(text) => Ok(text),
+    };
+    let text = job::is_file_name(name).then(read).transpose()?;
+    Ok(Entry { word: word.to_owned(), name: name.to_owned(), text, set })
+}
+
+fn compiled(
+    args: &CompareArgs,
+    entry: &Entry,
+    ranks: u32,
+    microbatches: u32,
+    costs: &CostSpec,
+) -> Result<Verified, Failure> {
+    let input = match &entry.text {
+        Some(bytes) => Input::File { name: &entry.name, bytes, schedule: None },
+        None => Input::Library(&entry.name),
+    };
+    let model = args.model.model();
+    let job = Job {
+        input,
+        with: &args.with,
+        set: &entry.set,
+        ranks,
+        microbatches,
+        model,
+        costs,
+        retime: args.cost.retime,
+        mode: args.mode.mode(),
+    };
+    driver::compile(&job, &mut Sources::default()).map_err(Failure::all)
+}
+
+fn row(entry: &Entry, plan: &Verified, spec: &CostSpec) -> Result<Row, Failure> {
+    let costs = spec.bind_plan(&plan.header).map_err(Failure::one)?;
+    Ok(Row {
+        schedule: entry.word.clone(),
+        ranks: plan.header.ranks(),
+        microbatches: plan.header.microbatches,
+        figures: Figures::of(plan, &costs),
+    })
+}
+
+/// What a row says of a schedule: names to the left, numbers to the right. State beside activations has a column for each class.
+fn table(rows: &[Row]) -> String {
+    let classes: BTreeSet<&String> = rows.iter().flat_map(|row| row.figures.held.keys()).collect();
+    let mut head = vec!["schedule", "p", "m", "makespan", "bubble", "span bubble", "peak", "least"];
+    head.extend(classes.iter().map(|class| class.as_str()));
+    head.extend(["peak bytes", "messages", "message bytes"]);
+    let cells = |row: &Row| {
+        let Row { schedule, ranks, microbatches, figures } = row;
+        let mut cells = vec![schedule.clone(), ranks.to_string(), microbatches.to_string()];
+        cells.extend([number(figures.makespan), percent(figures.bubble), percent(figures.span_bubble)]);
+        cells.extend([number(figures.peak_max), number(figures.peak_min)]);
+        let state = |class: &&String| figures.held.get(*class).map_or("-".to_owned(), |&most| number(most));
+        cells.extend(classes.iter().map(state));
+        let rest = [figures.peak_bytes, figures.messages, figures.message_bytes];
+        cells.extend(rest.map(|count| count.to_string()));
+        cells
+    };
+    let head = head.into_iter().map(str::to_owned).collect();
+    columns(&std::iter::once(head).chain(rows.iter().map(cells)).collect::<Vec<_>>())
+}
+
+/// Columns as wide as their longest cell: the first to the left, the others to the right. Every line has as many cells as the first.
+fn columns(lines: &[Vec<String>]) -> String {
+    let count = lines.first().map_or(0, Vec::len);
+    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..count).map(width).collect();
+    let line = |cells: &Vec<String>| {
+        let numbers = cells.iter().zip(&widths).skip(1).map(|(cell, width)| format!("  {cell:>width$}"));
+        let numbers: String = numbers.collect();
+        format!("{:<width$}{numbers}\n", cells[0], width = widths[0])
+    };
+    lines.iter().map(line).collect()
+}
+
+/// A part of a whole.
+pub(crate) fn percent(part: f64) -> String {
+    format!("{:.2} %", part * 100.0)
+}
+
+/// With at most three decimals, and no more than it needs.
+pub(crate) fn number(value: f64) -> String {
+    let text = format!("{value:.3}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}

@@ -1,0 +1,88 @@
+//! Costs that can't be used.
+
+use miette::Diagnostic;
+use thiserror::Error;
+
+use super::number::DECIMALS;
+use crate::diag::Located;
+use crate::ir::FileId;
+
+/// Why costs can't be used.
+#[derive(Clone, Debug, PartialEq, Eq, Error, Diagnostic)]
+pub enum CostError {
+    /// Not `name=number`.
+    #[error("`{entry}` is no cost")]
+    #[diagnostic(
+        code(schedc::cost::malformed),
+        help("write `name=number` with a comma between two, such as `F=10,B=12,p2p=1`")
+    )]
+    Malformed {
+        /// What was written.
+        entry: String,
+    },
+    /// Not a decimal number.
+    #[error("`{number}` in `{entry}` is not a number")]
+    #[diagnostic(code(schedc::cost::bad_number), help("write a decimal number, such as `10` or `0.25`"))]
+    BadNumber {
+        /// What was written.
+        entry: String,
+        /// The number in it.
+        number: String,
+    },
+    /// Less than nothing.
+    #[error("`{entry}` is a negative cost")]
+    #[diagnostic(code(schedc::cost::negative), help("write 0 for what takes no time"))]
+    Negative {
+        /// What was written.
+        entry: String,
+    },
+    /// Too many digits after the point.
+    #[error("`{entry}` has more than {DECIMALS} digits after the point")]
+    #[diagnostic(
+        code(schedc::cost::too_fine),
+        help("round it, or give all costs in a smaller unit: only their ratio matters")
+    )]
+    TooFine {
+        /// What was written.
+        entry: String,
+    },
+    /// Too many digits before the point.
+    #[error("`{entry}` is too large")]
+    #[diagnostic(
+        code(schedc::cost::too_large),
+        help("give all costs in a larger unit: only their ratio matters")
+    )]
+    TooLarge {
+        /// What was written.
+        entry: String,
+    },
+    /// One name, two costs.
+    #[error("the cost of `{name}` is given twice")]
+    #[diagnostic(code(schedc::cost::given_twice), help("keep one of the two"))]
+    GivenTwice {
+        /// The name.
+        name: String,
+    },
+    /// A name that nothing in the schedule has.
+    #[error("a cost is given for `{name}`, which is no pass of the schedule and its transforms")]
+    #[diagnostic(code(schedc::cost::unknown_name), help("{help}"))]
+    UnknownName {
+        /// The name.
+        name: String,
+        /// What it may mean.
+        help: String,
+    },
+    /// All passes together take longer than can be counted.
+    #[error("the costs of all passes add up to more than can be counted")]
+    #[diagnostic(
+        code(schedc::cost::too_long),
+        help("give costs of fewer digits, in a larger unit: only their ratio matters")
+    )]
+    TooLong,
+}
+
+impl Located for CostError {
+    fn file(&self) -> Option<FileId> {
+        None
+    }
+}

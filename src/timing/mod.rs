@@ -1,0 +1,126 @@
+//! Orders against the clock: when every pass of an order runs, and which passes may take idle time.
+//!
+//! Ranks run their orders in order; messages and collectives take their time beside them. [`Timing::improve`] makes an order
+//! shorter without letting a rank hold more: passes fill gaps that they fit in, forward in time and then backward, as the
+//! forward-backward improvement of project scheduling does (Li & Willis 1992; Valls et al. 2005, "justification").
+
+mod dag;
+mod fill;
+mod pace;
+mod play;
+mod retime;
+
+use std::num::NonZeroU32;
+
+use self::dag::{Dag, Side};
+pub(crate) use self::play::{Choose, Now, Played};
+pub use self::retime::{lifespans, retime};
+use crate::cost::Costs;
+use crate::graph::Graph;
+use crate::ir::{ClassId, Pass, Placed, Rank, Ticks};
+
+/// How many buffers of a class may live on each rank.
+#[derive(Clone, Debug)]
+pub struct Room {
+    /// The class.
+    pub class: ClassId,
+    /// How many, by [`Rank`].
+    pub most: Vec<u32>,
+}
+
+/// The passes of a schedule with what they wait for and how long they take.
+#[derive(Debug)]
+pub struct Timing<'a> {
+    graph: &'a Graph<'a>,
+    dag: Dag,
+}
+
+/// Ranks with more streams of passes than this keep their orders: each is looked at whenever a rank is idle.
+const MANY_STREAMS: usize = 128;
+/// Orders of more passes than this are improved once at a time.
+const MANY: usize = 1 << 15;
+/// How often smaller ones are, if it helps.
+const ROUNDS: u32 = 4;
+
+impl<'a> Timing<'a> {
+    /// Looks at every pass of `orders` once. Linear in passes.
+    #[must_use]
+    pub fn new(graph: &'a Graph<'a>, costs: &Costs) -> Self {
+        Self { graph, dag: Dag::new(graph, costs) }
+    }
+
+    /// Lets second passes of pairs wait for the first, without a message.
+    pub(crate) fn add_edges(&mut self, pairs: &[(Pass, Pass)]) {
+        let pairs = pairs.iter().map(|&(first, second)| (self.node(first), self.node(second)));
+        self.dag.add_edges(&pairs.collect::<Vec<_>>());
+    }
+
+    /// The end of the last pass; `None` where the orders deadlock.
+    #[must_use]
+    pub fn makespan(&self, orders: &[Vec<Placed>]) -> Option<Ticks> {
+        let orders = self.nodes(orders);
+        pace::pace(&self.dag, Side::Forward, &orders).map(|paced| Ticks(paced.makespan))
+    }
+
+    /// Moves passes into idle time as long as the makespan shrinks. No rank holds more buffers of a class than `room` says, or
+    /// than it held before. Passes of one kind and chunk keep their order.
+    ///
+    /// Returns the makespan; `None`, and nothing moved, where the orders deadlock.
+    pub fn improve(&self, orders: &mut [Vec<Placed>], room: &[Room]) -> Option<Ticks> {
+        if self.graph.shape.chunks as usize * self.graph.catalog.kinds.len() > MANY_STREAMS {
+            return self.makespan(orders);
+        }
+        let rounds = NonZeroU32::new(if self.is_large() { 1 } else { ROUNDS }).expect("at least one round");
+        let limits = fill::Limits::new(self.graph, room);
+        let (nodes, makespan) = fill::improve(&self.dag, &limits, self.nodes(orders), rounds)?;
+        self.rearrange(orders, nodes);
+        Some(Ticks(makespan))
+    }
+
+    /// Puts the passes of some orders into the order of nodes.
+    fn rearrange(&self, orders: &mut [Vec<Placed>], nodes: Vec<Vec<u32>>) {
+        let mut placed = vec![None; self.dag.len()];
+        for &one in orders.iter().flatten() {
+            placed[self.graph.index(one.pass)] = Some(one);
+        }
+        for (order, nodes) in orders.iter_mut().zip(nodes) {
+            order.clear();
+            order.extend(nodes.into_iter().filter_map(|node| placed[node as usize]));
+        }
+    }
+
+    /// Lets ranks that are idle choose their next pass, until nothing more happens.
+    pub(crate) fn play(&self, chooser: &mut impl Choose) -> Played {
+        play::play(&self.dag, Side::Forward, self.graph.shape.ranks as usize, chooser)
+    }
+
+    /// Whether there are so many passes that every look at them counts.
+    #[must_use]
+    pub fn is_large(&self) -> bool {
+        self.dag.len() > MANY
+    }
+
+    /// The node of a pass.
+    pub(crate) fn node(&self, pass: Pass) -> u32 {
+        self.graph.index(pass) as u32
+    }
+
+    fn nodes(&self, orders: &[Vec<Placed>]) -> Vec<Vec<u32>> {
+        orders.iter().map(|order| order.iter().map(|placed| self.node(placed.pass)).collect()).collect()
+    }
+}
+
+/// The most buffers of a class that are live at once on each rank.
+#[must_use]
+pub fn peaks(graph: &Graph<'_>, orders: &[Vec<Placed>], class: ClassId) -> Vec<u32> {
+    let of = |order: &Vec<Placed>| {
+        let (mut live, mut most) = (0_u32, 0);
+        for kind in order.iter().map(|placed| graph.catalog.kind(placed.pass.kind)) {
+            live += u32::from(kind.makes.contains(&class));
+            most = most.max(live);
+            live -= u32::from(kind.frees.contains(&class));
+        }
+        most
+    };
+    Rank::all(orders.len()).map(|rank| of(&orders[rank.index()])).collect()
+}
