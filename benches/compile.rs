@@ -5,7 +5,7 @@
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use schedc::cost::UNIT;
 use schedc::driver::{Input, Job, compile, schedule};
-use schedc::ir::Dims;
+use schedc::ir::{Dims, Mode};
 use schedc::lower::lower;
 use schedc::resolve::Model;
 use schedc::source::Sources;
@@ -25,6 +25,7 @@ fn job(microbatches: u32, with: &[String]) -> Job<'_> {
         model,
         costs: &UNIT,
         retime: None,
+        mode: Mode::Training,
     }
 }
 

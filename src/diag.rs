@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use crate::cost::CostError;
 use crate::driver::Unsound;
+use crate::forward::ForwardError;
 use crate::ir::FileId;
 use crate::lower::LowerError;
 use crate::order::OrderError;
@@ -64,6 +65,8 @@ rooms! {
     Order(OrderError),
     /// The transform does not fit the schedule.
     Transform(TransformError),
+    /// Nothing of the schedule is left forward.
+    Forward(ForwardError),
     /// The ranks' orders do not fit together.
     Lower(LowerError),
     /// Lowering has a bug.

@@ -4,13 +4,13 @@ use miette::Diagnostic;
 use thiserror::Error as ThisError;
 
 use crate::cost::{CostError, CostSpec, Costs};
-use crate::diag::{Error, Located};
-use crate::ir::{FileId, Limit, Program, Schedule};
+use crate::diag::{Cause, Error, Located};
+use crate::ir::{FileId, Limit, Mode, Program, Schedule};
 use crate::resolve::{Model, Request, ResolveError};
 use crate::source::{Library, Sources};
 use crate::syntax::{self, ast};
 use crate::verify::{Options, Refused, Verified, Violation};
-use crate::{lower, order, resolve, timing, transform, verify};
+use crate::{forward, lower, order, resolve, timing, transform, verify};
 
 /// One compilation: what, and for which numbers.
 #[derive(Clone, Debug)]
@@ -31,6 +31,8 @@ pub struct Job<'a> {
     pub model: Model,
     /// How long passes, messages and collectives take; [`crate::cost::UNIT`] where nothing is said.
     pub costs: &'a CostSpec,
+    /// What a step is for: all of it, or the loss only.
+    pub mode: Mode,
 }
 
 /// Where a schedule comes from.
@@ -61,7 +63,7 @@ pub fn compile(job: &Job<'_>, sources: &mut Sources) -> Result<Verified, Vec<Err
         .map_err(|refused| vec![Error::new(Unsound::from(refused), sources)])
 }
 
-/// Text to every rank's order, transforms applied.
+/// Text to every rank's order, transforms applied; the backward side left out where the job is forward only.
 ///
 /// # Errors
 /// What the first room that is not content has to say.
@@ -108,6 +110,16 @@ fn timed(job: &Job<'_>, sources: &mut Sources) -> Result<(Schedule, Costs), Vec<
             program.transforms.iter().flat_map(|transform| transform.limits.iter().copied()).collect();
         timing::retime(&mut schedule, &limits, &costs, extra);
     }
+    match job.mode {
+        Mode::Training => Ok((schedule, costs)),
+        Mode::ForwardOnly => twin(schedule, job.costs).map_err(|error| vec![Error::new(error, sources)]),
+    }
+}
+
+/// The forward-only twin, and the costs of what is left.
+fn twin(schedule: Schedule, costs: &CostSpec) -> Result<(Schedule, Costs), Cause> {
+    let schedule = forward::twin(schedule)?;
+    let costs = costs.lenient().bind(&schedule.catalog, &schedule.shape)?;
     Ok((schedule, costs))
 }
 

@@ -6,6 +6,7 @@ pub mod diag;
 pub mod driver;
 pub mod emit;
 pub mod execute;
+pub mod forward;
 pub mod graph;
 pub mod import;
 pub mod ir;

@@ -89,6 +89,8 @@ pub struct Entry<'library> {
     pub name: &'library str,
     /// The first sentence of its comment.
     pub summary: &'library str,
+    /// Where it was published, as its comment says; empty where it does not.
+    pub source: &'library str,
     /// The file that holds it.
     pub file: FileId,
 }
@@ -153,14 +155,45 @@ fn entry<'library>(
     name: &'library ast::Word,
     item: crate::ir::Span,
 ) -> Entry<'library> {
-    let first = file.docs(item).into_iter().next().unwrap_or_default();
-    Entry { name: &name.text, summary: first_sentence(first), file: file.id }
+    let docs = file.docs(item);
+    let summary = first_sentence(docs.first().copied().unwrap_or_default());
+    let source = docs.iter().flat_map(|line| sentences(line)).find(|sentence| cites(sentence));
+    Entry {
+        name: &name.text,
+        summary,
+        source: source.filter(|&source| source != summary).unwrap_or(""),
+        file: file.id,
+    }
 }
 
-/// A line up to the end of its first sentence: a full stop, a space and a capital or a digit.
+/// A line up to the end of its first sentence.
 fn first_sentence(line: &str) -> &str {
-    let mut ends = line.match_indices(". ").filter(|(at, _)| {
-        line[at + 2..].starts_with(|next: char| next.is_uppercase() || next.is_ascii_digit())
-    });
-    ends.next().map_or(line, |(at, _)| &line[..=at]).trim()
+    sentences(line).next().unwrap_or_default()
+}
+
+/// The sentences of a line: each ends with a full stop, a space and a capital or a digit.
+fn sentences(line: &str) -> impl Iterator<Item = &str> {
+    let mut rest = Some(line);
+    std::iter::from_fn(move || {
+        let line = rest?;
+        let mut ends = line.match_indices(". ").filter(|(at, _)| {
+            // The abbreviation in "et al. 2021" ends no sentence.
+            !line[..*at].ends_with("et al")
+                && line[at + 2..].starts_with(|next: char| next.is_uppercase() || next.is_ascii_digit())
+        });
+        let end = ends.next().map_or(line.len(), |(at, _)| at + 1);
+        rest = (end < line.len()).then(|| line[end..].trim_start());
+        Some(line[..end].trim())
+    })
+}
+
+/// Whether a sentence names a publication: it begins with a name and has a year.
+fn cites(sentence: &str) -> bool {
+    let year = |word: &str| {
+        let digits = word.trim_end_matches([',', '.', ';', ':', ')']);
+        digits.len() == 4
+            && digits.starts_with(['1', '2'])
+            && digits.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    sentence.starts_with(char::is_uppercase) && sentence.split(' ').any(year)
 }

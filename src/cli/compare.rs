@@ -1,18 +1,19 @@
 //! `schedc compare`: schedules side by side, each compiled, proven and simulated.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use miette::Diagnostic;
 use schedc::cost::CostSpec;
 use schedc::driver::{self, Input, Job};
-use schedc::simulate::simulate;
+use schedc::simulate::Figures;
 use schedc::source::Sources;
 use schedc::verify::Verified;
 use serde::Serialize;
 use thiserror::Error;
 
 use super::files::{self, Contents, Wanted};
-use super::job::{self, CostArg, JobError};
+use super::job::{self, CostArg, JobError, ModeArg};
 use super::model::ModelArgs;
 use super::{Failure, print};
 
@@ -36,6 +37,8 @@ pub(crate) struct CompareArgs {
     set: Vec<(String, i64)>,
     #[command(flatten)]
     cost: CostArg,
+    #[command(flatten)]
+    mode: ModeArg,
     /// Print JSON: an object for each row
     #[arg(long)]
     json: bool,
@@ -66,17 +69,8 @@ struct Row {
     schedule: String,
     ranks: u32,
     microbatches: u32,
-    /// In the unit of the costs.
-    makespan: f64,
-    bubble: f64,
-    span_bubble: f64,
-    /// The most and the fewest activations that a rank holds, in microbatches of a rank's share of the model.
-    peak_max: f64,
-    peak_min: f64,
-    /// The largest arena of a rank.
-    peak_bytes: u64,
-    messages: u64,
-    message_bytes: u64,
+    #[serde(flatten)]
+    figures: Figures,
 }
 
 /// What a word of the command line names.
@@ -154,67 +148,57 @@ fn compiled(
         None => Input::Library(&entry.name),
     };
     let model = args.model.model();
-    let retime = args.cost.retime;
-    let job = Job { input, with: &args.with, set: &entry.set, ranks, microbatches, model, costs, retime };
+    let job = Job {
+        input,
+        with: &args.with,
+        set: &entry.set,
+        ranks,
+        microbatches,
+        model,
+        costs,
+        retime: args.cost.retime,
+        mode: args.mode.mode(),
+    };
     driver::compile(&job, &mut Sources::default()).map_err(Failure::all)
 }
 
-#[allow(clippy::cast_precision_loss, reason = "shown with a few digits")]
 fn row(entry: &Entry, plan: &Verified, spec: &CostSpec) -> Result<Row, Failure> {
-    let header = &plan.header;
-    let costs = spec.bind_plan(header).map_err(Failure::one)?;
-    let timeline = simulate(plan, &costs);
-    let peak = schedc::simulate::activations(plan);
+    let costs = spec.bind_plan(&plan.header).map_err(Failure::one)?;
     Ok(Row {
         schedule: entry.word.clone(),
-        ranks: header.ranks(),
-        microbatches: header.microbatches,
-        makespan: costs.in_units(timeline.makespan()),
-        bubble: timeline.bubble(),
-        span_bubble: timeline.span_bubble(),
-        peak_max: peak.iter().copied().fold(0.0, f64::max),
-        peak_min: peak.iter().copied().fold(f64::INFINITY, f64::min),
-        peak_bytes: plan.ranks.iter().map(|rank| rank.peak.bytes.0).max().unwrap_or(0),
-        messages: timeline.messages.count,
-        message_bytes: timeline.messages.bytes.0,
+        ranks: plan.header.ranks(),
+        microbatches: plan.header.microbatches,
+        figures: Figures::of(plan, &costs),
     })
 }
 
-/// Columns as wide as their longest cell: names to the left, numbers to the right.
+/// What a row says of a schedule: names to the left, numbers to the right. State beside activations has a column for each class.
 fn table(rows: &[Row]) -> String {
-    let head = [
-        "schedule",
-        "p",
-        "m",
-        "makespan",
-        "bubble",
-        "span bubble",
-        "peak",
-        "least",
-        "peak bytes",
-        "messages",
-        "message bytes",
-    ];
-    let percent = |part: f64| format!("{:.2} %", part * 100.0);
+    let classes: BTreeSet<&String> = rows.iter().flat_map(|row| row.figures.held.keys()).collect();
+    let mut head = vec!["schedule", "p", "m", "makespan", "bubble", "span bubble", "peak", "least"];
+    head.extend(classes.iter().map(|class| class.as_str()));
+    head.extend(["peak bytes", "messages", "message bytes"]);
     let cells = |row: &Row| {
-        [
-            row.schedule.clone(),
-            row.ranks.to_string(),
-            row.microbatches.to_string(),
-            number(row.makespan),
-            percent(row.bubble),
-            percent(row.span_bubble),
-            number(row.peak_max),
-            number(row.peak_min),
-            row.peak_bytes.to_string(),
-            row.messages.to_string(),
-            row.message_bytes.to_string(),
-        ]
+        let Row { schedule, ranks, microbatches, figures } = row;
+        let mut cells = vec![schedule.clone(), ranks.to_string(), microbatches.to_string()];
+        cells.extend([number(figures.makespan), percent(figures.bubble), percent(figures.span_bubble)]);
+        cells.extend([number(figures.peak_max), number(figures.peak_min)]);
+        let state = |class: &&String| figures.held.get(*class).map_or("-".to_owned(), |&most| number(most));
+        cells.extend(classes.iter().map(state));
+        let rest = [figures.peak_bytes, figures.messages, figures.message_bytes];
+        cells.extend(rest.map(|count| count.to_string()));
+        cells
     };
-    let lines: Vec<_> = std::iter::once(head.map(str::to_owned)).chain(rows.iter().map(cells)).collect();
+    let head = head.into_iter().map(str::to_owned).collect();
+    columns(&std::iter::once(head).chain(rows.iter().map(cells)).collect::<Vec<_>>())
+}
+
+/// Columns as wide as their longest cell: the first to the left, the others to the right. Every line has as many cells as the first.
+fn columns(lines: &[Vec<String>]) -> String {
+    let count = lines.first().map_or(0, Vec::len);
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..head.len()).map(width).collect();
-    let line = |cells: &[String; 11]| {
+    let widths: Vec<usize> = (0..count).map(width).collect();
+    let line = |cells: &Vec<String>| {
         let numbers = cells.iter().zip(&widths).skip(1).map(|(cell, width)| format!("  {cell:>width$}"));
         let numbers: String = numbers.collect();
         format!("{:<width$}{numbers}\n", cells[0], width = widths[0])
@@ -222,8 +206,13 @@ fn table(rows: &[Row]) -> String {
     lines.iter().map(line).collect()
 }
 
+/// A part of a whole.
+pub(crate) fn percent(part: f64) -> String {
+    format!("{:.2} %", part * 100.0)
+}
+
 /// With at most three decimals, and no more than it needs.
-fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     let text = format!("{value:.3}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use miette::Diagnostic;
 use schedc::cost::CostSpec;
 use schedc::driver::{self, Input, Job};
+use schedc::ir::Mode;
 use schedc::source::{Library, Sources};
 use schedc::verify::Verified;
 use thiserror::Error;
@@ -32,6 +33,8 @@ pub(crate) struct JobArgs {
     set: Vec<(String, i64)>,
     #[command(flatten)]
     cost: CostArg,
+    #[command(flatten)]
+    mode: ModeArg,
     /// Which schedule of a file that holds several
     #[arg(long, value_name = "NAME")]
     schedule_name: Option<String>,
@@ -52,6 +55,21 @@ impl CostArg {
     /// The costs by name; none where the flag is absent.
     pub(crate) fn spec(&self) -> Result<CostSpec, Failure> {
         self.cost.as_deref().map_or(Ok(CostSpec::default()), CostSpec::parse).map_err(Failure::usage)
+    }
+}
+
+/// What a step is for.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct ModeArg {
+    /// Leave the backward side out: the losses of a step and nothing else, for evaluation
+    #[arg(long)]
+    forward_only: bool,
+}
+
+impl ModeArg {
+    /// The mode that the flag asks for.
+    pub(crate) fn mode(self) -> Mode {
+        if self.forward_only { Mode::ForwardOnly } else { Mode::Training }
     }
 }
 
@@ -187,6 +205,7 @@ impl JobArgs {
             model: model.model(),
             costs: &costs,
             retime: self.cost.retime,
+            mode: self.mode.mode(),
         };
         driver::compile(&job, &mut sources).map_err(Failure::all)
     }
@@ -224,7 +243,11 @@ impl JobArgs {
             let asked = self.cost.cost.as_deref()?;
             Some((format!("--cost {asked}"), compiled_for("fixed costs".to_owned())))
         };
-        match number.or_else(dims).or_else(with).or_else(set).or_else(cost) {
+        let mode = || {
+            let contradicts = self.mode.forward_only && header.mode.is_training();
+            contradicts.then(|| ("--forward-only".to_owned(), compiled_for("training".to_owned())))
+        };
+        match number.or_else(dims).or_else(with).or_else(set).or_else(cost).or_else(mode) {
             Some((asked, has)) => Err(Failure::usage(JobError::Contradiction { asked, has })),
             None => Ok(()),
         }

@@ -1,14 +1,20 @@
 //! `schedc list`, `show` and `fmt`: the library and the printer.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use miette::Diagnostic;
-use schedc::driver;
+use schedc::cost::CostSpec;
+use schedc::driver::{self, Input, Job};
+use schedc::ir::{Catalog, Dims};
+use schedc::resolve::Model;
+use schedc::simulate::Figures;
 use schedc::source::{Entry, Library, Sources};
 use thiserror::Error;
 
 use super::files::{self, Contents, Wanted};
-use super::{Failure, job, print};
+use super::job::{CostArg, ModeArg};
+use super::{Failure, compare, job, print};
 
 /// What `schedc fmt` takes.
 #[derive(Clone, Debug, clap::Args)]
@@ -20,16 +26,96 @@ pub(crate) struct FmtArgs {
     check: bool,
 }
 
-/// Lists schedules and transforms with their first sentence.
-pub(crate) fn list() {
+/// What `schedc list` takes.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct ListArgs {
+    /// Pipeline ranks that bubbles and peaks are shown for
+    #[arg(long, short = 'p', value_name = "P", default_value_t = 8)]
+    ranks: u32,
+    /// Microbatches in a step
+    #[arg(long, short = 'm', value_name = "M", default_value_t = 32)]
+    microbatches: u32,
+    /// A transform to apply to all; again for more
+    #[arg(long, value_name = "TRANSFORM")]
+    with: Vec<String>,
+    #[command(flatten)]
+    cost: CostArg,
+    #[command(flatten)]
+    mode: ModeArg,
+}
+
+/// Neither bubbles nor counts of activations depend on it.
+const SMALL: Model = Model {
+    layers: None,
+    dims: Dims { layers: 0, hidden: 16, heads: 2, sequence: 8, batch: 1, vocab: 256, tied: false },
+};
+
+/// Lists schedules with their bubble, their peak, their first sentence and their source, and transforms.
+pub(crate) fn list(args: &ListArgs) -> Result<(), Failure> {
     let mut sources = Sources::default();
     let library = Library::load(&mut sources);
-    let entries = || library.schedules().chain(library.transforms());
-    let width = entries().map(|entry| entry.name.len()).max().unwrap_or(0);
+    let spec = args.cost.spec()?;
+    let lenient = spec.lenient();
+    let entries: Vec<Entry<'_>> = library.schedules().chain(library.transforms()).collect();
+    let width = entries.iter().map(|entry| entry.name.len()).max().unwrap_or(0);
+    refuse_unknown_transforms(&library, &args.with)?;
+    let mut catalogs = Vec::new();
+    let mut schedules = String::new();
+    for entry in library.schedules() {
+        let figures = match measured(args, entry.name, &lenient) {
+            Ok((figures, catalog)) => {
+                catalogs.push(catalog);
+                let held = compare::number(figures.peak_max);
+                format!("{:>8}  {held:>6}", compare::percent(figures.bubble))
+            }
+            Err(reason) => format!("{:>16}  ({reason})", "-"),
+        };
+        let what = [entry.summary, entry.source].join(" ");
+        let _ = writeln!(schedules, "  {:width$}  {figures}  {}", entry.name, what.trim_end());
+    }
+    if !catalogs.is_empty() {
+        spec.refuse_unknown(catalogs.iter()).map_err(Failure::one)?;
+    }
+    let applied = args.with.iter().fold(String::new(), |text, name| format!("{text} with {name}"));
+    let size = format!("{} ranks, {} microbatches{applied}", args.ranks, args.microbatches);
     let line = |entry: Entry<'_>| format!("  {:width$}  {}\n", entry.name, entry.summary);
-    let schedules: String = library.schedules().map(line).collect();
     let transforms: String = library.transforms().map(line).collect();
-    print(&format!("schedules\n{schedules}\ntransforms (--with)\n{transforms}"));
+    print(&format!(
+        "schedules: bubble, and most activations on a rank in microbatches, at {size}\n{schedules}\n\
+         transforms (--with)\n{transforms}"
+    ));
+    Ok(())
+}
+
+/// A schedule's figures and its catalog, or the reason why it cannot be had.
+fn measured(args: &ListArgs, name: &str, costs: &CostSpec) -> Result<(Figures, Catalog), String> {
+    let job = Job {
+        input: Input::Library(name),
+        with: &args.with,
+        set: &[],
+        ranks: args.ranks,
+        microbatches: args.microbatches,
+        retime: args.cost.retime,
+        model: SMALL,
+        costs,
+        mode: args.mode.mode(),
+    };
+    let plan = driver::compile(&job, &mut Sources::default())
+        .map_err(|errors| errors.first().map_or_else(String::new, ToString::to_string))?;
+    let bound = costs.bind_plan(&plan.header).map_err(|error| error.to_string())?;
+    Ok((Figures::of(&plan, &bound), plan.header.catalog.clone()))
+}
+
+/// A transform that the library lacks is the command line's fault, not every schedule's.
+fn refuse_unknown_transforms(library: &Library, with: &[String]) -> Result<(), Failure> {
+    let known = |name: &&String| library.transforms().any(|entry| entry.name == name.as_str());
+    match with.iter().find(|name| !known(name)) {
+        Some(name) => {
+            let names: Vec<&str> = library.transforms().map(|entry| entry.name).collect();
+            Err(unknown(name, &names))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Prints a file of the library.
@@ -42,9 +128,13 @@ pub(crate) fn show(name: &str) -> Result<(), Failure> {
     }
     let entries = library.schedules().chain(library.transforms()).map(|entry| entry.name);
     let names: Vec<&str> = ["prelude", "vocab"].into_iter().chain(entries).collect();
+    Err(unknown(name, &names))
+}
+
+fn unknown(name: &str, names: &[&str]) -> Failure {
     let help = schedc::diag::nearest(name, names.iter().copied())
         .map_or_else(|| format!("there are {}", names.join(", ")), |near| format!("did you mean `{near}`?"));
-    Err(Failure::usage(Unknown { name: name.to_owned(), help }))
+    Failure::usage(Unknown { name: name.to_owned(), help })
 }
 
 /// A name that the library does not have.

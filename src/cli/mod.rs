@@ -33,8 +33,8 @@ enum Command {
     Compare(Box<compare::CompareArgs>),
     /// Train a GPT by a schedule or a plan, a thread for each rank
     Run(Box<run::RunArgs>),
-    /// List the library's schedules and transforms
-    List,
+    /// List the library's schedules, with bubble and peak, and its transforms
+    List(library::ListArgs),
     /// Print a file of the library: a schedule, `prelude` or `vocab`
     Show {
         /// Its name, as `schedc list` has it
@@ -78,10 +78,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Verify(args) => verify::verify(&args),
         Command::Compare(args) => compare::compare(&args),
         Command::Run(args) => run::run(&args),
-        Command::List => {
-            library::list();
-            Ok(())
-        }
+        Command::List(args) => library::list(&args),
         Command::Show { name } => library::show(&name),
         Command::Fmt(args) => library::fmt(&args),
     };

@@ -22,7 +22,7 @@ pub(crate) struct RunArgs {
     job: job::JobArgs,
     #[command(flatten)]
     model: model::ModelArgs,
-    /// Steps in all, those before a resumed checkpoint included
+    /// Steps in all, those before a resumed checkpoint included; forward only, the steps whose batches are evaluated
     #[arg(long, value_name = "N", default_value_t = 20, help_heading = "Training")]
     steps: u64,
     /// Learning rate of Adam
@@ -40,7 +40,7 @@ pub(crate) struct RunArgs {
     /// First hold one step against the same model on one rank without a schedule
     #[arg(long, help_heading = "Training")]
     check: bool,
-    /// Directory of checkpoints; the run resumes from the newest complete one
+    /// Directory of checkpoints; the run resumes from the newest complete one, or evaluates it
     #[arg(long, value_name = "DIR", help_heading = "Training")]
     checkpoint: Option<PathBuf>,
     /// Steps from one checkpoint to the next
@@ -90,13 +90,14 @@ impl RunArgs {
 pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     let plan = args.job.plan(&args.model)?;
     let hash = schedc::emit::plan_hash(&plan).to_string();
+    let trains = plan.header.mode.is_training();
     let mut screen = Screen::new(args.steps);
     screen.lines(&summary(&plan, &hash));
     let result = train(&plan, &args.settings(hash), &mut screen);
     screen.bar.finish_and_clear();
     match result {
         Ok(ending) => {
-            screen.lines(&ended(&ending));
+            screen.lines(&if trains { ended(&ending) } else { evaluated(&ending) });
             Ok(())
         }
         Err(error) => {
@@ -168,13 +169,14 @@ impl Listener for Screen {
 fn summary(plan: &Plan, hash: &str) -> String {
     let Header { name, transforms, microbatches, slices, stages, model, .. } = &plan.header;
     let name = std::iter::once(name).chain(transforms).map(String::as_str).collect::<Vec<_>>().join(" + ");
+    let only = if plan.header.mode.is_training() { "" } else { ", forward only" };
     let (ranks, stages) = (plan.ranks.len(), stages.len());
     let sliced = if *slices > 1 { format!(" of {slices} slices") } else { String::new() };
     let short = hash.get(..12).unwrap_or(hash);
     let Dims { layers, hidden, heads, sequence, batch, vocab, tied } = model;
     let tied = if *tied { "tied" } else { "untied" };
     format!(
-        "plan      {name} · {ranks} ranks, {stages} stages, {microbatches} microbatches{sliced} · {short}\n\
+        "plan      {name}{only} · {ranks} ranks, {stages} stages, {microbatches} microbatches{sliced} · {short}\n\
          peak      {}\n\
          model     {layers} layers, hidden {hidden}, {heads} heads, {batch} x {sequence} tokens, \
          vocabulary {vocab} ({tied})",
@@ -230,6 +232,17 @@ fn ended(ending: &Ending) -> String {
     format!(
         "done      {steps} steps · loss {first:.4} -> {last:.4} nats, unigram entropy {entropy:.4} nats\n\
          speed     {tokens_per_second:.0} tokens/s · {gflops:.1} GFLOP/s, at 6 (12 L h² + V h) + 12 L s h operations a token"
+    )
+}
+
+fn evaluated(ending: &Ending) -> String {
+    let Ending { steps, entropy, tokens_per_second, gflops, .. } = ending;
+    let Some(mean) = ending.mean else {
+        return "done      nothing was evaluated".to_owned();
+    };
+    format!(
+        "done      {steps} steps evaluated · mean loss {mean:.4} nats, unigram entropy {entropy:.4} nats\n\
+         speed     {tokens_per_second:.0} tokens/s · {gflops:.1} GFLOP/s, at 2 (12 L h² + V h) + 4 L s h operations a token"
     )
 }
 

@@ -129,6 +129,9 @@ impl CostSpec {
         let own = self.of(&kind.name);
         let of_slice = cut / u128::from(sizes.slices);
         let at_stage = |cost: u64| u128::from(cost) * (of_slice / u128::from(sizes.chunks));
+        if kind.computes == Some(Compute::Release) {
+            return 0;
+        }
         match (kind.queue, kind.at) {
             (Queue::Group, _) => u128::from(own.or(self.of(RESCALE)).unwrap_or(0)) * of_slice,
             (_, At::EveryRank) => own

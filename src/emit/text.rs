@@ -149,6 +149,9 @@ impl<W: Write + ?Sized> Printer<'_, '_, W> {
                 self.name(name);
             }
         }
+        if !header.mode.is_training() {
+            self.word("\nforward only");
+        }
         self.word("\nranks ");
         self.number(ranks as u64);
         self.word("\nmicrobatches ");

@@ -264,6 +264,22 @@ pub enum ExecuteError {
         /// Steps in all.
         steps: u64,
     },
+    /// A dump of a plan that computes no gradient.
+    #[error("a forward-only plan has no gradients to dump")]
+    #[diagnostic(code(schedc::execute::no_gradients), help("leave --dump out, or --forward-only"))]
+    NoGradients,
+    /// Evaluation of what is not there.
+    #[error("`{directory}` holds no complete checkpoint to evaluate")]
+    #[diagnostic(
+        code(schedc::execute::nothing_to_evaluate),
+        help(
+            "train one with `schedc run … --checkpoint {directory}`, or leave --checkpoint out to evaluate the model as it starts"
+        )
+    )]
+    NothingToEvaluate {
+        /// The directory.
+        directory: String,
+    },
     /// The loss is not a number any more.
     #[error("the loss of step {step} is {loss}: the training has diverged")]
     #[diagnostic(

@@ -109,6 +109,7 @@ impl<B: Backend + 'static> Engine<B> {
     }
 
     /// Runs one step; `batches` by microbatch (they are sliced here, where the plan says so), `step` is the number that reports give it. Gives the mean loss in nats a token, where a rank has it.
+    /// A forward-only plan updates nothing.
     ///
     /// # Errors
     /// A rank failed, or none made progress for the time that the limits state. The engine takes no further step then.
@@ -121,8 +122,9 @@ impl<B: Backend + 'static> Engine<B> {
         if self.ended {
             return Err(ExecuteError::Ended);
         }
-        let Header { slices, model, .. } = &self.plan.header;
+        let Header { slices, model, mode, .. } = &self.plan.header;
         let batches = batches.into_iter().flat_map(|batch| batch.sliced(model.sequence, *slices)).collect();
+        let finish = if mode.is_training() { finish } else { Finish::Keep };
         let work = Arc::new(Work { step, turn: self.turn, batches, finish });
         self.turn += 1;
         for (slot, order) in self.machines.iter_mut().zip(&self.orders) {

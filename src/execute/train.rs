@@ -91,6 +91,8 @@ pub struct Ending {
     pub steps: u64,
     /// The loss of the first and of the last of them.
     pub losses: Option<(f64, f64)>,
+    /// The mean loss of all of them: what evaluation comes to.
+    pub mean: Option<f64>,
     /// The unigram entropy of the text, in nats.
     pub entropy: f64,
     /// Tokens a second over all steps.
@@ -113,7 +115,7 @@ pub trait Listener {
     fn dumped(&mut self, path: &Path);
 }
 
-/// Trains a model by a plan.
+/// Trains a model by a plan; by a forward-only plan, evaluates it on the batches of as many steps.
 ///
 /// # Errors
 /// The plan cannot be run, the data or a checkpoint does not fit, a file cannot be read or written, a rank fails or stalls, or the
@@ -133,7 +135,14 @@ pub fn train(
     let seed = settings.train.seed;
     let batches = |step| corpus.step(&dims, seed, step, header.microbatches);
     let begin = resumed.as_ref().map_or(0, |checkpoint| checkpoint.step);
-    writable(settings, begin)?;
+    let trains = header.mode.is_training();
+    let end = if trains {
+        writable(settings, begin)?;
+        settings.steps
+    } else {
+        evaluable(settings, resumed.is_some())?;
+        begin.saturating_add(settings.steps)
+    };
     if settings.check {
         let report = check(plan, &settings.train, &batches(0), &settings.limits)?;
         listener.checked(&report);
@@ -145,7 +154,7 @@ pub fn train(
     let hash = settings.plan_hash.as_deref();
     let run = Identity::new(header, seed, settings.train.lr, &tokenizer, corpus.fingerprint(), hash);
     if let Some(checkpoint) = &resumed {
-        checkpoint.check(&run)?;
+        checkpoint.check(&run, header.mode)?;
         checkpoint.restore(backends(&mut engine).into_iter())?;
     }
     let skipped = resumed.as_mut().map(|checkpoint| std::mem::take(&mut checkpoint.skipped));
@@ -162,12 +171,12 @@ pub fn train(
         entropy,
         resumed: resumed.map(|checkpoint| (checkpoint.path().to_owned(), checkpoint.step)),
         skipped: skipped.unwrap_or_default(),
-        steps: settings.steps,
+        steps: end,
     });
 
     let mut pace = Pace::new(header);
-    let mut losses = None;
-    for step in begin..settings.steps {
+    let mut losses = Losses::default();
+    for step in begin..end {
         let batches = batches(step);
         let started = Instant::now();
         let dump = settings.dump.as_deref().filter(|_| step == begin);
@@ -175,10 +184,10 @@ pub fn train(
         if let Some(path) = dump {
             listener.dumped(path);
         }
-        losses = Some((losses.map_or(loss, |(first, _)| first), loss));
+        losses.add(loss);
         let (tokens_per_second, gflops) = pace.add(started.elapsed());
         listener.taken(&Taken { step: step + 1, loss, tokens_per_second, gflops });
-        if let Some(directory) = &settings.checkpoint {
+        if let Some(directory) = settings.checkpoint.as_ref().filter(|_| trains) {
             let done = step + 1;
             if done == settings.steps || done.is_multiple_of(settings.checkpoint_every.max(1)) {
                 let path = save(directory, done, &run, &tokenizer, backends(&mut engine).into_iter())?;
@@ -187,8 +196,28 @@ pub fn train(
         }
     }
     let (tokens_per_second, gflops) = pace.mean();
-    let steps = settings.steps.saturating_sub(begin);
-    Ok(Ending { steps, losses, entropy, tokens_per_second, gflops })
+    let steps = end.saturating_sub(begin);
+    Ok(Ending { steps, losses: losses.ends, mean: losses.mean(), entropy, tokens_per_second, gflops })
+}
+
+/// The losses of a run's steps.
+#[derive(Default)]
+struct Losses {
+    ends: Option<(f64, f64)>,
+    sum: f64,
+    count: u32,
+}
+
+impl Losses {
+    fn add(&mut self, loss: f64) {
+        self.ends = Some((self.ends.map_or(loss, |(first, _)| first), loss));
+        self.sum += loss;
+        self.count += 1;
+    }
+
+    fn mean(&self) -> Option<f64> {
+        (self.count > 0).then(|| self.sum / f64::from(self.count))
+    }
 }
 
 /// Takes a step, and writes it where a path is given; the loss. It ends with the first loss that is not a number: the update that
@@ -225,6 +254,19 @@ fn writable(settings: &Settings, begin: u64) -> Result<(), ExecuteError> {
         return Err(ExecuteError::NothingToDump { done: begin, steps: settings.steps });
     }
     probe(path)
+}
+
+/// Refuses what evaluation has nothing for: a dump without gradients, a directory without a model.
+fn evaluable(settings: &Settings, resumed: bool) -> Result<(), ExecuteError> {
+    if settings.dump.is_some() {
+        return Err(ExecuteError::NoGradients);
+    }
+    match &settings.checkpoint {
+        Some(directory) if !resumed => {
+            Err(ExecuteError::NothingToEvaluate { directory: directory.display().to_string() })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn backends(engine: &mut Engine<CpuBackend>) -> Vec<&mut CpuBackend> {
@@ -304,7 +346,10 @@ impl Pace {
     #[allow(clippy::cast_precision_loss, reason = "a rate needs no more than 52 bits")]
     fn new(header: &Header) -> Self {
         let tokens = header.model.tokens() as f64 * f64::from(header.microbatches);
-        Self { tokens, flops: tokens * flops_per_token(&header.model), steps: 0.0, time: Duration::ZERO }
+        // Backward is twice forward.
+        let share = if header.mode.is_training() { 1.0 } else { 3.0 };
+        let flops = tokens * flops_per_token(&header.model) / share;
+        Self { tokens, flops, steps: 0.0, time: Duration::ZERO }
     }
 
     /// Counts a step; gives its tokens a second and 10^9 operations a second.

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 use super::Problem;
 use super::words::{Word, Words, clip, label, nearest};
-use crate::ir::{Dims, Group, Header, Plan, Rank};
+use crate::ir::{Dims, Group, Header, Mode, Plan, Rank};
 
 /// Problems after which reading stops.
 const MOST_PROBLEMS: usize = 20;
@@ -137,6 +137,12 @@ fn header<'text>(reader: &mut Reader<'text>, names: &mut Names<'text>) -> Result
             transforms.push(words.name("a transform's name")?.text.to_owned());
         }
     }
+    let mut mode = Mode::default();
+    if let Some(mut words) = reader.maybe("forward") {
+        words.keyword("only")?;
+        words.done()?;
+        mode = Mode::ForwardOnly;
+    }
     let ranks = number_line(reader, "ranks")?;
     let microbatches = number_line(reader, "microbatches")?;
     let slices = if reader.first_word() == "slices" { number_line(reader, "slices")? } else { 1 };
@@ -146,7 +152,10 @@ fn header<'text>(reader: &mut Reader<'text>, names: &mut Names<'text>) -> Result
     let model = model(&mut reader.expect("model")?)?;
     let catalog = catalog::read(reader, names)?;
     let groups = groups(reader)?;
-    Ok((Header { name, transforms, microbatches, slices, stages, flows, model, catalog, groups }, ranks))
+    Ok((
+        Header { name, transforms, mode, microbatches, slices, stages, flows, model, catalog, groups },
+        ranks,
+    ))
 }
 
 fn version(reader: &mut Reader<'_>) -> Result<(), Problem> {

@@ -63,7 +63,8 @@ pub enum Queue {
 /// A pass reads the value of every need that carries one, and every buffer of the classes that it frees or that a pass
 /// it needs `Here` without a value made and that is still live; after them, need by need and slice by slice, those that a pass it needs
 /// `Earlier` made for each earlier slice of its microbatch and that are still live. Then it writes one buffer for each port of `gives` that anyone reads,
-/// and one for each class of `makes`. A class that is made at a site is freed at the same site and microbatch (and slice).
+/// and one for each class of `makes`. A class that is made at a site is freed at the same site and microbatch (and slice). A class that
+/// a pass both makes and frees is its scratch: it reads none and leaves none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Kind {
@@ -236,15 +237,19 @@ pub enum Compute {
     OutputGrad,
     /// Algorithm 2, pass T: weight gradient.
     OutputWeightGrad,
+    /// The loss by the gathered statistics, and nothing else: what is left of T where no gradient is wanted.
+    OutputLoss,
     /// Rows of the input shard for the tokens that it owns, 0 elsewhere.
     InputLookup,
     /// Scatter-add of the first stage's input gradient into the shard.
     InputScatter,
+    /// Nothing: the pass is there for the state that it frees.
+    Release,
 }
 
 impl Compute {
     /// Every computation with the word that declares it.
-    pub const WORDS: [(Self, &'static str); 11] = [
+    pub const WORDS: [(Self, &'static str); 13] = [
         (Self::StageForward, "stage_forward"),
         (Self::StageBackward, "stage_backward"),
         (Self::StageInputGrad, "stage_input_grad"),
@@ -254,14 +259,30 @@ impl Compute {
         (Self::OutputRescale, "output_rescale"),
         (Self::OutputGrad, "output_grad"),
         (Self::OutputWeightGrad, "output_weight_grad"),
+        (Self::OutputLoss, "output_loss"),
         (Self::InputLookup, "input_lookup"),
         (Self::InputScatter, "input_scatter"),
+        (Self::Release, "release"),
     ];
 
     /// The word that declares it.
     #[must_use]
     pub fn word(self) -> &'static str {
         Self::WORDS[self as usize].1
+    }
+
+    /// Whether it computes nothing but what the loss needs; no gradient.
+    #[must_use]
+    pub fn is_forward(self) -> bool {
+        matches!(
+            self,
+            Self::StageForward
+                | Self::OutputSoftmax
+                | Self::OutputSoftmaxGrad
+                | Self::OutputLoss
+                | Self::InputLookup
+                | Self::Release
+        )
     }
 
     /// Whether it means that the output layer is sharded over all ranks.

@@ -22,7 +22,8 @@ pub use ids::{
     Stage,
 };
 pub use plan::{
-    Buffer, Group, Header, Instr, Lane, Op, Operands, Pass, Payload, Peak, Place, Plan, RankPlan, Site, Value,
+    Buffer, Group, Header, Instr, Lane, Mode, Op, Operands, Pass, Payload, Peak, Place, Plan, RankPlan, Site,
+    Value,
 };
 pub use program::{
     Block, Cap, Greedy, Limit, Member, Pattern, PatternKind, Program, RankOrder, RankProgram, Repeat, Slot,

@@ -31,6 +31,9 @@ pub struct Header {
     pub name: String,
     /// The transforms that were applied, in order.
     pub transforms: Vec<String>,
+    /// What a step is for.
+    #[serde(default, skip_serializing_if = "Mode::is_training")]
+    pub mode: Mode,
     /// `m`.
     pub microbatches: u32,
     /// Slices that each microbatch's sequences are cut into; 1 where it is left out. A pass's `microbatch` is then
@@ -58,6 +61,25 @@ fn one_flow() -> u32 {
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "what serde calls it with")]
 fn is_one_flow(flows: &u32) -> bool {
     *flows == 1
+}
+
+/// What a step of a plan is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Losses, gradients and an update of the parameters.
+    #[default]
+    Training,
+    /// Losses only, for evaluation: no pass computes a gradient, and the step updates nothing.
+    ForwardOnly,
+}
+
+impl Mode {
+    /// Whether it is the mode of a plan that says nothing of it.
+    #[must_use]
+    pub fn is_training(&self) -> bool {
+        *self == Self::Training
+    }
 }
 
 /// Sequences that are not sliced.
@@ -204,7 +226,7 @@ pub enum Op {
         /// Elements that each contributor gives.
         elements: u64,
     },
-    /// The optimizer step, once, after everything.
+    /// The end of the step, once, after everything: the optimizer's update, which a forward-only plan leaves out.
     Step,
 }
 

@@ -1,6 +1,6 @@
 //! Which rank runs which pass in which order: no communication, no memory yet.
 
-use super::{Catalog, Chunk, Cut, Dims, Flow, Microbatch, Pass, Rank, Span, Stage};
+use super::{Catalog, Chunk, Cut, Dims, Flow, Microbatch, Mode, Pass, Rank, Span, Stage};
 
 /// The size of the pipeline and where its stages lie.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,6 +105,8 @@ pub struct Schedule {
     pub name: String,
     /// The transforms that were applied.
     pub transforms: Vec<String>,
+    /// What a step is for.
+    pub mode: Mode,
     /// Ranks, microbatches, slices, chunks, placement.
     pub shape: Shape,
     /// The model that buffers are sized for.

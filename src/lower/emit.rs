@@ -146,7 +146,11 @@ impl<'a> Emitter<'a> {
             let form = self.forms.of_class(class, pass.site);
             let id = self.ranks[rank.index()].write(&self.forms, form, 0);
             let at = self.state_slot(pass);
-            *self.state.cell(class.index(), at, 0) = Some(id);
+            if kind.frees.contains(&class) {
+                self.ranks[rank.index()].free_state(id);
+            } else {
+                *self.state.cell(class.index(), at, 0) = Some(id);
+            }
         }
         if lane == COMPUTE {
             self.ranks[rank.index()].buffers.wake();

@@ -39,6 +39,7 @@ fn header(schedule: &Schedule) -> Header {
     Header {
         name: schedule.name.clone(),
         transforms: schedule.transforms.clone(),
+        mode: schedule.mode,
         microbatches: schedule.shape.microbatches,
         slices: schedule.shape.slices,
         stages: schedule.shape.stages.clone(),

@@ -29,6 +29,9 @@ impl Sums {
         let p = schedule.shape.ranks as usize;
         let all = (p > 1).then(|| Group(Rank::all(p).collect()));
         let mut sums = Self { groups: all.into_iter().collect(), all: Vec::new() };
+        if !schedule.mode.is_training() {
+            return sums;
+        }
         let (shape, model) = (&schedule.shape, &schedule.model);
         let sharded = [schedule.catalog.shards_input(), schedule.catalog.shards_output()];
         if model.tied && sharded == [false, false] {

@@ -18,7 +18,7 @@ pub use error::OrderError;
 
 use crate::cost::Costs;
 use crate::graph::Graph;
-use crate::ir::{Pass, Placed, Program, Rank, RankOrder, Schedule, Span};
+use crate::ir::{Mode, Pass, Placed, Program, Rank, RankOrder, Schedule, Span};
 use crate::timing::{self, Room, Timing};
 
 /// Pipelines of more stages are not searched for blocks: the search is quadratic in stages.
@@ -40,6 +40,7 @@ pub fn order(program: &Program, costs: &Costs) -> Result<Schedule, Vec<OrderErro
     let mut schedule = Schedule {
         name: program.name.clone(),
         transforms: Vec::new(),
+        mode: Mode::default(),
         shape: program.shape.clone(),
         model: program.model,
         catalog: program.catalog.clone(),

@@ -8,10 +8,12 @@
 //! Shares no code with the rooms that made the plan. Linear in the instructions: each is looked at when its lane comes to it, and once
 //! more when what it waited for there has ended.
 
+mod figures;
 mod queues;
 mod run;
 mod timeline;
 
+pub use figures::Figures;
 pub use timeline::{Messages, RankTime, Timeline};
 
 use crate::cost::Costs;

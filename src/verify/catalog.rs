@@ -115,6 +115,9 @@ fn kind(kind: &Kind, catalog: &Catalog, plan: &Plan, wrong: &mut Wrong<'_>) {
     if kind.queue == Queue::Group && plan.ranks.len() > 1 && plan.header.groups.is_empty() {
         wrong(&kind.name, "it runs on the queue of a group, and there is none");
     }
+    if !plan.header.mode.is_training() && kind.computes.is_some_and(|computes| !computes.is_forward()) {
+        wrong(&kind.name, "it computes a gradient, and the plan is forward only");
+    }
     for each in &kind.needs {
         if let Err(problem) = need(each, kind, catalog) {
             wrong(&kind.name, problem);

@@ -287,12 +287,15 @@ impl<'plan> Facts<'plan> {
     /// The ranks, ascending, whose copies of a gradient must be summed; `None` where there are not several.
     pub(super) fn sum_ranks(&self, payload: Payload) -> Option<Vec<Rank>> {
         let sharded = self.catalog.shards_input() || self.catalog.shards_output();
+        let trained = self.header.mode.is_training();
         let stages: Vec<Stage> = match payload {
-            Payload::TiedGradient if self.header.model.tied && !sharded => {
+            Payload::TiedGradient if self.header.model.tied && trained && !sharded => {
                 let flows = Flow::all(self.header.flows as usize);
                 flows.flat_map(|flow| [self.first(flow), self.last(flow)]).collect()
             }
-            Payload::StageGradient(stage) if self.header.flows == 2 && self.sum_elements(payload) > 0 => {
+            Payload::StageGradient(stage)
+                if trained && self.header.flows == 2 && self.sum_elements(payload) > 0 =>
+            {
                 vec![stage, Stage(stage.0 + self.depth())]
             }
             _ => Vec::new(),

@@ -154,7 +154,8 @@ impl<'facts, 'plan> Values<'facts, 'plan> {
                 }
             }
         }
-        self.wanted.extend(kind.frees.iter().map(|&class| Content::State(class, site, microbatch)));
+        let kept = kind.frees.iter().filter(|class| !kind.makes.contains(class));
+        self.wanted.extend(kept.map(|&class| Content::State(class, site, microbatch)));
         for need in kind.needs.iter().filter(|need| facts.applies(need, site)) {
             if let Source::Pass { kind: maker, at: Relation::Here, port: None } = need.from
                 && facts.catalog.kind(maker).at == kind.at

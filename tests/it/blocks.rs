@@ -28,6 +28,7 @@ fn ordered(text: &str, ranks: u32, microbatches: u32) -> Result<Schedule, Vec<Er
         microbatches,
         model,
         costs: &schedc::cost::UNIT,
+        mode: schedc::ir::Mode::Training,
         retime: None,
     };
     schedule(&job, &mut Sources::default())

@@ -161,6 +161,49 @@ fn the_library_is_listed_and_shown() {
 }
 
 #[test]
+fn the_list_shows_figures_at_a_size_and_says_what_cannot_be_had() {
+    let folder = folder();
+    let list = fine(folder.path(), "list -p 4 -m 8 --cost F=1,B=1,W=1");
+    assert!(list.contains("at 4 ranks, 8 microbatches\n"), "{list}");
+    let row = list.lines().find(|line| line.trim_start().starts_with("1f1b ")).unwrap();
+    let words = ["27.27 %", " 4  1F1B", "Narayanan et al. 2021, arXiv:2104.04473"];
+    assert!(words.into_iter().all(|word| row.contains(word)), "{row}");
+    let with = fine(folder.path(), "list -p 4 -m 8 --with vocab-1");
+    assert!(
+        with.lines().any(|line| line.trim_start().starts_with("1f1b ") && line.contains(" 6  1F1B")),
+        "{with}"
+    );
+    assert!(fine(folder.path(), "list -p 4 -m 0").contains("microbatches"), "the reason stands in the row");
+    schedc(folder.path(), "list --with nope").refused(2, &["schedc::cli::unknown_name"]);
+    schedc(folder.path(), "list --cost Q=1").refused(1, &["schedc::cost::unknown_name"]);
+}
+
+#[test]
+fn a_forward_only_twin_is_compiled_verified_evaluated_and_compared() {
+    let folder = folder();
+    let path = folder.path();
+    let job = format!("1f1b --with vocab-2 -p 2 -m 3 {SMALL}");
+    fine(path, &format!("compile {job} --forward-only -o twin.plan"));
+    assert!(fs::read_to_string(path.join("twin.plan")).unwrap().contains("\nforward only\n"));
+    fine(path, "verify twin.plan");
+    let loss = |said: &str| {
+        let line = said.lines().find(|line| line.starts_with("step     1")).unwrap().to_owned();
+        line.split_whitespace().nth(3).unwrap().to_owned()
+    };
+    let evaluated = fine(path, "run twin.plan --steps 2 --check");
+    assert_eq!(loss(&evaluated), loss(&fine(path, &format!("run {job} --steps 1"))));
+    assert!(
+        evaluated.contains("forward only") && evaluated.contains("2 steps evaluated · mean loss"),
+        "{evaluated}"
+    );
+    let compared = fine(path, "compare 1f1b --with vocab-2 -p 4 -m 8 --forward-only");
+    assert!(compared.lines().next().unwrap().contains("logits"), "{compared}");
+    fine(path, &format!("compile {job} -o whole.plan"));
+    schedc(path, "run whole.plan --forward-only")
+        .refused(2, &["schedc::cli::contradiction", "--forward-only"]);
+}
+
+#[test]
 fn formatting_is_idempotent_and_can_be_checked() {
     let folder = folder();
     let file = folder.path().join("own.sched");

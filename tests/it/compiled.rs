@@ -2,7 +2,7 @@
 
 use schedc::cost::UNIT;
 use schedc::driver::{Input, Job, compile};
-use schedc::ir::Dims;
+use schedc::ir::{Dims, Mode};
 use schedc::resolve::Model;
 use schedc::source::Sources;
 use schedc::verify::Verified;
@@ -47,8 +47,31 @@ pub(crate) fn library(
     library_set(schedule, &[], with, ranks, microbatches, model)
 }
 
-/// The same, with values for its parameters.
+/// The forward-only twin of one.
+pub(crate) fn forward_only(
+    schedule: &str,
+    with: Option<&str>,
+    ranks: u32,
+    microbatches: u32,
+    model: Dims,
+) -> Verified {
+    in_mode(Mode::ForwardOnly, schedule, &[], with, ranks, microbatches, model)
+}
+
+/// A schedule with values for its parameters.
 pub(crate) fn library_set(
+    schedule: &str,
+    set: &[(String, i64)],
+    with: Option<&str>,
+    ranks: u32,
+    microbatches: u32,
+    model: Dims,
+) -> Verified {
+    in_mode(Mode::Training, schedule, set, with, ranks, microbatches, model)
+}
+
+fn in_mode(
+    mode: Mode,
     schedule: &str,
     set: &[(String, i64)],
     with: Option<&str>,
@@ -67,6 +90,7 @@ pub(crate) fn library_set(
         model,
         costs: &UNIT,
         retime: None,
+        mode,
     };
     compile(&job, &mut Sources::default()).unwrap_or_else(|errors| {
         panic!(

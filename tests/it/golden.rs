@@ -8,7 +8,7 @@ use schedc::cost::UNIT;
 use schedc::driver::{self, Input, Job};
 use schedc::emit::{plan_hash, plan_json, plan_text};
 use schedc::import::read_plan;
-use schedc::ir::{Dims, Placed, Schedule, Site};
+use schedc::ir::{Dims, Mode, Placed, Schedule, Site};
 use schedc::resolve::Model;
 use schedc::source::Sources;
 
@@ -64,6 +64,7 @@ fn orders_and_plans_are_as_they_were() {
             model: Model { layers: Some(dims.layers), dims },
             costs: &UNIT,
             retime: None,
+            mode: Mode::Training,
         };
         let schedule = driver::schedule(&job, &mut Sources::default()).unwrap();
         let plan = driver::compile(&job, &mut Sources::default()).unwrap();

@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use schedc::ir::{
-    Bytes, CollectiveOp, Instr, Lane, LaneId, Microbatch, Op, Operands, Payload, Place, Plan, Rank, RankPlan,
-    Relation, Site, Source, Stage,
+    Bytes, CollectiveOp, Instr, Kind, Lane, LaneId, Microbatch, Mode, Op, Operands, Payload, Place, Plan,
+    Rank, RankPlan, Relation, Site, Source, Stage,
 };
 use schedc::verify::{Options, Violation, verify};
 
-use crate::plans::{compiled, plans};
+use crate::plans::{compiled, forward_only_twins, plans};
 
 const SEEDS: u64 = 6;
 
@@ -79,13 +79,14 @@ const OPERATORS: &[Operator] = &[
         codes: &["unordered_read", "unordered_need"],
         apply: overlap_dependent,
     },
+    Operator { name: "call training evaluation", codes: &["malformed_catalog"], apply: call_forward_only },
     Operator { name: "send after the answer", codes: &["deadlock"], apply: send_late },
 ];
 
 #[test]
 fn every_mutation_is_refused_with_the_code_that_it_must_cause() {
     let mut idle: BTreeSet<_> = OPERATORS.iter().map(|operator| operator.name).collect();
-    for (name, plan) in plans().into_iter().chain(compiled()) {
+    for (name, plan) in plans().into_iter().chain(compiled()).chain(forward_only_twins()) {
         for operator in OPERATORS {
             for seed in 0..SEEDS {
                 let mut draft = Draft::of(&plan);
@@ -255,6 +256,14 @@ fn drop_where(draft: &mut Draft, rng: &mut ChaCha8Rng, test: fn(&Op) -> bool) ->
     let (rank, at) = draft.pick_op(rng, test)?;
     draft.remove(rank, at);
     Some(())
+}
+
+fn call_forward_only(draft: &mut Draft, _: &mut ChaCha8Rng) -> Option<()> {
+    let trains = draft.plan.header.mode.is_training();
+    let gradients = |kind: &Kind| kind.computes.is_some_and(|computes| !computes.is_forward());
+    let gradients = draft.plan.header.catalog.kinds.iter().any(gradients);
+    draft.plan.header.mode = Mode::ForwardOnly;
+    (trains && gradients).then_some(())
 }
 
 fn drop_pass(draft: &mut Draft, rng: &mut ChaCha8Rng) -> Option<()> {

@@ -2,7 +2,7 @@
 
 use schedc::cost::UNIT;
 use schedc::driver::{Input, Job, schedule};
-use schedc::ir::{Schedule, Site};
+use schedc::ir::{Mode, Schedule, Site};
 use schedc::resolve::Model;
 use schedc::source::Sources;
 
@@ -44,6 +44,7 @@ pub(crate) fn library_schedule(name: &str, set: &[(String, i64)], ranks: u32, mi
         model,
         costs: &UNIT,
         retime: None,
+        mode: Mode::Training,
     };
     schedule(&job, &mut Sources::default()).unwrap_or_else(|errors| panic!("{name}: {errors:?}"))
 }

@@ -3,7 +3,7 @@
 use schedc::import::read_plan;
 use schedc::ir::Plan;
 
-use crate::compiled::{SCHEDULES, TRANSFORMS, library, library_set, tiny};
+use crate::compiled::{SCHEDULES, TRANSFORMS, forward_only, library, library_set, tiny};
 
 /// Every schedule of the library under every transform, with its name.
 pub(crate) fn compiled() -> impl Iterator<Item = (String, Plan)> {
@@ -18,6 +18,16 @@ pub(crate) fn compiled() -> impl Iterator<Item = (String, Plan)> {
             })
         })
     }))
+}
+
+/// The forward-only twin of every schedule of the library under every transform, with its name.
+pub(crate) fn forward_only_twins() -> impl Iterator<Item = (String, Plan)> {
+    SCHEDULES.into_iter().flat_map(move |schedule| {
+        TRANSFORMS.into_iter().map(move |with| {
+            let plan = forward_only(schedule, with, 3, 4, tiny(6, true)).into_plan();
+            (format!("{schedule} with {with:?}, forward only"), plan)
+        })
+    })
 }
 
 /// Every plan that was written without the compiler, with its name.

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use schedc::cost::UNIT;
 use schedc::diag::{Cause, Error};
 use schedc::driver::{Input, Job, compile};
+use schedc::ir::Mode;
 use schedc::resolve::Model;
 use schedc::source::Sources;
 use schedc::verify::Verified;
@@ -87,6 +88,7 @@ fn compiled(
         model: Model { layers: Some(3), dims: tiny(3, tied) },
         costs: &UNIT,
         retime: None,
+        mode: Mode::Training,
     };
     compile(&job, &mut Sources::default())
 }

@@ -160,6 +160,8 @@ fn places_that_cannot_be_written_are_refused_before_the_first_step() {
         ("--dump no/such/folder/step", "schedc::execute::write"),
         ("--dump .", "schedc::execute::write"),
         ("--steps 0 --dump step", "schedc::execute::nothing_to_dump"),
+        ("--forward-only --dump step", "schedc::execute::no_gradients"),
+        ("--forward-only --checkpoint empty", "schedc::execute::nothing_to_evaluate"),
     ] {
         let done = schedc(folder.path(), &format!("run 1f1b -p 2 -m 2 --check {words} {SMALL}"));
         done.refused(1, &[code]);

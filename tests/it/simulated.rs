@@ -5,7 +5,7 @@ use std::fs;
 use proptest::prelude::*;
 use schedc::cost::{CostError, CostSpec, Costs, UNIT};
 use schedc::driver::{Input, Job, compile};
-use schedc::ir::{InstrId, Op, Rank, Ticks};
+use schedc::ir::{InstrId, Mode, Op, Rank, Ticks};
 use schedc::resolve::Model;
 use schedc::simulate::{Timeline, activations, simulate};
 use schedc::source::Sources;
@@ -36,6 +36,7 @@ fn timed(
         model,
         costs: &spec,
         retime: None,
+        mode: Mode::Training,
     };
     let plan = compile(&job, &mut Sources::default())
         .unwrap_or_else(|errors| panic!("{name} {p} {m} {costs}: {errors:?}"));

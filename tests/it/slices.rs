@@ -24,7 +24,17 @@ pub(crate) fn own(text: &str, with: &[&str], ranks: u32, microbatches: u32, mode
     let with: Vec<String> = with.iter().map(ToString::to_string).collect();
     let input = Input::File { name: "own", bytes: text.as_bytes(), schedule: None };
     let model = Model { layers: Some(model.layers), dims: model };
-    let job = Job { input, with: &with, set: &[], ranks, microbatches, model, costs: &UNIT, retime: None };
+    let job = Job {
+        input,
+        with: &with,
+        set: &[],
+        ranks,
+        microbatches,
+        model,
+        costs: &UNIT,
+        retime: None,
+        mode: schedc::ir::Mode::Training,
+    };
     compile(&job, &mut Sources::default()).unwrap_or_else(|errors| {
         panic!("{:?}\n{text}", miette::Report::new(errors.into_iter().next().unwrap()))
     })

@@ -2,7 +2,7 @@
 
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
 use schedc::diag::Error;
-use schedc::ir::{Dims, Program};
+use schedc::ir::{Dims, Mode, Program};
 use schedc::resolve::{Model, Request, resolve};
 use schedc::source::{Library, Sources};
 use schedc::syntax;
@@ -16,12 +16,21 @@ pub(crate) struct Options {
     pub(crate) with: Vec<String>,
     pub(crate) set: Vec<(String, i64)>,
     pub(crate) model: Dims,
+    pub(crate) mode: Mode,
 }
 
 impl Default for Options {
     fn default() -> Self {
         let model = Dims { layers: 8, hidden: 16, heads: 2, sequence: 8, batch: 1, vocab: 64, tied: false };
-        Self { ranks: 4, microbatches: 8, schedule: None, with: Vec::new(), set: Vec::new(), model }
+        Self {
+            ranks: 4,
+            microbatches: 8,
+            schedule: None,
+            with: Vec::new(),
+            set: Vec::new(),
+            model,
+            mode: Mode::Training,
+        }
     }
 }
 
@@ -40,6 +49,9 @@ impl Options {
                 "heads" => options.model.heads = number(),
                 "seq" => options.model.sequence = number(),
                 "vocab" => options.model.vocab = number(),
+                "mode" => {
+                    options.mode = if value == "forward_only" { Mode::ForwardOnly } else { Mode::Training }
+                }
                 "tied" => options.model.tied = number() == 1,
                 "schedule" => options.schedule = Some(value.to_owned()),
                 "with" => options.with.push(value.to_owned()),

@@ -18,7 +18,7 @@ use schedc::execute::watchdog::Limits;
 use schedc::ir::{Dims, Microbatch};
 use schedc::verify::Verified;
 
-use crate::compiled::{one_f_one_b, tiny};
+use crate::compiled::{forward_only, one_f_one_b, tiny};
 
 /// Keeps what a run says.
 #[derive(Default)]
@@ -96,6 +96,29 @@ fn a_resumed_run_repeats_the_unbroken_one_bit_for_bit() {
     let joined: BTreeMap<u64, u64> = first.losses.into_iter().chain(second.losses).collect();
     assert_eq!(joined, unbroken.losses);
     assert_eq!(names(directory.path()), ["step-00000008", "step-00000009"], "the last two are kept");
+}
+
+#[test]
+fn a_checkpoint_is_evaluated_by_a_forward_only_plan() {
+    let directory = tempfile::tempdir().unwrap();
+    let trained = kept(directory.path(), 4, 3);
+    let before = names(directory.path());
+    let mut notes = Notes::default();
+    let settings = Settings {
+        checkpoint: Some(directory.path().to_owned()),
+        train: Train { lr: 0.5, ..Train::default() },
+        plan_hash: Some("another plan".to_owned()),
+        ..settings(2)
+    };
+    let twin = forward_only("1f1b", None, 2, 3, tiny(2, true));
+    let ending = train(&twin, &settings, &mut notes).unwrap();
+    assert_eq!(notes.losses.keys().copied().collect::<Vec<_>>(), [5, 6], "the batches that come next");
+    assert_eq!(names(directory.path()), before, "nothing is written");
+    let next = kept(directory.path(), 5, 50).losses[&5];
+    assert_eq!(notes.losses[&5], next, "the loss before the update of the next step");
+    let mean = notes.losses.values().map(|&bits| f64::from_bits(bits)).sum::<f64>() / 2.0;
+    assert!((ending.mean.unwrap() - mean).abs() < 1e-12);
+    assert!(notes.saved.is_empty() && trained.losses.len() == 4);
 }
 
 #[test]

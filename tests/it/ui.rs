@@ -24,6 +24,7 @@ fn compile(name: &str, text: &[u8], options: &Options) -> Result<(), Vec<schedc:
         model: Model { layers: Some(options.model.layers), dims: options.model },
         costs: &UNIT,
         retime: None,
+        mode: options.mode,
     };
     driver::compile(&job, &mut Sources::default()).map(|_| ())
 }

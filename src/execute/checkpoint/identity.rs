@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::execute::tokenizer::Tokenizer;
-use crate::ir::Header;
+use crate::ir::{Header, Mode};
 
 /// What a run must have in common with the checkpoint that it resumes from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +31,9 @@ const PARTS: [&str; 17] = [
     "learning rate",
     "plan",
 ];
+
+/// How many of them, the last ones, matter to training only.
+const TRAINING_ONLY: usize = 2;
 
 impl Identity {
     /// The identity of a run. `plan` is the plan's hash, where it is known.
@@ -68,10 +71,11 @@ impl Identity {
         Self(PARTS.into_iter().map(str::to_owned).zip(values).collect())
     }
 
-    /// The first part that differs: its name, this value and the other.
-    pub(super) fn difference(&self, other: &Self) -> Option<(&'static str, String, String)> {
+    /// The first part that differs: its name, this value and the other. Who only evaluates has another plan, and any learning rate.
+    pub(super) fn difference(&self, other: &Self, mode: Mode) -> Option<(&'static str, String, String)> {
+        let parts = if mode.is_training() { &PARTS[..] } else { &PARTS[..PARTS.len() - TRAINING_ONLY] };
         let value = |of: &Self, part: &str| of.0.get(part).cloned().unwrap_or_else(|| "none".to_owned());
-        PARTS.into_iter().find_map(|part| {
+        parts.iter().copied().find_map(|part| {
             let (mine, theirs) = (value(self, part), value(other, part));
             (mine != theirs).then_some((part, mine, theirs))
         })

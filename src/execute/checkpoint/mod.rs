@@ -20,7 +20,7 @@ use file::{Label, VERSION, damaged, file_name, label, read, restore_rank, write_
 use super::backend::Backend;
 use super::error::ExecuteError;
 use super::tokenizer::Tokenizer;
-use crate::ir::Rank;
+use crate::ir::{Mode, Rank};
 
 /// Where the tokenizer of a checkpoint lies.
 const TOKENIZER: &str = "tokenizer.json";
@@ -137,10 +137,10 @@ impl Checkpoint {
     ///
     /// # Errors
     /// It was made with another plan, model, seed, tokenizer or data, or is damaged.
-    pub fn check(&self, run: &Identity) -> Result<(), ExecuteError> {
+    pub fn check(&self, run: &Identity, mode: Mode) -> Result<(), ExecuteError> {
         let path = self.path.join(file_name(Rank(0)));
         let label = label(&path)?;
-        match label.run.difference(run) {
+        match label.run.difference(run, mode) {
             None => Ok(()),
             Some((what, kept, now)) => Err(ExecuteError::CheckpointDiffers {
                 path: self.path.display().to_string(),

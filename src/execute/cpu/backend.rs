@@ -123,6 +123,12 @@ impl Backend for CpuBackend {
             Compute::OutputSoftmax | Compute::OutputSoftmaxGrad => self.output_softmax(compute, views, batch),
             Compute::OutputRescale => self.output_rescale(views, batch),
             Compute::OutputGrad | Compute::OutputWeightGrad => self.output_grad(compute, pass, views, batch),
+            Compute::OutputLoss => {
+                let stats = views.stats.read.expect("the contract: the loss reads stats");
+                let loss = shard::loss(stats, batch.targets.len());
+                self.workspace.losses[pass.microbatch.index()] = Some(loss);
+            }
+            Compute::Release => {}
             Compute::InputLookup => {
                 if let Some(x) = views.x.write {
                     input::lookup(self.parameters.tables.input(), batch.tokens, width, x);

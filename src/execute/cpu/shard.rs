@@ -107,6 +107,12 @@ pub(super) fn rescale(
     }
 }
 
+/// The mean loss of a microbatch of `n` tokens by its gathered statistics.
+pub(super) fn loss(stats: &[f32], n: usize) -> f64 {
+    let of = |token| f64::from(combine(stats, n, token, 0).loss);
+    (0..n).map(of).sum::<f64>() / n as f64
+}
+
 /// Turns a shard's exponentials into its gradient by the logits, `(softmax - target) * share`, in place; returns the mean loss.
 /// `each` is scratch, an element a token.
 pub(super) fn logits_grad(

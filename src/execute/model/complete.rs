@@ -1,6 +1,6 @@
 //! Whether the computations of a plan make up one whole model: each that is needed once, and none that belongs to another way.
 
-use crate::ir::{Catalog, Compute, Kind};
+use crate::ir::{Catalog, Compute, Header, Kind, Mode};
 
 use super::ModelError;
 
@@ -19,8 +19,15 @@ const OUTPUT: [&[Compute]; 2] = [
 /// The way to compute a sharded input layer.
 const INPUT: [&[Compute]; 1] = [&[Compute::InputLookup, Compute::InputScatter]];
 
+/// What evaluation leaves of each: nothing that computes a gradient, and the loss by itself.
+const STAGE_FORWARD: [&[Compute]; 1] = [&[Compute::StageForward]];
+const OUTPUT_FORWARD: [&[Compute]; 2] =
+    [&[Compute::OutputSoftmax, Compute::OutputLoss], &[Compute::OutputSoftmaxGrad, Compute::OutputLoss]];
+const INPUT_FORWARD: [&[Compute]; 1] = [&[Compute::InputLookup]];
+
 /// Fails unless exactly one way of each part is declared, and all of it once. A pass that computes nothing is refused elsewhere.
-pub(super) fn check(catalog: &Catalog) -> Result<(), ModelError> {
+pub(super) fn check(header: &Header) -> Result<(), ModelError> {
+    let catalog = &header.catalog;
     if catalog.kinds.iter().any(|kind| kind.computes.is_none()) {
         return Ok(());
     }
@@ -30,6 +37,11 @@ pub(super) fn check(catalog: &Catalog) -> Result<(), ModelError> {
             let [first, second] = [first, second].map(|kind| kind.name.clone());
             return Err(ModelError::ComputedTwice { computes: word, first, second });
         }
+    }
+    if header.mode == Mode::ForwardOnly {
+        one_way(catalog, &STAGE_FORWARD, true)?;
+        one_way(catalog, &OUTPUT_FORWARD, false)?;
+        return one_way(catalog, &INPUT_FORWARD, false);
     }
     one_way(catalog, &STAGE, true)?;
     one_way(catalog, &OUTPUT, false)?;

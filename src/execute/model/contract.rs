@@ -14,7 +14,7 @@ pub(super) fn fuses_backward(catalog: &Catalog) -> bool {
 
 /// Checks every kind that computes something, at every site of a rank.
 pub(super) fn check(held: &Held, header: &Header) -> Result<(), ModelError> {
-    complete::check(&header.catalog)?;
+    complete::check(header)?;
     for kind in &header.catalog.kinds {
         let Some(computes) = kind.computes else { continue };
         let lacks = |lacks: String| ModelError::PassContract {
@@ -22,6 +22,10 @@ pub(super) fn check(held: &Held, header: &Header) -> Result<(), ModelError> {
             computes: computes.word(),
             lacks,
         };
+        if computes == Compute::Release {
+            writes(&header.catalog, kind, computes).map_err(lacks)?;
+            continue;
+        }
         if kind.at != site(computes) {
             let site =
                 if site(computes) == At::Stage { "must run at a stage" } else { "must run at every rank" };
@@ -59,7 +63,11 @@ fn writes(catalog: &Catalog, kind: &Kind, computes: Compute) -> Result<(), Strin
         Compute::OutputSoftmax => (&["stats"], &["logits"]),
         Compute::OutputSoftmaxGrad => (&["dx", "stats"], &["logits"]),
         Compute::InputLookup => (&["x"], &[]),
-        Compute::StageWeightGrad | Compute::OutputWeightGrad | Compute::InputScatter => (&[], &[]),
+        Compute::StageWeightGrad
+        | Compute::OutputWeightGrad
+        | Compute::OutputLoss
+        | Compute::Release
+        | Compute::InputScatter => (&[], &[]),
     };
     let same = |ids: &[ClassId], names: &[&str]| {
         let mut found: Vec<&str> = ids.iter().map(|&id| catalog.class(id).name.as_str()).collect();
@@ -138,6 +146,7 @@ fn check_rank(held: &Held, catalog: &Catalog, kind: &Kind, computes: Compute) ->
             reads.value("stats", &softmax, Way::Gather)?;
             reads.state("logits")
         }
+        Compute::OutputLoss => reads.value("stats", &softmax, Way::Gather),
         Compute::InputScatter => {
             let backward = [Compute::StageBackward, Compute::StageInputGrad];
             reads.value("dx", &backward, Way::At(Relation::First))

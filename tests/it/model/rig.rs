@@ -5,7 +5,7 @@ use schedc::execute::cpu::CpuBackend;
 use schedc::execute::model::{Held, Train};
 use schedc::ir::{
     At, Catalog, Class, ClassId, Collective, CollectiveId, CollectiveOp, Compute, Dims, Header, Kind, KindId,
-    Microbatch, Need, Pass, Port, Queue, Rank, Relation, Site, Source, Stage, Where,
+    Microbatch, Mode, Need, Pass, Port, Queue, Rank, Relation, Site, Source, Stage, Where,
 };
 
 /// A model small enough for exhaustive checks, with odd sides.
@@ -170,6 +170,7 @@ pub(super) fn header(
     Header {
         name: "by hand".to_owned(),
         transforms: vec![],
+        mode: Mode::default(),
         microbatches: m,
         slices: 1,
         stages: places.iter().copied().map(Rank).collect(),
