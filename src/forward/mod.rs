@@ -45,7 +45,7 @@ pub fn twin(mut schedule: Schedule) -> Result<Schedule, ForwardError> {
             let compute = catalog.kind(placed.pass.kind).queue != Queue::Group;
             compute.then_some(Placed { pass: Pass { kind, ..placed.pass }, ..*placed })
         };
-        *order = order.iter().filter_map(stays).collect();
+        *order = left(order, stays);
     }
     schedule.catalog = kept.catalog(catalog);
     for release in stay[ends.len()..].iter().filter_map(|&id| kept.kind(id)) {
@@ -135,4 +135,14 @@ fn settle_states(catalog: &mut Catalog) {
             }
         }
     }
+}
+
+/// What stays of an order. A pass whose partner goes overlaps nothing.
+fn left(order: &[Placed], stays: impl Fn(&Placed) -> Option<Placed>) -> Vec<Placed> {
+    let partner = |at: usize| order.get(at + 1).is_some_and(|next| stays(next).is_some());
+    let stay = |(at, placed): (usize, &Placed)| {
+        let placed = stays(placed)?;
+        Some(Placed { overlaps: placed.overlaps && partner(at), ..placed })
+    };
+    order.iter().enumerate().filter_map(stay).collect()
 }
