@@ -42,10 +42,15 @@ pub fn twin(mut schedule: Schedule) -> Result<Schedule, ForwardError> {
     for order in &mut schedule.orders {
         let stays = |placed: &Placed| {
             let kind = kept.kind(placed.pass.kind)?;
-            let compute = catalog.kind(placed.pass.kind).queue != Queue::Group;
-            compute.then_some(Placed { pass: Pass { kind, ..placed.pass }, ..*placed })
+            (catalog.kind(placed.pass.kind).queue != Queue::Group).then_some(kind)
         };
-        *order = left(order, stays);
+        let place = |(at, placed): (usize, &Placed)| {
+            let kind = stays(placed)?;
+            // A pass overlaps with the next one only as long as both stay.
+            let overlaps = placed.overlaps && order.get(at + 1).is_some_and(|next| stays(next).is_some());
+            Some(Placed { pass: Pass { kind, ..placed.pass }, overlaps, ..*placed })
+        };
+        *order = order.iter().enumerate().filter_map(place).collect();
     }
     schedule.catalog = kept.catalog(catalog);
     for release in stay[ends.len()..].iter().filter_map(|&id| kept.kind(id)) {
@@ -135,14 +140,4 @@ fn settle_states(catalog: &mut Catalog) {
             }
         }
     }
-}
-
-/// What stays of an order. A pass whose partner goes overlaps nothing.
-fn left(order: &[Placed], stays: impl Fn(&Placed) -> Option<Placed>) -> Vec<Placed> {
-    let partner = |at: usize| order.get(at + 1).is_some_and(|next| stays(next).is_some());
-    let stay = |(at, placed): (usize, &Placed)| {
-        let placed = stays(placed)?;
-        Some(Placed { overlaps: placed.overlaps && partner(at), ..placed })
-    };
-    order.iter().enumerate().filter_map(stay).collect()
 }

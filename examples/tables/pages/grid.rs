@@ -3,7 +3,7 @@
 use schedc::simulate::Figures;
 
 use super::PER_RANK;
-use super::measure::{Entry, head, line, measure, number, percent};
+use super::measure::{Entry, each, head, line, measure, number, percent};
 use super::published::{self, Published};
 
 /// Costs as the table names them and as `--cost` takes them.
@@ -100,24 +100,21 @@ fn beside(
 pub(crate) fn section(entries: &[Entry], ranks: &[u32]) -> String {
     let mut summary = head(&["schedule", "points with a published figure", "better", "equal", "worse"]);
     let (mut tables, mut worse) = (String::new(), Vec::new());
-    for entry in entries {
+    let rows = each(entries, |entry| {
         let mut tally = Tally::default();
-        tables += &format!("\n### {}\n", entry.label);
-        let mut titles = vec!["schedule".to_owned(), "p".to_owned(), "m".to_owned()];
-        for (name, _) in COSTS {
-            titles.extend([
-                format!("makespan {name}"),
-                "bubble".to_owned(),
-                "peak".to_owned(),
-                "published".to_owned(),
-            ]);
-        }
-        tables += &head(&titles.iter().map(String::as_str).collect::<Vec<_>>());
-        for &p in ranks {
-            for per_rank in PER_RANK {
-                tables += &tallied(entry, (p, p * per_rank), &mut tally);
-            }
-        }
+        let sizes = ranks.iter().flat_map(|&p| PER_RANK.map(|per_rank| (p, p * per_rank)));
+        let rows: String = sizes.map(|size| tallied(entry, size, &mut tally)).collect();
+        (rows, tally)
+    });
+    let mut titles = vec!["schedule".to_owned(), "p".to_owned(), "m".to_owned()];
+    for (name, _) in COSTS {
+        let own =
+            [format!("makespan {name}"), "bubble".to_owned(), "peak".to_owned(), "published".to_owned()];
+        titles.extend(own);
+    }
+    let titles = head(&titles.iter().map(String::as_str).collect::<Vec<_>>());
+    for (entry, (rows, tally)) in entries.iter().zip(rows) {
+        tables += &format!("\n### {}\n{titles}{rows}", entry.label);
         let [better, equal, short] = tally.counts;
         let counts = [better + equal + short, better, equal, short].map(|count| count.to_string());
         summary += &line(&[vec![entry.label.clone()], counts.to_vec()].concat());
