@@ -114,7 +114,7 @@ pub(crate) fn section(entries: &[Entry], ranks: &[u32]) -> String {
     }
     let titles = head(&titles.iter().map(String::as_str).collect::<Vec<_>>());
     for (entry, (rows, tally)) in entries.iter().zip(rows) {
-        tables += &format!("\n### {}\n{titles}{rows}", entry.label);
+        tables.extend(["\n### ", entry.label.as_str(), "\n", titles.as_str(), rows.as_str()]);
         let [better, equal, short] = tally.counts;
         let counts = [better + equal + short, better, equal, short].map(|count| count.to_string());
         summary += &line(&[vec![entry.label.clone()], counts.to_vec()].concat());
@@ -123,8 +123,10 @@ pub(crate) fn section(entries: &[Entry], ranks: &[u32]) -> String {
     let worse = if worse.is_empty() {
         "\nNo grid point falls short of a published figure.\n".to_owned()
     } else {
-        let points: String = worse.iter().map(|point| format!("- {point}\n")).collect();
-        format!("\nGrid points that fall short, makespan and peak against the published ones:\n\n{points}")
+        let points = worse.join("\n- ");
+        format!(
+            "\nGrid points that fall short, makespan and peak against the published ones:\n\n- {points}\n"
+        )
     };
     format!(
         "\n## Bubble and peak\n\nA grid point is better or worse by its makespan or by its peak; worse in either is worse.\n\

@@ -72,7 +72,7 @@ pub(crate) fn row(entry: &Entry, with: &str, size: (u32, u32)) -> Option<String>
     cells.push(beside(&free, false));
     cells.push(number(latency.makespan));
     cells.push(beside(&latency, true));
-    let peaks = if free.peak_max == latency.peak_max {
+    let peaks = if (free.peak_max - latency.peak_max).abs() < 1e-9 {
         number(free.peak_max)
     } else {
         format!("{}, {}", number(free.peak_max), number(latency.peak_max))
