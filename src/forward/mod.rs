@@ -42,10 +42,15 @@ pub fn twin(mut schedule: Schedule) -> Result<Schedule, ForwardError> {
     for order in &mut schedule.orders {
         let stays = |placed: &Placed| {
             let kind = kept.kind(placed.pass.kind)?;
-            let compute = catalog.kind(placed.pass.kind).queue != Queue::Group;
-            compute.then_some(Placed { pass: Pass { kind, ..placed.pass }, ..*placed })
+            (catalog.kind(placed.pass.kind).queue != Queue::Group).then_some(kind)
         };
-        *order = order.iter().filter_map(stays).collect();
+        let place = |(at, placed): (usize, &Placed)| {
+            let kind = stays(placed)?;
+            // A pass overlaps with the next one only as long as both stay.
+            let overlaps = placed.overlaps && order.get(at + 1).is_some_and(|next| stays(next).is_some());
+            Some(Placed { pass: Pass { kind, ..placed.pass }, overlaps, ..*placed })
+        };
+        *order = order.iter().enumerate().filter_map(place).collect();
     }
     schedule.catalog = kept.catalog(catalog);
     for release in stay[ends.len()..].iter().filter_map(|&id| kept.kind(id)) {

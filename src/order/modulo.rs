@@ -5,6 +5,12 @@
 //! early as it can be while the rank's other passes still find room; the best few ways are kept. T grows from a rank's work until
 //! the lifespans fit into the memory. The order that comes out has no bubble in its steady state if T is a rank's work.
 
+#![allow(
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "no pass is placed before 0, and costs bound times far below 2^63"
+)]
+
 mod circle;
 
 use std::rc::Rc;
@@ -236,7 +242,9 @@ fn soonest(needs: &[Vec<(u32, i64)>], duration: &[i64]) -> Option<(Vec<i64>, Vec
     let mut after = vec![Vec::new(); needs.len()];
     let mut waits: Vec<usize> = needs.iter().map(Vec::len).collect();
     for (at, needs) in needs.iter().enumerate() {
-        needs.iter().for_each(|&(from, delay)| after[from as usize].push((at, delay)));
+        for &(from, delay) in needs {
+            after[from as usize].push((at, delay));
+        }
     }
     let mut ready: Vec<usize> = (0..needs.len()).filter(|&at| waits[at] == 0).collect();
     let mut start = vec![0; needs.len()];

@@ -3,6 +3,12 @@
 //! Slot by slot every pass goes into the first idle slots of its rank after what it needs, and delays none of those before it (serial
 //! schedule generation, Kolisch 1996). One that makes a buffer comes no earlier than the rank has room for it from then on.
 
+#![allow(
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "no pass is squeezed before slot 0, and blocks bound slots far below 2^63"
+)]
+
 use std::collections::BTreeMap;
 
 use super::block::width;

@@ -61,7 +61,7 @@ impl Dag {
         };
         dag.describe(graph, costs);
         let mut edges = Vec::with_capacity(3 * count);
-        dag.for_edges(graph, |from, edge| edges.push((from, edge)));
+        Self::for_edges(graph, |from, edge| edges.push((from, edge)));
         dag.link(&edges);
         dag
     }
@@ -104,7 +104,7 @@ impl Dag {
         }
     }
 
-    fn for_edges(&self, graph: &Graph<'_>, mut visit: impl FnMut(u32, Edge)) {
+    fn for_edges(graph: &Graph<'_>, mut visit: impl FnMut(u32, Edge)) {
         let m = graph.shape.units();
         let collected = |id: CollectiveId, microbatch: Microbatch| {
             (graph.len() + id.index() * m + microbatch.index()) as u32

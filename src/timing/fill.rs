@@ -56,10 +56,10 @@ pub(super) fn improve(
     for _ in 0..rounds.get() {
         let before = paced.makespan;
         orders = fill(dag, Side::Forward, limits, &orders, &paced);
-        orders.iter_mut().for_each(|order| order.reverse());
+        reverse(&mut orders);
         let back = pace(dag, Side::Backward, &orders)?;
         orders = fill(dag, Side::Backward, limits, &orders, &back);
-        orders.iter_mut().for_each(|order| order.reverse());
+        reverse(&mut orders);
         paced = pace(dag, Side::Forward, &orders)?;
         if paced.makespan >= before {
             break;
@@ -68,6 +68,12 @@ pub(super) fn improve(
     let orders = fill(dag, Side::Forward, limits, &orders, &paced);
     let makespan = pace(dag, Side::Forward, &orders)?.makespan;
     Some((orders, makespan))
+}
+
+fn reverse(orders: &mut [Vec<u32>]) {
+    for order in orders {
+        order.reverse();
+    }
 }
 
 fn fill(dag: &Dag, side: Side, limits: &Limits, orders: &[Vec<u32>], paced: &Paced) -> Vec<Vec<u32>> {

@@ -40,7 +40,7 @@ const MANY_STREAMS: usize = 128;
 /// Orders of more passes than this are improved once at a time.
 const MANY: usize = 1 << 15;
 /// How often smaller ones are, if it helps.
-const ROUNDS: u32 = 4;
+const ROUNDS: NonZeroU32 = NonZeroU32::MIN.saturating_add(3);
 
 impl<'a> Timing<'a> {
     /// Looks at every pass of `orders` once. Linear in passes.
@@ -70,7 +70,7 @@ impl<'a> Timing<'a> {
         if self.graph.shape.chunks as usize * self.graph.catalog.kinds.len() > MANY_STREAMS {
             return self.makespan(orders);
         }
-        let rounds = NonZeroU32::new(if self.is_large() { 1 } else { ROUNDS }).expect("at least one round");
+        let rounds = if self.is_large() { NonZeroU32::MIN } else { ROUNDS };
         let limits = fill::Limits::new(self.graph, room);
         let (nodes, makespan) = fill::improve(&self.dag, &limits, self.nodes(orders), rounds)?;
         self.rearrange(orders, nodes);

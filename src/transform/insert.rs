@@ -13,8 +13,8 @@ use super::{TransformError, lockstep::Gang};
 use crate::cost::Costs;
 use crate::graph::{Calendar, Event, Graph, Progress, find_deadlock, site_index};
 use crate::ir::{
-    Flow, KindId, Microbatch, Pass, Placed, Queue, Rank, Schedule, Site, Source, Span, Ticks, Transform,
-    Where,
+    Flow, KindId, Microbatch, Pass, Placed, Queue, Rank, Schedule, Site, Source, Span, Stage, Ticks,
+    Transform, Where,
 };
 
 /// Places the kinds from `base` on. The catalog already has them; `schedule.orders` has the base order.
@@ -117,10 +117,12 @@ impl<'a> List<'a> {
     fn release_what_needs_nothing(&mut self) {
         for kind in KindId::all(self.graph.catalog.kinds.len()).skip(self.base) {
             let microbatches = self.demand(kind);
-            let sites: Vec<Vec<Site>> =
-                self.graph.flows().map(|flow| self.graph.sites_of(kind, flow).collect()).collect();
-            for at in 0..self.graph.sites(kind) {
-                let place = |unit| sites[self.graph.shape.flow_of(unit).index()][at];
+            for site in self.graph.sites_of(kind, Flow(0)) {
+                let shape = self.graph.shape;
+                let place = |unit| match site {
+                    Site::Stage(stage) => Site::Stage(Stage(shape.first_of(shape.flow_of(unit)).0 + stage.0)),
+                    Site::Rank(_) => site,
+                };
                 let free = |unit: &&_| self.graph.needs_at(kind, place(**unit), **unit) == 0;
                 for &microbatch in microbatches.iter().filter(free) {
                     let site = place(microbatch);

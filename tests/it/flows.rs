@@ -4,7 +4,9 @@ use schedc::ir::{Flow, Microbatch, Op, Payload, Plan, Rank, Site, Stage};
 use schedc::verify::{Channel, Fifo, Options, Sends, verify};
 
 use crate::compiled::{TRANSFORMS, library, tiny};
+use crate::execute::matrix;
 use crate::orders::library_schedule;
+use crate::slices::own;
 
 fn sums(plan: &Plan) -> Vec<(Rank, Payload, Vec<Rank>)> {
     let all = plan.ranks.iter().enumerate().flat_map(|(rank, part)| {
@@ -88,4 +90,21 @@ fn plans_of_two_flows_and_of_pairs_run_under_the_strictest_channel() {
             }
         }
     }
+}
+
+#[test]
+fn a_priority_list_takes_every_microbatch_in_its_flow() {
+    let text = "schedule \"list\" {\n    place bidirectional\n    passes F, B, W\n    greedy {\n        \
+                limit act <= ranks + 1\n        prefer B.0 B.1 F.0 F.1 W.0 W.1\n    }\n}\n";
+    let sizes = [(1, 3), (2, 4), (3, 5), (4, 8)];
+    matrix(TRANSFORMS.into_iter().flat_map(|with| {
+        sizes.map(|(p, m)| {
+            let with: Vec<&str> = with.into_iter().collect();
+            let plan = own(text, &with, p, m, tiny(p, true));
+            let act = plan.header.catalog.classes.iter().position(|class| class.name == "act").unwrap();
+            let most = plan.ranks.iter().map(|rank| rank.peak.live[act]).max().unwrap();
+            assert!(!with.is_empty() || most <= p + 1, "p={p} m={m}: {most} activations");
+            (format!("{with:?} p={p} m={m}"), plan)
+        })
+    }));
 }

@@ -2,6 +2,7 @@
 
 use schedc::emit::{plan_json, plan_text};
 use schedc::execute::ExecuteError;
+use schedc::execute::backend::Backend as _;
 use schedc::execute::check::check;
 use schedc::execute::cpu::CpuBackend;
 use schedc::execute::data::{Corpus, Text, Tokens};
@@ -31,7 +32,6 @@ fn step(plan: &Verified) -> (f64, f64) {
     if !plan.header.mode.is_training() {
         assert_eq!(loss.to_bits(), again.to_bits(), "evaluation changes nothing");
     }
-    use schedc::execute::backend::Backend as _;
     let gradients: Vec<f64> = engine
         .backends()
         .flat_map(|backend| {

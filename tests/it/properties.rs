@@ -61,6 +61,7 @@ fn program() -> impl Strategy<Value = String> {
     (1..4_u32, slices, place, stream, order).prop_map(|(chunks, slices, place, stream, (declared, order))| {
         // A wave has an end at every rank, so each rank has an even number of its stages.
         let place = if chunks == 2 { place } else { "loop" };
+        let slices = if place == "bidirectional" { 1 } else { slices };
         let weights = if declared.is_empty() { String::new() } else { format!("stream W by {stream}, -slice\n    ") };
         format!(
             "schedule \"random\" {{\n    {declared}chunks {chunks}\n    slices {slices}\n    place {place}\n    \

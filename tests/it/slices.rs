@@ -20,7 +20,7 @@ fn slices(s: i64) -> Vec<(String, i64)> {
 }
 
 /// A schedule of a test's own, compiled.
-fn own(text: &str, with: &[&str], ranks: u32, microbatches: u32, model: Dims) -> Verified {
+pub(crate) fn own(text: &str, with: &[&str], ranks: u32, microbatches: u32, model: Dims) -> Verified {
     let with: Vec<String> = with.iter().map(ToString::to_string).collect();
     let input = Input::File { name: "own", bytes: text.as_bytes(), schedule: None };
     let model = Model { layers: Some(model.layers), dims: model };

@@ -3,7 +3,7 @@
 use schedc::simulate::Figures;
 
 use super::PER_RANK;
-use super::measure::{Entry, head, line, measure, number, percent};
+use super::measure::{Entry, each, head, line, measure, number, percent};
 use super::published::{self, Published};
 
 /// Costs as the table names them and as `--cost` takes them.
@@ -100,24 +100,21 @@ fn beside(
 pub(crate) fn section(entries: &[Entry], ranks: &[u32]) -> String {
     let mut summary = head(&["schedule", "points with a published figure", "better", "equal", "worse"]);
     let (mut tables, mut worse) = (String::new(), Vec::new());
-    for entry in entries {
+    let rows = each(entries, |entry| {
         let mut tally = Tally::default();
-        tables += &format!("\n### {}\n", entry.label);
-        let mut titles = vec!["schedule".to_owned(), "p".to_owned(), "m".to_owned()];
-        for (name, _) in COSTS {
-            titles.extend([
-                format!("makespan {name}"),
-                "bubble".to_owned(),
-                "peak".to_owned(),
-                "published".to_owned(),
-            ]);
-        }
-        tables += &head(&titles.iter().map(String::as_str).collect::<Vec<_>>());
-        for &p in ranks {
-            for per_rank in PER_RANK {
-                tables += &tallied(entry, (p, p * per_rank), &mut tally);
-            }
-        }
+        let sizes = ranks.iter().flat_map(|&p| PER_RANK.map(|per_rank| (p, p * per_rank)));
+        let rows: String = sizes.map(|size| tallied(entry, size, &mut tally)).collect();
+        (rows, tally)
+    });
+    let mut titles = vec!["schedule".to_owned(), "p".to_owned(), "m".to_owned()];
+    for (name, _) in COSTS {
+        let own =
+            [format!("makespan {name}"), "bubble".to_owned(), "peak".to_owned(), "published".to_owned()];
+        titles.extend(own);
+    }
+    let titles = head(&titles.iter().map(String::as_str).collect::<Vec<_>>());
+    for (entry, (rows, tally)) in entries.iter().zip(rows) {
+        tables.extend(["\n### ", entry.label.as_str(), "\n", titles.as_str(), rows.as_str()]);
         let [better, equal, short] = tally.counts;
         let counts = [better + equal + short, better, equal, short].map(|count| count.to_string());
         summary += &line(&[vec![entry.label.clone()], counts.to_vec()].concat());
@@ -126,8 +123,10 @@ pub(crate) fn section(entries: &[Entry], ranks: &[u32]) -> String {
     let worse = if worse.is_empty() {
         "\nNo grid point falls short of a published figure.\n".to_owned()
     } else {
-        let points: String = worse.iter().map(|point| format!("- {point}\n")).collect();
-        format!("\nGrid points that fall short, makespan and peak against the published ones:\n\n{points}")
+        let points = worse.join("\n- ");
+        format!(
+            "\nGrid points that fall short, makespan and peak against the published ones:\n\n- {points}\n"
+        )
     };
     format!(
         "\n## Bubble and peak\n\nA grid point is better or worse by its makespan or by its peak; worse in either is worse.\n\

@@ -1,10 +1,13 @@
 //! A schedule at a size, under costs and transforms -> its figures.
 
+use std::num::NonZero;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use schedc::cost::CostSpec;
 use schedc::driver::{self, Input, Job};
-use schedc::ir::{Dims, Mode};
+use schedc::ir::{At, Dims, Mode, Placed, Schedule};
 use schedc::resolve::Model;
 use schedc::simulate::Figures;
 use schedc::source::{Library, Sources};
@@ -75,12 +78,58 @@ pub(crate) fn measure(
     Ok(Figures::of(&plan, &bound))
 }
 
-/// How long it takes to order a schedule and to apply its transforms, from text.
-pub(crate) fn generation(entry: &Entry, with: &[String], size: (u32, u32)) -> Option<Duration> {
+/// How long it takes to order a schedule and to apply its transforms, from text; and the activations of each rank.
+pub(crate) fn generation(
+    entry: &Entry,
+    with: &[String],
+    size: (u32, u32),
+) -> Result<(Duration, Vec<f64>), String> {
     let started = Instant::now();
     let made = driver::schedule(&job(entry, with, size, &schedc::cost::UNIT), &mut Sources::default());
     let took = started.elapsed();
-    made.is_ok().then_some(took)
+    let schedule = made.map_err(|errors| errors.first().map_or_else(String::new, ToString::to_string))?;
+    Ok((took, peaks(&schedule)))
+}
+
+/// What each rank's order holds at most of what the pass that begins a microbatch makes, in microbatches of its share of the model.
+fn peaks(schedule: &Schedule) -> Vec<f64> {
+    let kinds = &schedule.catalog.kinds;
+    let class = kinds.iter().find(|kind| kind.at == At::Stage).and_then(|kind| kind.makes.first().copied());
+    let share = f64::from(schedule.shape.chunks * schedule.shape.slices);
+    let peak = |order: &Vec<Placed>| {
+        let (mut held, mut most) = (0_u32, 0);
+        for kind in order.iter().map(|placed| schedule.catalog.kind(placed.pass.kind)) {
+            held += u32::from(kind.makes.iter().any(|&made| Some(made) == class));
+            most = most.max(held);
+            held -= u32::from(kind.frees.iter().any(|&freed| Some(freed) == class));
+        }
+        f64::from(most) / share
+    };
+    schedule.orders.iter().map(peak).collect()
+}
+
+/// What `of` says of every entry, in their order, on all cores.
+pub(crate) fn each<T: Send>(entries: &[Entry], of: impl Fn(&Entry) -> T + Sync) -> Vec<T> {
+    let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut done = Vec::new();
+        while let Some((at, entry)) =
+            Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|at| Some((at, entries.get(at)?)))
+        {
+            done.push((at, of(entry)));
+        }
+        done
+    };
+    let mut all: Vec<(usize, T)> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
+        threads
+            .into_iter()
+            .flat_map(|thread| thread.join().expect("a panic has been shown already"))
+            .collect()
+    });
+    all.sort_by_key(|(at, _)| *at);
+    all.into_iter().map(|(_, said)| said).collect()
 }
 
 /// With at most three decimals, and no more than it needs.

@@ -1,8 +1,7 @@
 //! How long schedules take to make, and what each rank holds.
 
-use super::measure::{Entry, generation, head, line, measure, number};
+use super::measure::{Entry, generation, head, line, number};
 
-const UNITS: &str = "F=1,B=1,W=1,p2p=0";
 const SIZES: [(u32, u32); 2] = [(32, 256), (64, 1024)];
 
 /// The section of the page.
@@ -20,10 +19,10 @@ pub(crate) fn section(entries: &[Entry]) -> String {
         for size in SIZES {
             let mut cells = vec![entry.label.clone(), size.0.to_string(), size.1.to_string()];
             for with in [&[][..], &["vocab-2".to_owned()]] {
-                let peaks = measure(entry, with, size, UNITS).map(|figures| runs(&figures.peaks));
-                cells.push(peaks.unwrap_or_else(|reason| reason));
-                let seconds = generation(entry, with, size).map(|took| format!("{:.2}", took.as_secs_f64()));
-                cells.push(seconds.unwrap_or_else(|| "–".to_owned()));
+                match generation(entry, with, size) {
+                    Ok((took, peaks)) => cells.extend([runs(&peaks), format!("{:.2}", took.as_secs_f64())]),
+                    Err(reason) => cells.extend([reason, "–".to_owned()]),
+                }
             }
             table += &line(&cells);
         }

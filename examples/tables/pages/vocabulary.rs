@@ -3,7 +3,7 @@
 use schedc::simulate::Figures;
 
 use super::PER_RANK;
-use super::measure::{Entry, head, line, measure, number};
+use super::measure::{Entry, each, head, line, measure, number};
 use super::published;
 
 /// F, B, W, the vocabulary passes; messages and collectives for free.
@@ -72,7 +72,7 @@ pub(crate) fn row(entry: &Entry, with: &str, size: (u32, u32)) -> Option<String>
     cells.push(beside(&free, false));
     cells.push(number(latency.makespan));
     cells.push(beside(&latency, true));
-    let peaks = if free.peak_max == latency.peak_max {
+    let peaks = if (free.peak_max - latency.peak_max).abs() < 1e-9 {
         number(free.peak_max)
     } else {
         format!("{}, {}", number(free.peak_max), number(latency.peak_max))
@@ -101,32 +101,24 @@ pub(crate) fn steady(entry: &Entry, p: u32) -> String {
     line(&cells)
 }
 
+/// Every row of one schedule.
+fn rows(entry: &Entry, ranks: &[u32]) -> String {
+    let whole = matches!(entry.label.as_str(), "1f1b" | "v-half");
+    let transforms: &[&str] =
+        if entry.label == "1f1b" { &["vocab-1", "vocab-2", "interlaced"] } else { &["vocab-1", "vocab-2"] };
+    let per_rank: &[u32] = if whole { &PER_RANK } else { &[1, 4] };
+    let sizes = || ranks.iter().flat_map(|&p| per_rank.iter().map(move |per_rank| (p, p * per_rank)));
+    let of = |with: &&str| sizes().filter_map(|size| row(entry, with, size)).collect::<String>();
+    transforms.iter().map(of).collect()
+}
+
 /// The section of the page.
 pub(crate) fn section(entries: &[Entry], ranks: &[u32]) -> String {
-    let mut table = head(&TITLES);
-    for entry in entries {
-        let whole = matches!(entry.label.as_str(), "1f1b" | "v-half");
-        let transforms: &[&str] = if entry.label == "1f1b" {
-            &["vocab-1", "vocab-2", "interlaced"]
-        } else {
-            &["vocab-1", "vocab-2"]
-        };
-        let per_rank: &[u32] = if whole { &PER_RANK } else { &[1, 4] };
-        for with in transforms {
-            for &p in ranks {
-                for &per_rank in per_rank {
-                    table += &row(entry, with, (p, p * per_rank)).unwrap_or_default();
-                }
-            }
-        }
-    }
+    let table = head(&TITLES) + &each(entries, |entry| rows(entry, ranks)).concat();
     let mut intervals =
         head(&["schedule", "p", "vocab-1, free", "vocab-1, latency", "vocab-2, free", "vocab-2, latency"]);
-    for entry in entries {
-        for &p in ranks.iter().filter(|&&p| p <= 8) {
-            intervals += &steady(entry, p);
-        }
-    }
+    let small = || ranks.iter().filter(|&&p| p <= 8);
+    intervals += &each(entries, |entry| small().map(|&p| steady(entry, p)).collect::<String>()).concat();
     format!(
         "\n## Vocabulary parallelism\n\n\
          Costs: `{FREE}`; with latency `{LATENCY}`. The bound is that of 1F1B, m(f+b+w+S+T+IF+IB) + (p−1)(f+b+w): marked where a makespan \

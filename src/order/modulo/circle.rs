@@ -39,14 +39,13 @@ impl Circle {
         starts.sort_unstable();
         starts.dedup();
         let mut places = Vec::with_capacity(most);
-        for start in starts {
-            let phase = start.rem_euclid(self.every);
-            let mut placed = self.placed.clone();
-            let at = placed.partition_point(|&(other, _)| other < phase);
-            placed.insert(at, (phase, duration));
-            let circle = Self { every: self.every, placed, left: rest.clone() };
+        for at in starts {
+            let phase = at.rem_euclid(self.every);
+            let mut circle = Self { left: rest.clone(), ..self.clone() };
+            let position = circle.placed.partition_point(|&(other, _)| other < phase);
+            circle.placed.insert(position, (phase, duration));
             if circle.holds_the_rest() {
-                places.push((start, circle));
+                places.push((at, circle));
                 if places.len() == most {
                     break;
                 }
