@@ -3,7 +3,7 @@
 use super::error::CostError;
 use super::number::ONE;
 use super::spec::CostSpec;
-use super::{Costs, Scale};
+use super::{Costs, Hop, Messages, Scale};
 use crate::diag::nearest;
 use crate::ir::{At, Catalog, Collective, CollectiveOp, Compute, Header, Kind, Queue, Shape, Ticks};
 
@@ -20,7 +20,7 @@ const RESCALE: &str = "rescale";
 const SMALL: u64 = 4;
 
 /// No sum of durations is larger, so that no moment overflows.
-const LONGEST: u128 = 1 << 62;
+pub(super) const LONGEST: u128 = 1 << 62;
 
 /// What divides the cost of a pass, and how many there are of everything.
 struct Sizes {
@@ -119,8 +119,10 @@ impl CostSpec {
             narrowed
         };
         let scale = Scale { grain: narrow(grain)?, parts: narrow(cut * u128::from(ONE))? };
-        let message = Ticks(narrow(ticks(message))?);
-        Ok(Costs { passes: narrow_all(&passes)?, collectives: narrow_all(&collectives)?, message, scale })
+        let arrives = Ticks(narrow(ticks(message))?);
+        let passes = narrow_all(&passes)?.into_iter().map(|ticks| vec![ticks]).collect();
+        let messages = Messages::Alike(Hop { arrives, occupies: Ticks(0) });
+        Ok(Costs { passes, collectives: narrow_all(&collectives)?, messages, scale })
     }
 
     /// The cost of a kind's pass in millionths, cut.

@@ -8,24 +8,25 @@
 //! collectives are not divided. A backward that does W's work too takes B's cost and W's.
 
 mod bind;
+mod durations;
 mod error;
 mod number;
 mod spec;
 
+pub use durations::Durations;
 pub use error::CostError;
 pub use spec::{CostSpec, UNIT};
 
-use crate::ir::{Catalog, CollectiveId, KindId, Ticks};
+use crate::ir::{Catalog, CollectiveId, Pass, Rank, Site, Ticks};
 
 /// Durations that steps place passes by and that the simulator runs a plan with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Costs {
-    /// By [`KindId`].
-    passes: Vec<Ticks>,
+    /// By [`crate::ir::KindId`], then by the site's index; one entry where all sites take the same.
+    passes: Vec<Vec<Ticks>>,
     /// By [`CollectiveId`].
     collectives: Vec<Ticks>,
-    /// From the end of a send's producer to the moment that the other rank may read it.
-    pub message: Ticks,
+    messages: Messages,
     scale: Scale,
 }
 
@@ -36,28 +37,73 @@ struct Scale {
     parts: u64,
 }
 
+/// How long messages between two ranks take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Messages {
+    /// The same for any two.
+    Alike(Hop),
+    /// By `from * ranks + to`.
+    ByPair { ranks: u32, hops: Vec<Hop> },
+}
+
+/// How long a message takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Hop {
+    /// From the end of a send's producer to the moment that the other rank may read it.
+    arrives: Ticks,
+    /// The part of it in which no other message goes the same way.
+    occupies: Ticks,
+}
+
 impl Costs {
     /// Nothing takes any time.
     #[must_use]
     pub fn free(catalog: &Catalog) -> Self {
         Self {
-            passes: vec![Ticks(0); catalog.kinds.len()],
+            passes: vec![vec![Ticks(0)]; catalog.kinds.len()],
             collectives: vec![Ticks(0); catalog.collectives.len()],
-            message: Ticks(0),
+            messages: Messages::Alike(Hop::default()),
             scale: Scale { grain: 1, parts: 1 },
         }
     }
 
-    /// The duration of a kind of pass.
+    /// The duration of a pass: of its kind, at its site.
     #[must_use]
-    pub fn pass(&self, kind: KindId) -> Ticks {
-        self.passes[kind.index()]
+    pub fn pass(&self, pass: Pass) -> Ticks {
+        let sites = &self.passes[pass.kind.index()];
+        let site = match pass.site {
+            Site::Stage(stage) => stage.index(),
+            Site::Rank(rank) => rank.index(),
+        };
+        if sites.len() == 1 { sites[0] } else { sites[site] }
     }
 
     /// The duration of two passes that run overlapped. Overlap hides nothing at unit costs: it takes as long as both.
     #[must_use]
-    pub fn pair(&self, first: KindId, second: KindId) -> Ticks {
+    pub fn pair(&self, first: Pass, second: Pass) -> Ticks {
         self.pass(first) + self.pass(second)
+    }
+
+    /// From the end of a send's producer to the moment that the other rank may read it. Nothing from a rank to itself.
+    #[must_use]
+    pub fn message(&self, from: Rank, to: Rank) -> Ticks {
+        self.hop(from, to).arrives
+    }
+
+    /// The part of a message's time in which no other message goes from the one rank to the other: its bytes at the link's bandwidth.
+    #[must_use]
+    pub fn occupies(&self, from: Rank, to: Rank) -> Ticks {
+        self.hop(from, to).occupies
+    }
+
+    fn hop(&self, from: Rank, to: Rank) -> Hop {
+        if from == to {
+            return Hop::default();
+        }
+        match &self.messages {
+            Messages::Alike(hop) => *hop,
+            Messages::ByPair { ranks, hops } => hops[(from.0 * ranks + to.0) as usize],
+        }
     }
 
     /// The duration of a collective.

@@ -111,8 +111,8 @@ impl Progress {
         self.passes[graph.index(pass)].done = true;
         let rank = graph.rank_of(pass.site);
         graph.for_dependents(pass, |dependent| {
-            let far = graph.rank_of(dependent.site) != rank;
-            self.arrive(graph, dependent, if far { at + costs.message } else { at }, events);
+            let arrives = at + costs.message(rank, graph.rank_of(dependent.site));
+            self.arrive(graph, dependent, arrives, events);
         });
         for collective in graph.feeds(pass) {
             let index = collective.index() * self.units + pass.microbatch.index();

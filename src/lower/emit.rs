@@ -101,7 +101,7 @@ impl<'a> Emitter<'a> {
     /// at the same time.
     pub(super) fn pair(&mut self, first: Pass, second: Pass, now: Ticks) {
         let rank = self.graph.rank_of(first.site).index();
-        let took = self.costs.pair(first.kind, second.kind);
+        let took = self.costs.pair(first, second);
         let span = (Ticks(now.0.saturating_sub(took.0)), now);
         self.write_pass(first, span, true);
         self.ranks[rank].overlap();
@@ -112,7 +112,7 @@ impl<'a> Emitter<'a> {
 
     /// A pass has ended at `now`: its instruction, and the messages that carry what it gives.
     pub(super) fn pass(&mut self, pass: Pass, now: Ticks) {
-        let start = Ticks(now.0.saturating_sub(self.costs.pass(pass.kind).0));
+        let start = Ticks(now.0.saturating_sub(self.costs.pass(pass).0));
         self.write_pass(pass, (start, now), false);
         self.messages(pass, now);
     }
@@ -259,7 +259,6 @@ impl<'a> Emitter<'a> {
 
     /// Sends one of a pass's values to every rank that reads it.
     fn message(&mut self, pass: Pass, port: Port, now: Ticks) {
-        let arrives = now + self.costs.message;
         let rank = self.graph.rank_of(pass.site);
         let uses = self.uses.in_flow(self.graph.shape.flow_of(pass.microbatch));
         let peers = &uses.of(self.graph, pass.kind, pass.site, port).peers;
@@ -267,6 +266,7 @@ impl<'a> Emitter<'a> {
         let form = self.forms.of_class(self.graph.catalog.kind(pass.kind).gives[port.index()], pass.site);
         let value = Value { pass, port };
         for (peer, readers) in peers {
+            let arrives = now + self.costs.message(rank, *peer);
             let list = &mut self.ranks[rank.index()];
             list.buffers.at(now, arrives);
             list.read(

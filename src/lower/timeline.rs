@@ -99,7 +99,7 @@ impl Clock<'_> {
 
     fn ready(&mut self, pass: Pass, now: Ticks) {
         if self.graph.catalog.kind(pass.kind).queue == Queue::Group {
-            self.calendar.enter(now + self.costs.pass(pass.kind), Moment::Ends(pass));
+            self.calendar.enter(now + self.costs.pass(pass), Moment::Ends(pass));
         } else {
             self.dispatch(self.graph.rank_of(pass.site), now);
         }
@@ -119,7 +119,7 @@ impl Clock<'_> {
             if self.progress.is_ready(self.graph, second, now) {
                 self.busy[at] = true;
                 self.next[at] += 2;
-                let both = self.costs.pair(pass.kind, second.kind);
+                let both = self.costs.pair(pass, second);
                 self.calendar.enter(now + both, Moment::PairEnds(pass, second));
             }
             return;
@@ -150,6 +150,6 @@ impl Clock<'_> {
     }
 
     fn start(&mut self, pass: Pass, now: Ticks) {
-        self.calendar.enter(now + self.costs.pass(pass.kind), Moment::Ends(pass));
+        self.calendar.enter(now + self.costs.pass(pass), Moment::Ends(pass));
     }
 }

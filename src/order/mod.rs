@@ -108,7 +108,7 @@ fn settled(
     other: Option<Vec<Vec<Placed>>>,
     room: &[Room],
 ) -> Vec<Vec<Placed>> {
-    let placed = settle::by_pass(graph, &given);
+    let placed = timing::by_pass(graph, &given);
     let mut seeds: Vec<Vec<Vec<Placed>>> = std::iter::once(given.clone()).chain(other).collect();
     let blocks =
         if graph.shape.stages.len() > MANY_STAGES { Vec::new() } else { modulo::blocks(graph, costs, room) };

@@ -130,13 +130,12 @@ impl Way {
         let mut needed = vec![false; passes.len()];
         for (from, &pass) in passes.iter().enumerate() {
             graph.for_dependents(pass, |dependent| {
-                let far = graph.rank_of(dependent.site) != graph.rank_of(pass.site);
-                let delay = if far { costs.message.0 } else { 0 };
-                needs[at(dependent)].push((from as u32, delay as i64));
+                let delay = costs.message(graph.rank_of(pass.site), graph.rank_of(dependent.site));
+                needs[at(dependent)].push((from as u32, delay.0 as i64));
                 needed[from] = true;
             });
         }
-        let duration: Vec<i64> = passes.iter().map(|pass| costs.pass(pass.kind).0 as i64).collect();
+        let duration: Vec<i64> = passes.iter().map(|pass| costs.pass(*pass).0 as i64).collect();
         let (soonest, mut order) = soonest(&needs, &duration)?;
         // Stable, so that passes that take no time still come after what they need.
         order.sort_by_key(|&at| (!needed[at as usize], soonest[at as usize]));

@@ -26,17 +26,8 @@ pub(super) fn shortest(
 /// Of the classes that begin a lifespan, as activations do. What lives inside such a lifespan (`delta`, from B to W) may vary.
 pub(super) fn as_held(graph: &Graph<'_>, orders: &[Vec<Placed>]) -> Vec<Room> {
     let room = |class| {
-        let most = peaks(graph, orders, class).into_iter().max().unwrap_or(0);
+        let most = peaks(graph.catalog, orders, class).into_iter().max().unwrap_or(0);
         Room { class, most: vec![most; orders.len()] }
     };
     lifespans(graph.catalog).into_iter().map(room).collect()
-}
-
-/// By [`Graph::index`]: every pass of some orders.
-pub(super) fn by_pass(graph: &Graph<'_>, orders: &[Vec<Placed>]) -> Vec<Option<Placed>> {
-    let mut placed = vec![None; graph.len()];
-    for &one in orders.iter().flatten() {
-        placed[graph.index(one.pass)] = Some(one);
-    }
-    placed
 }

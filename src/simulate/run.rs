@@ -106,10 +106,10 @@ impl Machine<'_> {
         let start = self.starts[at];
         let end = match instr.op {
             Op::Pass(pass) => match self.second_of(lane).map(|second| second.op) {
-                Some(Op::Pass(second)) => start + self.costs.pair(pass.kind, second.kind),
-                _ => start + self.costs.pass(pass.kind),
+                Some(Op::Pass(second)) => start + self.costs.pair(pass, second),
+                _ => start + self.costs.pass(pass),
             },
-            Op::Send { .. } => start + self.costs.message,
+            Op::Send { to, .. } => start + self.costs.message(self.queues.ranks[lane], to),
             Op::Recv { .. } => start.max(self.ends[self.send_of(lane)]),
             Op::Collective { payload, .. } => {
                 let duration = match payload {

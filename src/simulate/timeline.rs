@@ -106,7 +106,7 @@ pub(super) fn measure(plan: &Plan, costs: &Costs, bases: Vec<usize>, moments: Mo
             match instr.op {
                 Op::Pass(pass) => {
                     let on_compute = rank.lanes[LaneId::index(instr.lane)] == Lane::Compute;
-                    let busy = if on_compute { costs.pass(pass.kind) } else { Ticks(0) };
+                    let busy = if on_compute { costs.pass(pass) } else { Ticks(0) };
                     let (start, end) = (starts[at], ends[at]);
                     time = Some(time.map_or(RankTime { first: start, last: end, busy }, |time| RankTime {
                         first: time.first.min(start),

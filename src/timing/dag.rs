@@ -2,7 +2,7 @@
 
 use crate::cost::Costs;
 use crate::graph::Graph;
-use crate::ir::{CollectiveId, KindId, Microbatch, Pass, Queue, Site};
+use crate::ir::{CollectiveId, KindId, Microbatch, Pass, Queue, Rank, Site};
 
 /// The rank of what takes no compute lane: collectives, and the steps between the parts of a barrier.
 pub(super) const NOWHERE: u32 = u32::MAX;
@@ -16,10 +16,14 @@ pub(super) struct Dag {
     /// The position of a pass's site among those of its kind on its rank.
     chunk: Vec<u16>,
     kinds: usize,
-    message: u64,
+    /// By [`Edge::hop`]: how long the message takes.
+    hops: Vec<u64>,
     after: Links,
     before: Links,
 }
+
+/// The hop of what no message lies between.
+const NO_HOP: u32 = 0;
 
 /// Which way time runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,11 +41,12 @@ struct Links {
     edges: Vec<Edge>,
 }
 
-/// What waits, and whether a message lies between.
+/// What waits, and what message lies between.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Edge {
     pub(super) to: u32,
-    pub(super) far: bool,
+    /// The message's ranks, `from * p + to`; from a rank to itself where there is none.
+    hop: u32,
 }
 
 impl Dag {
@@ -55,7 +60,7 @@ impl Dag {
             kind: vec![0; count],
             chunk: vec![0; count],
             kinds: graph.catalog.kinds.len(),
-            message: costs.message.0,
+            hops: hops(graph, costs),
             after: Links::empty(count),
             before: Links::empty(count),
         };
@@ -68,7 +73,7 @@ impl Dag {
 
     fn link(&mut self, edges: &[(u32, Edge)]) {
         self.after = Links::new(self.len(), edges.iter().copied());
-        let back = edges.iter().map(|&(from, edge)| (edge.to, Edge { to: from, far: edge.far }));
+        let back = edges.iter().map(|&(from, edge)| (edge.to, Edge { to: from, hop: edge.hop }));
         self.before = Links::new(self.len(), back);
     }
 
@@ -77,7 +82,7 @@ impl Dag {
         let nodes = 0..self.len() as u32;
         let mut edges: Vec<(u32, Edge)> =
             nodes.flat_map(|node| self.after.of(node).iter().map(move |&edge| (node, edge))).collect();
-        edges.extend(pairs.iter().map(|&(from, to)| (from, Edge { to, far: false })));
+        edges.extend(pairs.iter().map(|&(from, to)| (from, Edge { to, hop: NO_HOP })));
         self.link(&edges);
     }
 
@@ -87,7 +92,7 @@ impl Dag {
             let queue = graph.catalog.kind(kind).queue;
             for pass in graph.passes_of(kind) {
                 let node = graph.index(pass);
-                self.duration[node] = costs.pass(kind).0;
+                self.duration[node] = costs.pass(pass).0;
                 self.kind[node] = kind.0 as u16;
                 if queue != Queue::Group {
                     self.rank[node] = graph.rank_of(pass.site).0;
@@ -114,11 +119,11 @@ impl Dag {
                 let from = graph.index(pass) as u32;
                 let rank = graph.rank_of(pass.site);
                 graph.for_dependents(pass, |dependent: Pass| {
-                    let far = graph.rank_of(dependent.site) != rank;
-                    visit(from, Edge { to: graph.index(dependent) as u32, far });
+                    let hop = rank.0 * graph.shape.ranks + graph.rank_of(dependent.site).0;
+                    visit(from, Edge { to: graph.index(dependent) as u32, hop });
                 });
                 for id in graph.feeds(pass) {
-                    visit(from, Edge { to: collected(id, pass.microbatch), far: false });
+                    visit(from, Edge { to: collected(id, pass.microbatch), hop: NO_HOP });
                 }
             }
         }
@@ -126,7 +131,7 @@ impl Dag {
             for microbatch in Microbatch::all(m) {
                 graph.for_readers(id, microbatch, |reader| {
                     let to = graph.index(reader) as u32;
-                    visit(collected(id, microbatch), Edge { to, far: false });
+                    visit(collected(id, microbatch), Edge { to, hop: NO_HOP });
                 });
             }
         }
@@ -170,8 +175,14 @@ impl Dag {
 
     /// When what an edge leads to has what came at `end`.
     pub(super) fn arrives(&self, edge: Edge, end: u64) -> u64 {
-        if edge.far { end + self.message } else { end }
+        end + self.hops[edge.hop as usize]
     }
+}
+
+/// How long a message from each rank to each other takes.
+fn hops(graph: &Graph<'_>, costs: &Costs) -> Vec<u64> {
+    let ranks = || Rank::all(graph.shape.ranks as usize);
+    ranks().flat_map(|from| ranks().map(move |to| costs.message(from, to).0)).collect()
 }
 
 /// By stage: its position among the stages of its rank.
@@ -199,7 +210,7 @@ impl Links {
         for at in 2..starts.len() {
             starts[at] += starts[at - 1];
         }
-        let mut sorted = vec![Edge { to: 0, far: false }; starts[count + 1] as usize];
+        let mut sorted = vec![Edge { to: 0, hop: NO_HOP }; starts[count + 1] as usize];
         for (from, edge) in edges {
             let at = &mut starts[from as usize + 1];
             sorted[*at as usize] = edge;

@@ -17,14 +17,14 @@ pub(crate) use self::play::{Choose, Now, Played};
 pub use self::retime::{lifespans, retime};
 use crate::cost::Costs;
 use crate::graph::Graph;
-use crate::ir::{ClassId, Pass, Placed, Rank, Ticks};
+use crate::ir::{Catalog, ClassId, Pass, Placed, Ticks};
 
 /// How many buffers of a class may live on each rank.
 #[derive(Clone, Debug)]
 pub struct Room {
     /// The class.
     pub class: ClassId,
-    /// How many, by [`Rank`].
+    /// How many, by [`crate::ir::Rank`].
     pub most: Vec<u32>,
 }
 
@@ -79,10 +79,7 @@ impl<'a> Timing<'a> {
 
     /// Puts the passes of some orders into the order of nodes.
     fn rearrange(&self, orders: &mut [Vec<Placed>], nodes: Vec<Vec<u32>>) {
-        let mut placed = vec![None; self.dag.len()];
-        for &one in orders.iter().flatten() {
-            placed[self.graph.index(one.pass)] = Some(one);
-        }
+        let placed = by_pass(self.graph, orders);
         for (order, nodes) in orders.iter_mut().zip(nodes) {
             order.clear();
             order.extend(nodes.into_iter().filter_map(|node| placed[node as usize]));
@@ -110,17 +107,26 @@ impl<'a> Timing<'a> {
     }
 }
 
+/// By [`Graph::index`]: every pass of some orders.
+pub(crate) fn by_pass(graph: &Graph<'_>, orders: &[Vec<Placed>]) -> Vec<Option<Placed>> {
+    let mut placed = vec![None; graph.len()];
+    for &one in orders.iter().flatten() {
+        placed[graph.index(one.pass)] = Some(one);
+    }
+    placed
+}
+
 /// The most buffers of a class that are live at once on each rank.
 #[must_use]
-pub fn peaks(graph: &Graph<'_>, orders: &[Vec<Placed>], class: ClassId) -> Vec<u32> {
+pub fn peaks(catalog: &Catalog, orders: &[Vec<Placed>], class: ClassId) -> Vec<u32> {
     let of = |order: &Vec<Placed>| {
         let (mut live, mut most) = (0_u32, 0);
-        for kind in order.iter().map(|placed| graph.catalog.kind(placed.pass.kind)) {
+        for kind in order.iter().map(|placed| catalog.kind(placed.pass.kind)) {
             live += u32::from(kind.makes.contains(&class));
             most = most.max(live);
             live -= u32::from(kind.frees.contains(&class));
         }
         most
     };
-    Rank::all(orders.len()).map(|rank| of(&orders[rank.index()])).collect()
+    orders.iter().map(of).collect()
 }

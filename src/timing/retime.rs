@@ -58,7 +58,7 @@ fn as_held(graph: &Graph<'_>, orders: &[Vec<Placed>], extra: u32) -> Vec<Room> {
     let classes = longer.iter().map(|&class| (class, more));
     let classes = classes.chain(everywhere.flat_map(|kind| kind.makes.iter().map(|&class| (class, 0))));
     let room = |(class, more): (ClassId, u32)| {
-        let held = peaks(graph, orders, class).into_iter();
+        let held = peaks(graph.catalog, orders, class).into_iter();
         Room { class, most: held.map(|held| held.saturating_add(more)).collect() }
     };
     classes.map(room).collect()

@@ -3,6 +3,8 @@
 //! An order that was written down is a law: each rank takes its passes one by one. An order that was placed by time is a priority: the
 //! first pass that is ready runs, if the rank then holds no more than the order did, and what the transform deepens it by.
 
+use std::collections::BTreeMap;
+
 use crate::graph::{Graph, Progress, heads_of};
 use crate::ir::{At, ClassId, Pass, Placed, Rank, Schedule, Site, Ticks};
 use crate::timing::{lifespans, peaks};
@@ -21,9 +23,24 @@ pub(super) struct Base<'a> {
 /// One rank's passes out of order.
 struct Loose {
     ran: Vec<bool>,
-    /// Positions of the passes of one kind and site, and how many of them have run.
-    streams: Vec<(Vec<u32>, usize)>,
+    streams: Vec<Stream>,
     held: Vec<Held>,
+}
+
+/// The passes of one kind and site.
+#[derive(Default)]
+struct Stream {
+    positions: Vec<u32>,
+    /// How many have run.
+    ran: usize,
+    /// Later stages of the same flow on the rank.
+    later: u32,
+}
+
+impl Stream {
+    fn head(&self) -> Option<usize> {
+        self.positions.get(self.ran).map(|&at| at as usize)
+    }
 }
 
 /// How much of a class that begins a lifespan the rank holds.
@@ -40,13 +57,14 @@ impl<'a> Base<'a> {
     pub(super) fn new(graph: &Graph<'_>, schedule: &'a Schedule, base: usize, deepen: u32) -> Self {
         let orders = schedule.orders.as_slice();
         let loose = schedule.by_time.then(|| {
-            let most = |class| peaks(graph, orders, class).into_iter().max().unwrap_or(0);
+            let most = |class| peaks(graph.catalog, orders, class).into_iter().max().unwrap_or(0);
             let longer = lifespans(graph.catalog).into_iter().map(|class| (class, most(class) + deepen));
             // What earlier transforms placed.
             let kinds = schedule.catalog.kinds[..base].iter().filter(|kind| kind.at == At::EveryRank);
             let earlier = kinds.flat_map(|kind| kind.makes.iter().map(|&class| (class, most(class))));
             let held: Vec<_> = longer.chain(earlier).collect();
-            orders.iter().map(|order| Loose::new(order, &held)).collect()
+            let later = later(graph);
+            orders.iter().map(|order| Loose::new(order, &held, &later)).collect()
         });
         Self { orders, next: vec![0; orders.len()], split: vec![false; orders.len()], loose }
     }
@@ -71,12 +89,12 @@ impl<'a> Base<'a> {
             return Some((head.pass, Some(second)));
         };
         let loose = &loose[rank.index()];
-        let heads = loose.streams.iter().filter_map(|(positions, ran)| positions.get(*ran));
-        let fits = |&&at: &&u32| {
-            let pass = order[at as usize].pass;
-            ready(&pass) && loose.fits(graph, pass)
+        let free = |stream: &Stream| {
+            let at = stream.head()?;
+            let pass = order[at].pass;
+            (ready(&pass) && loose.fits(graph, pass, stream.later)).then_some(at)
         };
-        heads.filter(fits).min().map(|&at| (order[at as usize].pass, None))
+        loose.streams.iter().filter_map(free).min().map(|at| (order[at].pass, None))
     }
 
     /// Notes that a pass starts. Returns where it came from in the source.
@@ -114,49 +132,54 @@ impl<'a> Base<'a> {
     }
 }
 
+/// By stage: how many later stages of its flow lie on the same rank.
+fn later(graph: &Graph<'_>) -> Vec<u32> {
+    let shape = graph.shape;
+    let mut later = vec![0; shape.stages.len()];
+    for flow in graph.flows() {
+        let mut seen = vec![0; shape.ranks as usize];
+        for stage in (shape.first_of(flow).index()..=shape.last_of(flow).index()).rev() {
+            let rank = shape.stages[stage].index();
+            later[stage] = seen[rank];
+            seen[rank] += 1;
+        }
+    }
+    later
+}
+
 impl Loose {
-    fn new(order: &[Placed], held: &[(ClassId, u32)]) -> Self {
-        let mut streams: Vec<(Vec<u32>, usize)> = Vec::new();
-        let mut keys = Vec::new();
+    fn new(order: &[Placed], held: &[(ClassId, u32)], later: &[u32]) -> Self {
+        let mut known = BTreeMap::new();
+        let mut streams: Vec<Stream> = Vec::new();
         for (position, placed) in order.iter().enumerate() {
-            let key = (placed.pass.kind, placed.pass.site);
-            let stream = keys.iter().position(|&other| other == key).unwrap_or_else(|| {
-                keys.push(key);
-                streams.push((Vec::new(), 0));
-                keys.len() - 1
-            });
-            streams[stream].0.push(position as u32);
+            let pass = placed.pass;
+            let stream = *known.entry((pass.kind, pass.site)).or_insert(streams.len());
+            if stream == streams.len() {
+                let later = if let Site::Stage(stage) = pass.site { later[stage.index()] } else { 0 };
+                streams.push(Stream { later, ..Stream::default() });
+            }
+            streams[stream].positions.push(position as u32);
         }
         let held = held.iter().map(|&(class, most)| Held { class, live: 0, most, ending: 0 });
         Self { ran: vec![false; order.len()], streams, held: held.collect() }
     }
 
     /// Whether the rank has room for what a pass makes, and for one more at each later stage: so the oldest microbatch can go on.
-    fn fits(&self, graph: &Graph<'_>, pass: Pass) -> bool {
+    fn fits(&self, graph: &Graph<'_>, pass: Pass, later: u32) -> bool {
         let kind = graph.catalog.kind(pass.kind);
-        let later = match pass.site {
-            Site::Stage(stage) => {
-                let (rank, last) =
-                    (graph.rank_of(pass.site), graph.shape.last_of(graph.shape.flow_at(stage)));
-                let later = &graph.shape.stages[stage.index() + 1..=last.index()];
-                later.iter().filter(|&&on| on == rank).count()
-            }
-            Site::Rank(_) => 0,
-        };
         self.held.iter().all(|held| {
             let live = held.live - held.ending;
-            !kind.makes.contains(&held.class) || live as usize + later < held.most as usize
+            !kind.makes.contains(&held.class) || live + later < held.most
         })
     }
 
     /// The position of the pass that starts.
     fn start(&mut self, graph: &Graph<'_>, order: &[Placed], pass: Pass) -> usize {
         let kind = graph.catalog.kind(pass.kind);
-        let head = |(positions, ran): &(Vec<u32>, usize)| positions.get(*ran).map(|&at| at as usize);
-        let is = |stream: &&mut (Vec<u32>, usize)| head(stream).is_some_and(|at| order[at].pass == pass);
-        let stream = self.streams.iter_mut().find(is).expect("a pass that starts is the next of its stream");
-        let position = stream.0[stream.1] as usize;
-        stream.1 += 1;
+        let is = |stream: &Stream| stream.head().filter(|&at| order[at].pass == pass);
+        let found = self.streams.iter_mut().find_map(|stream| is(stream).map(|at| (stream, at)));
+        let (stream, position) = found.expect("a pass that starts is the next of its stream");
+        stream.ran += 1;
         self.ran[position] = true;
         for held in &mut self.held {
             held.live -= std::mem::take(&mut held.ending);

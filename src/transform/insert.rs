@@ -212,7 +212,7 @@ impl<'a> List<'a> {
         let rank = self.graph.rank_of(pass.site);
         self.woken[rank.index()] = true;
         match self.graph.catalog.kind(pass.kind).queue {
-            Queue::Group => self.calendar.enter(now + self.costs.pass(pass.kind), Moment::Ends(pass)),
+            Queue::Group => self.calendar.enter(now + self.costs.pass(pass), Moment::Ends(pass)),
             Queue::Lockstep if pass.kind.index() >= self.base => self.gang.ready(self.graph, pass),
             _ if pass.kind.index() >= self.base => {
                 let at = self.queue(pass.kind, rank, self.graph.shape.flow_of(pass.microbatch));
@@ -288,7 +288,7 @@ impl<'a> List<'a> {
         };
         self.orders[rank].push(Placed { pass, origin, overlaps: false });
         self.busy[rank] = 1;
-        self.calendar.enter(now + self.costs.pass(pass.kind), Moment::Ends(pass));
+        self.calendar.enter(now + self.costs.pass(pass), Moment::Ends(pass));
     }
 
     /// Starts two passes of the base order together; they end together.
@@ -300,7 +300,7 @@ impl<'a> List<'a> {
             }
             let origin = self.placed.start(self.graph, Rank::new(rank), pass);
             self.orders[rank].push(Placed { pass, origin, overlaps: pass == first });
-            self.calendar.enter(now + self.costs.pair(first.kind, second.kind), Moment::Ends(pass));
+            self.calendar.enter(now + self.costs.pair(first, second), Moment::Ends(pass));
         }
         self.busy[rank] = 2;
     }

@@ -2,7 +2,8 @@
 
 use super::TransformError;
 use crate::graph::Graph;
-use crate::ir::{ClassId, Flow, KindId, Limit, Pass, Rank, Schedule, Site, Span, Where};
+use crate::ir::{Flow, KindId, Limit, Pass, Rank, Schedule, Site, Span, Where};
+use crate::timing::peaks;
 
 /// How far each rank is with everything that a limit counts.
 #[derive(Debug)]
@@ -103,8 +104,7 @@ fn count(row: &mut [u32], graph: &Graph<'_>, pass: Pass, counted: (KindId, Where
 pub(super) fn check(schedule: &Schedule, limits: &[Limit]) -> Result<(), TransformError> {
     for limit in limits {
         let Limit::Class { class, most, span } = *limit else { continue };
-        for (index, order) in schedule.orders.iter().enumerate() {
-            let held = peak(schedule, class, order.iter().map(|placed| placed.pass.kind));
+        for (index, held) in peaks(&schedule.catalog, &schedule.orders, class).into_iter().enumerate() {
             if held > most {
                 let name = schedule.catalog.class(class).name.clone();
                 let rank = Rank::new(index);
@@ -113,15 +113,4 @@ pub(super) fn check(schedule: &Schedule, limits: &[Limit]) -> Result<(), Transfo
         }
     }
     Ok(())
-}
-
-/// The most buffers of a class that are live at once in one rank's order.
-fn peak(schedule: &Schedule, class: ClassId, order: impl Iterator<Item = KindId>) -> u32 {
-    let (mut live, mut most) = (0_u32, 0);
-    for kind in order.map(|kind| schedule.catalog.kind(kind)) {
-        live += u32::from(kind.makes.contains(&class));
-        most = most.max(live);
-        live -= u32::from(kind.frees.contains(&class));
-    }
-    most
 }

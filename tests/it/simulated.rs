@@ -5,7 +5,7 @@ use std::fs;
 use proptest::prelude::*;
 use schedc::cost::{CostError, CostSpec, Costs, UNIT};
 use schedc::driver::{Input, Job, compile};
-use schedc::ir::{InstrId, Mode, Op, Rank, Ticks};
+use schedc::ir::{At, InstrId, Microbatch, Mode, Op, Pass, Rank, Site, Stage, Ticks};
 use schedc::resolve::Model;
 use schedc::simulate::{Timeline, activations, simulate};
 use schedc::source::Sources;
@@ -195,7 +195,12 @@ fn an_unknown_name_is_told_the_nearest_one() {
 fn bound(costs: &str, schedule: &str, with: Option<&str>, name: &str) -> f64 {
     let plan = library(schedule, with, 4, 4, tiny(2, false));
     let costs = CostSpec::parse(costs).unwrap().bind_plan(&plan.header).unwrap();
-    costs.in_units(costs.pass(plan.header.catalog.kind_named(name).unwrap()))
+    let kind = plan.header.catalog.kind_named(name).unwrap();
+    let site = match plan.header.catalog.kind(kind).at {
+        At::Stage => Site::Stage(Stage(0)),
+        At::EveryRank => Site::Rank(Rank(0)),
+    };
+    costs.in_units(costs.pass(Pass { kind, site, microbatch: Microbatch(0) }))
 }
 
 #[test]
@@ -254,7 +259,7 @@ fn follows_the_plan(plan: &Verified, timeline: &Timeline, costs: &Costs) {
                     (timeline.start(id, first), timeline.end(id, first)),
                     "{id} {number}"
                 );
-                busy += costs.pass(pass.kind).0;
+                busy += costs.pass(pass).0;
             }
             let lane = |other: &&schedc::ir::Instr| other.lane == instr.lane;
             let second = rank.instrs[number.index() + 1..].iter().find(lane).filter(|_| instr.overlaps);
@@ -268,14 +273,14 @@ fn follows_the_plan(plan: &Verified, timeline: &Timeline, costs: &Costs) {
             let lasts = match instr.op {
                 Op::Pass(pass) => {
                     if instr.lane.index() == 0 {
-                        busy += costs.pass(pass.kind).0;
+                        busy += costs.pass(pass).0;
                     }
                     Some(match second.map(|second| second.op) {
-                        Some(Op::Pass(second)) => costs.pair(pass.kind, second.kind),
-                        _ => costs.pass(pass.kind),
+                        Some(Op::Pass(second)) => costs.pair(pass, second),
+                        _ => costs.pass(pass),
                     })
                 }
-                Op::Send { .. } => Some(costs.message),
+                Op::Send { to, .. } => Some(costs.message(id, to)),
                 Op::Step => Some(Ticks(0)),
                 Op::Recv { .. } | Op::Collective { .. } => None,
             };
