@@ -14,6 +14,7 @@ mod language;
 mod model;
 mod mutations;
 mod orders;
+mod partition;
 mod peaks;
 mod plans;
 mod printer;
