@@ -19,3 +19,4 @@ pub mod syntax;
 pub mod timing;
 pub mod transform;
 pub mod verify;
+pub mod view;

@@ -74,12 +74,14 @@ struct Row {
 }
 
 /// What a word of the command line names.
-struct Entry {
+pub(crate) struct Entry {
     word: String,
-    /// The file's name and text, or the library's name.
-    name: String,
+    /// The file's name or the library's.
+    pub(crate) name: String,
+    /// The file's text.
     text: Option<Vec<u8>>,
-    set: Vec<(String, i64)>,
+    /// Its parameters.
+    pub(crate) set: Vec<(String, i64)>,
 }
 
 /// Compiles and simulates every schedule at every size, and prints a row for each.
@@ -112,8 +114,20 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Takes a word apart: a name, and after a colon its parameters.
+/// A word with its parameters, and the text of the file that it names.
 fn entry(word: &str, common: &[(String, i64)]) -> Result<Entry, Failure> {
+    let mut entry = named(word, common)?;
+    if job::is_file_name(&entry.name) {
+        entry.text = Some(match files::read(Path::new(&entry.name), Wanted::Schedule)? {
+            Contents::Plan(_) => return Err(Failure::usage(JobError::AlreadyAPlan { path: entry.name })),
+            Contents::Schedule(text) => text,
+        });
+    }
+    Ok(entry)
+}
+
+/// Takes a word apart: a name, and after a colon its parameters. Reads no file.
+pub(crate) fn named(word: &str, common: &[(String, i64)]) -> Result<Entry, Failure> {
     let cut = word.rsplit_once(':').filter(|(_, parameters)| parameters.contains('='));
     let (name, parameters) = cut.unwrap_or((word, ""));
     let bad = |parameter: &str| {
@@ -128,12 +142,7 @@ fn entry(word: &str, common: &[(String, i64)]) -> Result<Entry, Failure> {
         common.iter().filter(|(name, _)| !set.iter().any(|(own, _)| own == name)).cloned().collect();
     set.extend(inherited);
     job::refuse_twice(&set)?;
-    let read = || match files::read(Path::new(name), Wanted::Schedule)? {
-        Contents::Plan(_) => Err(Failure::usage(JobError::AlreadyAPlan { path: name.to_owned() })),
-        Contents::Schedule(text) => Ok(text),
-    };
-    let text = job::is_file_name(name).then(read).transpose()?;
-    Ok(Entry { word: word.to_owned(), name: name.to_owned(), text, set })
+    Ok(Entry { word: word.to_owned(), name: name.to_owned(), text: None, set })
 }
 
 fn compiled(
