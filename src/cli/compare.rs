@@ -8,6 +8,7 @@ use schedc::cost::CostSpec;
 use schedc::driver::{self, Input, Job};
 use schedc::simulate::Figures;
 use schedc::source::Sources;
+use schedc::torch::{Channel, Sound};
 use schedc::verify::Verified;
 use serde::Serialize;
 use thiserror::Error;
@@ -76,10 +77,16 @@ struct Row {
 /// What a word of the command line names.
 struct Entry {
     word: String,
-    /// The file's name and text, or the library's name.
+    /// The file's name and contents, or the library's name.
     name: String,
-    text: Option<Vec<u8>>,
+    file: Option<Described>,
     set: Vec<(String, i64)>,
+}
+
+/// What a file says.
+enum Described {
+    Schedule(Vec<u8>),
+    Torch(Sound),
 }
 
 /// Compiles and simulates every schedule at every size, and prints a row for each.
@@ -128,12 +135,15 @@ fn entry(word: &str, common: &[(String, i64)]) -> Result<Entry, Failure> {
         common.iter().filter(|(name, _)| !set.iter().any(|(own, _)| own == name)).cloned().collect();
     set.extend(inherited);
     job::refuse_twice(&set)?;
-    let read = || match files::read(Path::new(name), Wanted::Schedule)? {
+    let read = || match files::read(Path::new(name), Wanted::Job)? {
         Contents::Plan(_) => Err(Failure::usage(JobError::AlreadyAPlan { path: name.to_owned() })),
-        Contents::Schedule(text) => Ok(text),
+        Contents::Torch(bytes) => {
+            super::verify::sound(name, &bytes, Channel::Gloo, None).map(Described::Torch)
+        }
+        Contents::Schedule(text) => Ok(Described::Schedule(text)),
     };
-    let text = job::is_file_name(name).then(read).transpose()?;
-    Ok(Entry { word: word.to_owned(), name: name.to_owned(), text, set })
+    let file = job::is_file_name(name).then(read).transpose()?;
+    Ok(Entry { word: word.to_owned(), name: name.to_owned(), file, set })
 }
 
 fn compiled(
@@ -143,8 +153,12 @@ fn compiled(
     microbatches: u32,
     costs: &CostSpec,
 ) -> Result<Verified, Failure> {
-    let input = match &entry.text {
-        Some(bytes) => Input::File { name: &entry.name, bytes, schedule: None },
+    let input = match &entry.file {
+        Some(Described::Schedule(bytes)) => Input::File { name: &entry.name, bytes, schedule: None },
+        Some(Described::Torch(sound)) => {
+            super::verify::agree(sound, Some(ranks), Some(microbatches))?;
+            Input::Torch(sound)
+        }
         None => Input::Library(&entry.name),
     };
     let model = args.model.model();

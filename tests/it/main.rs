@@ -24,6 +24,7 @@ mod simulated;
 mod slices;
 mod support;
 mod tables;
+mod torch;
 mod train;
 mod ui;
 mod verify;
