@@ -238,13 +238,14 @@ fn roles(graph: &Graph<'_>, base: usize, sides: &Sides) -> Vec<Role> {
 
 /// Whether a kind waits for nothing but passes in lock step and the steps between them, looked through to some depth.
 fn is_inside(graph: &Graph<'_>, base: usize, kind: KindId, depth: usize) -> bool {
-    depth > 0 && graph.catalog.kind(kind).needs.iter().all(|need| {
-        let needed = needed(graph, need);
-        needed.index() >= base
-            && match graph.catalog.kind(needed).queue {
-                Queue::Lockstep => true,
-                Queue::Group => is_inside(graph, base, needed, depth - 1),
-                Queue::Compute => false,
-            }
-    })
+    depth > 0
+        && graph.catalog.kind(kind).needs.iter().all(|need| {
+            let needed = needed(graph, need);
+            needed.index() >= base
+                && match graph.catalog.kind(needed).queue {
+                    Queue::Lockstep => true,
+                    Queue::Group => is_inside(graph, base, needed, depth - 1),
+                    Queue::Compute => false,
+                }
+        })
 }
