@@ -110,9 +110,7 @@ impl<'a> Base<'a> {
                 let second = order.get(at + 1).map(|placed| placed.pass).filter(free)?;
                 Some((head.pass, Some(second)))
             }
-            Rule::Sides(ahead) => {
-                ahead[rank.index()].choose(order, free).map(|at| (order[at].pass, None))
-            }
+            Rule::Sides(ahead) => ahead[rank.index()].choose(order, free).map(|at| (order[at].pass, None)),
             Rule::Loose(loose) => {
                 let loose = &loose[rank.index()];
                 let open = |stream: &Stream| {

@@ -47,10 +47,7 @@ pub fn apply(
     }
     let origins = insert::new_origins(&mut schedule, transform, base);
     let inserting = Inserting { transform, base, origins: &origins, sides: &sides, costs };
-    let placed = match inserting.meeting(&schedule) {
-        Some(orders) => Ok(orders),
-        None => inserting.deepened(&mut schedule),
-    };
+    let placed = inserting.shortest(&mut schedule);
     // An order that deadlocks by itself also fills up every limit; the limit is not to blame then.
     schedule.orders = placed
         .map_err(|error| stuck::without_transform(&schedule, &before, costs).map_or(error, Into::into))?;
@@ -69,35 +66,67 @@ struct Inserting<'a> {
 }
 
 impl Inserting<'_> {
-    /// The base order with its backward side moved back by a fixed depth.
-    fn deepened(&self, schedule: &mut Schedule) -> Result<Vec<Vec<Placed>>, TransformError> {
-        let given = std::mem::take(&mut schedule.orders);
-        let longest = given.iter().map(Vec::len).max().unwrap_or(0);
-        let depth = self.transform.deepen as usize * schedule.shape.visits() as usize;
-        let mut by = if schedule.by_time { 0 } else { depth };
-        loop {
-            schedule.orders = given.iter().map(|order| deepen::deepen(order, self.sides, by)).collect();
-            match self.insert(schedule, Manner { reading: Reading::Law, polite: false }) {
-                Ok((orders, _)) => return Ok(orders),
-                // Two flows may come to the same pass at different depths; behind all forwards every backward side fits.
-                Err(_) if schedule.shape.flows > 1 && by > 0 && by < longest => by *= 2,
-                Err(error) => return Err(error),
+    /// The shortest of what the ways of reading the base order come to; of equals, the first.
+    fn shortest(&self, schedule: &mut Schedule) -> Result<Vec<Vec<Placed>>, TransformError> {
+        let mut found: Vec<insert::Inserted> = self
+            .manners(schedule)
+            .into_iter()
+            .filter_map(|manner| self.insert(schedule, manner).ok())
+            .collect();
+        if !self.meets(schedule) || found.is_empty() {
+            match self.deepened(schedule) {
+                Ok(deepened) => found.insert(0, deepened),
+                Err(error) if found.is_empty() => return Err(error),
+                Err(_) => {}
             }
+        }
+        let shortest = found.into_iter().min_by_key(|&(_, end)| end);
+        Ok(shortest.map(|(orders, _)| orders).unwrap_or_default())
+    }
+
+    /// Ways to read the base order beside the one with a fixed depth: where ranks meet in lock step, and where microbatches come in
+    /// slices or from both ends, so that one law for a whole rank may keep it waiting.
+    fn manners(&self, schedule: &Schedule) -> Vec<Manner> {
+        let paired = schedule.orders.iter().flatten().any(|placed| placed.overlaps);
+        let meets = self.meets(schedule);
+        if paired || schedule.by_time && !meets {
+            return Vec::new();
+        }
+        let sides = Reading::Sides(self.depth(schedule));
+        let reading = if schedule.by_time { Reading::Law } else { sides };
+        let polite = |polite| Manner { reading, polite };
+        if meets {
+            vec![polite(true), polite(false)]
+        } else if schedule.shape.flows > 1 || schedule.shape.slices > 1 {
+            vec![polite(false)]
+        } else {
+            Vec::new()
         }
     }
 
-    /// Where ranks meet in lock step: the shortest of a few manners in which they may go about it. `None` where none works.
-    fn meeting(&self, schedule: &Schedule) -> Option<Vec<Vec<Placed>>> {
-        let meets = schedule.catalog.kinds[self.base..].iter().any(|kind| kind.queue == Queue::Lockstep);
-        let paired = schedule.orders.iter().flatten().any(|placed| placed.overlaps);
-        if !meets || paired {
-            return None;
+    /// Whether all ranks meet for some pass.
+    fn meets(&self, schedule: &Schedule) -> bool {
+        schedule.catalog.kinds[self.base..].iter().any(|kind| kind.queue == Queue::Lockstep)
+    }
+
+    /// Passes of the forward side by which the backward side falls back.
+    fn depth(&self, schedule: &Schedule) -> usize {
+        self.transform.deepen as usize * schedule.shape.visits() as usize
+    }
+
+    /// The base order with its backward side moved back by a fixed depth.
+    fn deepened(&self, schedule: &mut Schedule) -> Result<insert::Inserted, TransformError> {
+        let given = std::mem::take(&mut schedule.orders);
+        let longest = given.iter().map(Vec::len).max().unwrap_or(0);
+        let mut by = if schedule.by_time { 0 } else { self.depth(schedule) };
+        loop {
+            schedule.orders = given.iter().map(|order| deepen::deepen(order, self.sides, by)).collect();
+            match self.insert(schedule, Manner { reading: Reading::Law, polite: false }) {
+                // Two flows may come to the same pass at different depths; behind all forwards every backward side fits.
+                Err(_) if schedule.shape.flows > 1 && by > 0 && by < longest => by *= 2,
+                inserted => return inserted,
+            }
         }
-        let depth = self.transform.deepen as usize * schedule.shape.visits() as usize;
-        let reading = if schedule.by_time { Reading::Law } else { Reading::Sides(depth) };
-        let manners = [true, false].map(|polite| Manner { reading, polite });
-        let placed = manners.into_iter().filter_map(|manner| self.insert(schedule, manner).ok());
-        placed.min_by_key(|&(_, end)| end).map(|(orders, _)| orders)
     }
 
     fn insert(&self, schedule: &Schedule, manner: Manner) -> Result<insert::Inserted, TransformError> {
