@@ -2,7 +2,9 @@
 //!
 //! The base order is kept; its backward side is moved back to make room for the transform's barriers ([`deepen`]); the new passes
 //! are placed where an event-driven list schedule has them run ([`insert`]). Nothing here knows what a pass computes. An order that was
-//! placed by time is a priority instead of a law, and `deepen` is room for so many microbatches more ([`base`]).
+//! placed by time is a priority instead of a law, and `deepen` is room for so many microbatches more ([`base`]); one microbatch's passes,
+//! the transform's among them, may then also repeat at a fixed interval ([`timing::blocks`]). Where ranks meet in lock step, or two flows
+//! do on every rank, each side of the order is a law of its own ([`ahead`]).
 
 mod ahead;
 mod base;
@@ -20,7 +22,9 @@ use self::base::Reading;
 use self::insert::Manner;
 use self::sides::Sides;
 use crate::cost::Costs;
-use crate::ir::{Catalog, KindId, Placed, Queue, Schedule, Transform};
+use crate::graph::Graph;
+use crate::ir::{Catalog, KindId, Limit, Pass, Placed, Queue, Schedule, Ticks, Transform};
+use crate::timing::{self, Room, by_pass, lifespans, peaks};
 
 /// Adds a transform's passes and edges to every rank's order.
 ///
@@ -66,39 +70,76 @@ struct Inserting<'a> {
 }
 
 impl Inserting<'_> {
-    /// The shortest of what the ways of reading the base order come to; of equals, the first.
+    /// The shortest of what the ways of reading the base order come to, with idle time filled where that is done; of equals, the first.
     fn shortest(&self, schedule: &mut Schedule) -> Result<Vec<Vec<Placed>>, TransformError> {
         let mut found: Vec<insert::Inserted> = self
             .manners(schedule)
             .into_iter()
             .filter_map(|manner| self.insert(schedule, manner).ok())
             .collect();
-        if !self.meets(schedule) || found.is_empty() {
-            match self.deepened(schedule) {
-                Ok(deepened) => found.insert(0, deepened),
-                Err(error) if found.is_empty() => return Err(error),
-                Err(_) => {}
-            }
+        let blocks = self.blocks(schedule);
+        if self.meets(schedule) && !found.is_empty() {
+            let shortest = found.into_iter().min_by_key(|&(_, end)| end);
+            return Ok(shortest.map(|(orders, _)| orders).unwrap_or_default());
         }
-        let shortest = found.into_iter().min_by_key(|&(_, end)| end);
-        Ok(shortest.map(|(orders, _)| orders).unwrap_or_default())
+        match self.deepened(schedule) {
+            Ok(deepened) if found.is_empty() && blocks.is_empty() => return Ok(deepened.0),
+            Ok(deepened) => found.insert(0, deepened),
+            Err(error) if found.is_empty() => return Err(error),
+            Err(_) => {}
+        }
+        let orders = found.into_iter().map(|(orders, _)| orders).chain(blocks);
+        let timed = orders.enumerate().map(|(index, orders)| {
+            let mut filled = Schedule { orders: orders.clone(), ..schedule.clone() };
+            let end = timing::retime(&mut filled, &self.transform.limits, self.costs, 0);
+            (end.unwrap_or(Ticks(u64::MAX)), index, orders)
+        });
+        let shortest = timed.min_by_key(|&(end, index, _)| (end, index));
+        Ok(shortest.map(|(_, _, orders)| orders).unwrap_or_default())
     }
 
-    /// Ways to read the base order beside the one with a fixed depth: where ranks meet in lock step, and where microbatches come in
-    /// slices or from both ends, so that one law for a whole rank may keep it waiting.
+    /// Orders in which every microbatch does the same at a fixed interval, the transform's passes and all: for a base that was placed by
+    /// time, where one microbatch's passes fit into the memory that it may have.
+    fn blocks(&self, schedule: &Schedule) -> Vec<Vec<Vec<Placed>>> {
+        if !schedule.by_time {
+            return Vec::new();
+        }
+        let graph = Graph::new(&schedule.shape, &schedule.catalog);
+        let deepen = self.transform.deepen.saturating_mul(schedule.shape.visits());
+        let held = |class| peaks(&schedule.catalog, &schedule.orders, class).into_iter().max().unwrap_or(0);
+        let everywhere = |most| vec![most; schedule.orders.len()];
+        let longer = lifespans(&schedule.catalog).into_iter();
+        let mut room: Vec<Room> = longer
+            .map(|class| Room { class, most: everywhere(held(class).saturating_add(deepen)) })
+            .collect();
+        for limit in &self.transform.limits {
+            if let Limit::Class { class, most, .. } = *limit {
+                room.push(Room { class, most: everywhere(most) });
+            }
+        }
+        let placed = by_pass(&graph, &schedule.orders);
+        let place = |pass: Pass| match pass.kind.index().checked_sub(self.base) {
+            Some(new) => Some(Placed { pass, origin: self.origins[new], overlaps: false }),
+            None => placed[graph.index(pass)],
+        };
+        let row = |passes: Vec<Pass>| passes.into_iter().filter_map(place).collect();
+        let blocks = timing::blocks(&graph, self.costs, &room).into_iter();
+        blocks.map(|block| block.orders(&graph).into_iter().map(row).collect()).collect()
+    }
+
+    /// Ways to read the base order beside the one with a fixed depth: where ranks meet in lock step, and where microbatches come from
+    /// both ends, so that one law for a whole rank may keep it waiting.
     fn manners(&self, schedule: &Schedule) -> Vec<Manner> {
-        let paired = schedule.orders.iter().flatten().any(|placed| placed.overlaps);
-        let meets = self.meets(schedule);
-        if paired || schedule.by_time && !meets {
+        if schedule.orders.iter().flatten().any(|placed| placed.overlaps) {
             return Vec::new();
         }
         let sides = Reading::Sides(self.depth(schedule));
-        let reading = if schedule.by_time { Reading::Law } else { sides };
-        let polite = |polite| Manner { reading, polite };
-        if meets {
-            vec![polite(true), polite(false)]
-        } else if schedule.shape.flows > 1 || schedule.shape.slices > 1 {
-            vec![polite(false)]
+        let with = |reading, polite| Manner { reading, polite };
+        if self.meets(schedule) {
+            let reading = if schedule.by_time { Reading::Loose } else { sides };
+            vec![with(reading, true), with(reading, false)]
+        } else if !schedule.by_time && schedule.shape.flows > 1 {
+            vec![with(sides, false)]
         } else {
             Vec::new()
         }
@@ -121,7 +162,8 @@ impl Inserting<'_> {
         let mut by = if schedule.by_time { 0 } else { self.depth(schedule) };
         loop {
             schedule.orders = given.iter().map(|order| deepen::deepen(order, self.sides, by)).collect();
-            match self.insert(schedule, Manner { reading: Reading::Law, polite: false }) {
+            let reading = if schedule.by_time { Reading::Loose } else { Reading::Law };
+            match self.insert(schedule, Manner { reading, polite: false }) {
                 // Two flows may come to the same pass at different depths; behind all forwards every backward side fits.
                 Err(_) if schedule.shape.flows > 1 && by > 0 && by < longest => by *= 2,
                 inserted => return inserted,
