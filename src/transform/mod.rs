@@ -60,6 +60,9 @@ pub fn apply(
     Ok(schedule)
 }
 
+/// For more passes than this no blocks are tried beside the order as it is: each has its idle time filled.
+const MANY: usize = 1 << 18;
+
 /// A transform on its way into a schedule.
 struct Inserting<'a> {
     transform: &'a Transform,
@@ -105,6 +108,9 @@ impl Inserting<'_> {
             return Vec::new();
         }
         let graph = Graph::new(&schedule.shape, &schedule.catalog);
+        if graph.len() > MANY {
+            return Vec::new();
+        }
         let deepen = self.transform.deepen.saturating_mul(schedule.shape.visits());
         let held = |class| peaks(&schedule.catalog, &schedule.orders, class).into_iter().max().unwrap_or(0);
         let everywhere = |most| vec![most; schedule.orders.len()];
