@@ -2,6 +2,8 @@
 
 mod compare;
 mod compile;
+mod diff;
+mod explain;
 mod files;
 mod job;
 mod library;
@@ -31,6 +33,8 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Schedules side by side: makespan, bubble, memory, messages
     Compare(Box<compare::CompareArgs>),
+    /// Where two schedules or plans begin to differ, rank by rank (exit 0: equal, 1: different, 2: usage)
+    Diff(Box<diff::DiffArgs>),
     /// Train a GPT by a schedule or a plan, a thread for each rank
     Run(Box<run::RunArgs>),
     /// List the library's schedules, with bubble and peak, and its transforms
@@ -39,6 +43,11 @@ enum Command {
     Show {
         /// Its name, as `schedc list` has it
         name: String,
+    },
+    /// What the code of a diagnostic means: the rule, why, what to do
+    Explain {
+        /// The code, such as `schedc::torch::receive_order` or its last words; without one, all codes
+        code: Option<String>,
     },
     /// Print a `.sched` file in one form, in place
     Fmt(library::FmtArgs),
@@ -77,6 +86,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Compile(args) => compile::compile(&args),
         Command::Verify(args) => verify::verify(&args),
         Command::Compare(args) => compare::compare(&args),
+        Command::Diff(args) => diff::diff(&args),
+        Command::Explain { code } => explain::explain(code.as_deref()),
         Command::Run(args) => run::run(&args),
         Command::List(args) => library::list(&args),
         Command::Show { name } => library::show(&name),
