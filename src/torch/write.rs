@@ -41,7 +41,7 @@ pub fn write(plan: &Verified, target: Target, form: Form) -> Result<String, Writ
     let words = words(plan).map_err(WriteError::Unsupported)?;
     let mut text = String::new();
     for (rank, list) in plan.ranks.iter().enumerate() {
-        let cells = cells(&plan.header, list, &words);
+        let cells = cells(list, &words);
         match form {
             Form::Compute => {
                 let passes = cells.iter().filter(|cell| matches!(cell, Cell::Pass(_) | Cell::Pair(..)));
@@ -169,7 +169,7 @@ fn needs(catalog: &Catalog, words: &[Option<Op>]) -> Vec<Unsupported> {
 }
 
 /// A rank's passes and messages in list order, pairs in one cell.
-fn cells(header: &Header, list: &RankPlan, words: &[Op]) -> Vec<Cell> {
+fn cells(list: &RankPlan, words: &[Op]) -> Vec<Cell> {
     let mut cells: Vec<Cell> = Vec::with_capacity(list.instrs.len());
     // The cell of a pair whose second pass is still to come; that of a pair that has just closed.
     let (mut open, mut closed) = (None, None);
@@ -193,8 +193,8 @@ fn cells(header: &Header, list: &RankPlan, words: &[Op]) -> Vec<Cell> {
                 open = instr.overlaps.then_some(cells.len());
                 cells.push(Cell::Pass(word));
             }
-            Instruction::Send { value, .. } => cells.extend(message(header, value.pass, words, true)),
-            Instruction::Recv { value, .. } => cells.extend(message(header, value.pass, words, false)),
+            Instruction::Send { value, .. } => cells.extend(message(value.pass, words, true)),
+            Instruction::Recv { value, .. } => cells.extend(message(value.pass, words, false)),
             Instruction::Collective { .. } | Instruction::Step => {}
         }
     }
@@ -217,12 +217,11 @@ fn fused(cell: &mut Cell, word: Word) -> bool {
 }
 
 /// An end of the message with a pass's value, named for the stage on its own rank.
-fn message(header: &Header, pass: Pass, words: &[Op], sends: bool) -> Option<Cell> {
+fn message(pass: Pass, words: &[Op], sends: bool) -> Option<Cell> {
     let Word { op, stage, microbatch } = named(pass, words)?;
-    let last = header.stages.len() as u32;
     let (op, stage) = match (op, sends) {
         (Op::F, true) => (Op::SendF, stage),
-        (Op::F, false) => (Op::RecvF, (stage + 1).min(last)),
+        (Op::F, false) => (Op::RecvF, stage + 1),
         (_, true) => (Op::SendB, stage),
         (_, false) => (Op::RecvB, stage.saturating_sub(1)),
     };

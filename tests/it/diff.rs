@@ -30,7 +30,9 @@ fn equal_schedules_exit_0_and_numbers_come_from_the_file_that_has_them() {
     let folder = folder();
     let path = folder.path();
     fs::write(path.join("mine.csv"), PLAIN).unwrap();
-    for words in ["diff mine.csv mine.csv", "diff mine.csv 1f1b", "diff 1f1b mine.csv", "diff 1f1b 1f1b -p 2 -m 2"] {
+    for words in
+        ["diff mine.csv mine.csv", "diff mine.csv 1f1b", "diff 1f1b mine.csv", "diff 1f1b 1f1b -p 2 -m 2"]
+    {
         let done = schedc(path, words);
         assert_eq!(done.code, 0, "{words}: {}{}", done.out, done.err);
         assert!(done.out.contains("the same"), "{}", done.out);
@@ -99,7 +101,9 @@ fn a_pytorch_schedule_compiles_compares_and_trains() {
     let path = folder.path();
     for (schedule, p, m) in [("1f1b", 2, 4), ("zb-v", 2, 4), ("dualpipe-v", 2, 4)] {
         for form in ["compute", "comms"] {
-            let words = format!("compile {schedule} -p {p} -m {m} --emit torch-csv={form} --target torch-2.15 -o it.csv");
+            let words = format!(
+                "compile {schedule} -p {p} -m {m} --emit torch-csv={form} --target torch-2.15 -o it.csv"
+            );
             assert_eq!(schedc(path, &words).code, 0);
             assert_eq!(schedc(path, "verify it.csv --channel rendezvous").code, 0);
             assert_eq!(schedc(path, "compile it.csv -o it.plan").code, 0);
@@ -119,6 +123,6 @@ fn a_pytorch_schedule_compiles_compares_and_trains() {
     schedc(path, "run it.csv --set v=2").refused(2, &["schedc::cli::contradicts_torch"]);
     schedc(path, "run it.csv --schedule-name x").refused(2, &["schedc::cli::nothing_to_choose"]);
     schedc(path, "compile 1f1b --with vocab-2 -p 2 -m 4 --emit torch-csv")
-        .refused(1, &["schedc::torch::no_such_pass", "`S`, `T`"]);
+        .refused(1, &["schedc::torch::no_such_pass", "`S`, `C1`, `T`"]);
     schedc(path, "compile 1f1b -p 2 -m 4 --emit torch-csv --target torch-2.0").refused(2, &["torch-2.15"]);
 }

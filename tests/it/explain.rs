@@ -55,7 +55,9 @@ fn the_command_prints_the_page_of_a_code() {
     assert_eq!(said("explain torch::receive_order"), whole);
     assert_eq!(said("explain receive_order"), whole);
     let both = said("explain deadlock");
-    assert!(["order", "torch", "verify"].iter().all(|room| both.contains(&format!("schedc::{room}::deadlock\n"))));
+    assert!(
+        ["order", "torch", "verify"].iter().all(|room| both.contains(&format!("schedc::{room}::deadlock\n")))
+    );
     assert_eq!(said("explain").lines().count(), pages().len());
     schedc(folder.path(), "explain torch::recieve_order")
         .refused(2, &["schedc::cli::unknown_code", "did you mean `schedc::torch::receive_order`?"]);
