@@ -20,3 +20,4 @@ pub mod timing;
 pub mod torch;
 pub mod transform;
 pub mod verify;
+pub mod view;

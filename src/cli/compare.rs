@@ -56,12 +56,14 @@ struct Row {
 }
 
 /// What a word of the command line names.
-struct Entry {
+pub(crate) struct Entry {
     word: String,
-    /// The file's name and contents, or the library's name.
-    name: String,
+    /// The file's name or the library's.
+    pub(crate) name: String,
+    /// What the file says.
     file: Option<Described>,
-    set: Vec<(String, i64)>,
+    /// Its parameters.
+    pub(crate) set: Vec<(String, i64)>,
 }
 
 /// What a file says.
@@ -100,23 +102,31 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Takes a word apart: a name, and after a colon its parameters.
+/// A word with its parameters, and what is in the file that it names.
 fn entry(word: &str, common: &[(String, i64)]) -> Result<Entry, Failure> {
+    let mut entry = named(word, common)?;
+    if job::is_file_name(&entry.name) {
+        let name = &entry.name;
+        entry.file = Some(match files::read(Path::new(name), Wanted::Job)? {
+            Contents::Plan(_) => return Err(Failure::usage(JobError::AlreadyAPlan { path: name.clone() })),
+            Contents::Torch(bytes) => {
+                Described::Torch(super::verify::sound(name, &bytes, Channel::Gloo, None)?)
+            }
+            Contents::Schedule(text) => Described::Schedule(text),
+        });
+    }
+    Ok(entry)
+}
+
+/// Takes a word apart: a name, and after a colon its parameters. Reads no file.
+pub(crate) fn named(word: &str, common: &[(String, i64)]) -> Result<Entry, Failure> {
     let (name, mut set) = job::named(word)?;
     // What is said of one schedule goes before what is said of all.
     let inherited: Vec<_> =
         common.iter().filter(|(name, _)| !set.iter().any(|(own, _)| own == name)).cloned().collect();
     set.extend(inherited);
     job::refuse_twice(&set)?;
-    let read = || match files::read(Path::new(&name), Wanted::Job)? {
-        Contents::Plan(_) => Err(Failure::usage(JobError::AlreadyAPlan { path: name.clone() })),
-        Contents::Torch(bytes) => {
-            super::verify::sound(&name, &bytes, Channel::Gloo, None).map(Described::Torch)
-        }
-        Contents::Schedule(text) => Ok(Described::Schedule(text)),
-    };
-    let file = job::is_file_name(&name).then(read).transpose()?;
-    Ok(Entry { word: word.to_owned(), name, file, set })
+    Ok(Entry { word: word.to_owned(), name, file: None, set })
 }
 
 fn compiled(

@@ -26,6 +26,7 @@ pages![
     "verify",
     "import",
     "torch",
+    "view",
     "execute",
     "driver",
     "cli"

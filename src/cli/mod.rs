@@ -10,6 +10,7 @@ mod library;
 mod model;
 mod run;
 mod verify;
+mod view;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -35,6 +36,8 @@ enum Command {
     Compare(Box<compare::CompareArgs>),
     /// Where two schedules or plans begin to differ, rank by rank (exit 0: equal, 1: different, 2: usage)
     Diff(Box<diff::DiffArgs>),
+    /// Draw schedules, plans and recorded runs: in the terminal, as SVG, as a page, as a Chrome trace
+    View(Box<view::ViewArgs>),
     /// Train a GPT by a schedule or a plan, a thread for each rank
     Run(Box<run::RunArgs>),
     /// List the library's schedules, with bubble and peak, and its transforms
@@ -88,6 +91,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Compare(args) => compare::compare(&args),
         Command::Diff(args) => diff::diff(&args),
         Command::Explain { code } => explain::explain(code.as_deref()),
+        Command::View(args) => view::view(&args),
         Command::Run(args) => run::run(&args),
         Command::List(args) => library::list(&args),
         Command::Show { name } => library::show(&name),

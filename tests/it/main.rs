@@ -23,6 +23,7 @@ mod properties;
 mod readme;
 mod refused;
 mod simulated;
+mod simulator;
 mod slices;
 mod support;
 mod tables;
