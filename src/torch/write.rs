@@ -105,12 +105,12 @@ fn words(plan: &Verified) -> Result<Vec<Op>, Vec<Unsupported>> {
     let words: Vec<Option<Op>> = catalog.kinds.iter().map(|kind| of_compute(kind.computes?)).collect();
     let missing = catalog.kinds.iter().zip(&words).filter(|(_, word)| word.is_none());
     let missing: Vec<String> = missing.map(|(kind, _)| format!("`{}`", kind.name)).collect();
-    if !missing.is_empty() {
+    if missing.is_empty() {
+        reasons.extend(needs(catalog, &words));
+    } else {
         let brought =
             if transforms.is_empty() { String::new() } else { format!(" of {}", transforms.join(" and ")) };
         reasons.push(Unsupported::NoSuchPass { passes: missing.join(", ") + &brought });
-    } else {
-        reasons.extend(needs(catalog, &words));
     }
     if plan.header.flows > 1 {
         reasons.push(Unsupported::TwoCopies { schedule: name.clone() });
@@ -147,15 +147,13 @@ fn needs(catalog: &Catalog, words: &[Option<Op>]) -> Vec<Unsupported> {
         for need in &kind.needs {
             let (from, met) = match need.from {
                 Source::Pass { kind: from, at, .. } => {
-                    let met = match (word, words[from.index()], at) {
-                        (Some(Op::F), Some(Op::F), Relation::Prev)
-                        | (_, _, Relation::Earlier | Relation::Later) => true,
-                        (Some(Op::I | Op::B), Some(Op::I | Op::B), Relation::Next) => true,
-                        (Some(word), Some(from), Relation::Here) => {
-                            from as u8 <= *word as u8 || from == Op::F
-                        }
-                        _ => false,
-                    };
+                    let met = matches!(
+                        (word, words[from.index()], at),
+                        (_, _, Relation::Earlier | Relation::Later)
+                            | (Some(_), Some(_), Relation::Here)
+                            | (Some(Op::F), Some(Op::F), Relation::Prev)
+                            | (Some(Op::I | Op::B), Some(Op::I | Op::B), Relation::Next)
+                    );
                     (format!("`{}` of another stage", catalog.kind(from).name), met)
                 }
                 Source::Collective(id) => (format!("`{}`", catalog.collective(id).name), false),
