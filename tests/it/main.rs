@@ -4,8 +4,10 @@
 mod blocks;
 mod cli;
 mod compiled;
+mod diff;
 mod differential;
 mod execute;
+mod explain;
 mod flows;
 mod forms;
 mod forward;

@@ -96,7 +96,7 @@ fn every_rejected_program_is_refused_with_the_code_of_its_path() {
 }
 
 /// The codes in a room's sources.
-fn codes(folder: &Path, found: &mut BTreeSet<String>) {
+pub(crate) fn codes(folder: &Path, found: &mut BTreeSet<String>) {
     for entry in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
         if entry.is_dir() {
             codes(&entry, found);
