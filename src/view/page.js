@@ -51,14 +51,14 @@ for (const chart of data.charts) {
   chart.styles = chart.styles.map(([name, act, colour, atStage]) => {
     const chunks = atStage ? Math.max(1, chart.chunks) : 1, colours = [];
     for (let chunk = 0; chunk < chunks; chunk++) colours.push(chunks < 2 ? colour : mix(colour, Math.floor(chunk * 55 / (chunks - 1))));
-    return { name, act, atStage, colours, inks: colours.map(c => dark(c) ? '#000' : '#fff') };
+    const bytes = colour => [1, 3, 5].map(at => parseInt(colour.substr(at, 2), 16));
+    return { name, act, atStage, colours, inks: colours.map(c => dark(c) ? '#000' : '#fff'), bytes: colours.map(bytes) };
   });
   chart.rows.forEach(row => decode(chart, row));
   chart.criticalSet = chart.rows.map(() => new Set());
   for (let i = 0; i < chart.critical.length; i += 2) chart.criticalSet[chart.critical[i]].add(chart.critical[i + 1]);
 }
 const chunkOf = (chart, row, i) => chart.styles[row.style[i]].atStage ? Math.min(chart.chunkOf[row.s[i]] || 0, chart.styles[row.style[i]].colours.length - 1) : 0;
-const colourOf = (chart, row, i) => chart.styles[row.style[i]].colours[chunkOf(chart, row, i)];
 const unitName = (chart, unit) => chart.slices > 1 ? `${Math.floor(unit / chart.slices)}.${unit % chart.slices}` : `${unit}`;
 const number = value => `${+value.toFixed(3)}`;
 const time = value => data.unit ? `${number(value)} ${data.unit}` : number(value);
@@ -102,18 +102,19 @@ const hasMemory = data.charts.some(chart => chart.effects.length > 1);
 const end = Math.max(...data.charts.map(chart => Math.max(...chart.rows.map(row => row.end.reduce((a, b) => Math.max(a, b), 0))))) || 1;
 const most = Math.max(...data.charts.map(chart => chart.rows.length));
 const view = { from: data.range[0], to: data.range[1], y: 0, critical: false, memory: hasMemory && most * data.charts.length <= 16, messages: false };
-let width = 0, height = 0, chosen = null, pointed = null, layout = [], total = 0, asked = false;
+let crowded = false, width = 0, height = 0, chosen = null, pointed = null, layout = [], total = 0, asked = false;
 
 function arrange() {
   const rows = data.charts.reduce((sum, chart) => sum + chart.rows.length, 0);
   const room = (height - AXIS - HEAD * data.charts.length - 8) / rows;
-  const strip = view.memory ? Math.max(10, Math.min(46, room * .42)) : 0;
-  const pass = Math.max(7, Math.min(30, room - strip - 7));
-  const lane = data.charts.some(chart => chart.rows.some(row => row.lists[GROUP].length)) ? Math.max(2, Math.min(5, pass / 5)) : 0;
+  const groups = data.charts.some(chart => chart.rows.some(row => row.lists[GROUP].length));
+  const lane = groups ? Math.max(2, Math.min(5, room / 8)) : 0;
+  const strip = view.memory ? Math.max(10, Math.min(64, room * .45)) : 0;
+  const pass = Math.max(7, Math.min(34, room - strip - lane - (room < 18 ? 1 : 6)));
   layout = []; total = 0;
   for (const chart of data.charts) {
-    const top = total; total += HEAD;
-    layout.push({ chart, top, rows: total, pass, lane, strip, step: pass + lane + (strip ? strip + 2 : 0) + (pass < 12 ? 1 : 4) });
+    const top = total, own = chart.effects.length > 1 ? strip : 0; total += HEAD;
+    layout.push({ chart, top, rows: total, pass, lane, strip: own, step: pass + lane + (own ? own + 2 : 0) + (room < 18 ? 1 : 4) });
     total += layout[layout.length - 1].step * chart.rows.length;
   }
   view.y = Math.max(0, Math.min(view.y, total + 10 - (height - AXIS)));
@@ -132,30 +133,35 @@ function firstAfter(row, list, moment) {
   return low;
 }
 
-// Boxes of one lane; of those narrower than a pixel, each pixel shows the one that fills most of it.
+// Boxes narrower than a pixel go into a line of pixels, each with the colour of what fills most of it, which is then stretched.
+const thin = document.createElement('canvas'), thinPen = thin.getContext('2d', { willReadFrequently: true });
 function boxes(chart, row, list, top, tall, only) {
   const k = scale(), right = width - 10;
-  let pixel = -1, best = 0, sum = 0, colour = '', style = '';
+  let pixel = -1, best = 0, sum = 0, colour = null, style = '', line = null;
   const flush = () => {
     if (pixel < 0) return;
-    pen.globalAlpha = Math.max(.3, Math.min(1, sum));
-    if (style !== colour) pen.fillStyle = style = colour;
-    pen.fillRect(pixel, top, 1, tall);
-    pen.globalAlpha = 1; pixel = -1; best = sum = 0;
+    if (!line) {
+      if (thin.width !== Math.ceil(width)) { thin.width = Math.ceil(width); thin.height = 1; }
+      line = thinPen.createImageData(thin.width, 1);
+    }
+    line.data.set(colour, pixel * 4); line.data[pixel * 4 + 3] = 255 * Math.max(.25, Math.min(1, sum));
+    pixel = -1; best = sum = 0;
   };
-  const fits = pen.font && tall >= 10;
+  const fits = tall >= 10;
+  // What takes no time is shown where it is a mark of its own: on a lane of collectives.
+  const least = list !== row.lists[GROUP] ? 0 : list.length * (view.to - view.from) / end > width ? .2 : .8;
   for (let at = firstAfter(row, list, view.from); at < list.length; at++) {
     const i = list[at];
     if (row.start[i] > view.to) break;
     if (only && !only.has(i)) continue;
     let from = LEFT + (row.start[i] - view.from) * k, to = LEFT + (row.end[i] - view.from) * k;
-    if (to <= LEFT && from < LEFT || to - from === 0 && tall > 8) continue;
-    from = Math.max(from, LEFT); to = Math.min(Math.max(to, from + (tall > 8 ? 0 : .8)), right);
+    if (to <= LEFT && from < LEFT || to - from === 0 && !least) continue;
+    from = Math.max(from, LEFT); to = Math.min(Math.max(to, from + least), right);
     if (to - from < 1.5 && !only) {
       const column = Math.floor(from);
       if (column !== pixel) { flush(); pixel = column; }
       sum += to - from;
-      if (to - from > best) { best = to - from; colour = colourOf(chart, row, i); }
+      if (to - from > best) { best = to - from; colour = chart.styles[row.style[i]].bytes[chunkOf(chart, row, i)]; }
       continue;
     }
     flush();
@@ -173,6 +179,10 @@ function boxes(chart, row, list, top, tall, only) {
     }
   }
   flush();
+  if (!line) return;
+  thinPen.putImageData(line, 0, 0);
+  pen.imageSmoothingEnabled = false;
+  pen.drawImage(thin, 0, 0, thin.width, 1, 0, top, thin.width, tall);
 }
 
 function draw() {
@@ -205,7 +215,8 @@ function draw() {
   }
   for (const event of [chosen, pointed]) if (event) mark(event, event === chosen ? text : dim, red);
   axis(back, dim, line);
-  $('where').textContent = `${number(view.from)} – ${number(view.to)} of ${time(end)}`;
+  const more = view.messages && crowded ? ' · zoom in for messages' : '';
+  $('where').textContent = `${number(view.from)} – ${number(view.to)} of ${time(end)}${more}`;
 }
 
 function axis(back, dim, line) {
@@ -254,7 +265,8 @@ function strip(chart, row, top, tall, text, dim) {
   }
   if (tall >= 12) {
     pen.fillStyle = dim; pen.font = '9px system-ui, Arial, sans-serif'; pen.textAlign = 'right';
-    pen.fillText(size(own).replace(/\.\d/, '').replace('iB', ''), LEFT - 7, top + Math.max(5, tall * (1 - own / tallest)));
+    const [amount, unit] = size(own).split(' ');
+    pen.fillText(amount, LEFT - 7, top + tall / 2 - (tall >= 22 ? 5 : 0)); if (tall >= 22) pen.fillText(unit, LEFT - 7, top + tall / 2 + 6);
     const px = x(peak);
     if (px > LEFT && px < right) { pen.fillStyle = text; pen.fillRect(px, top + tall * (1 - own / tallest), 1, tall * own / tallest); }
   }
@@ -263,19 +275,22 @@ function strip(chart, row, top, tall, text, dim) {
 function messages(place, hue) {
   const { chart } = place;
   pen.strokeStyle = hue; pen.lineWidth = .7; pen.globalAlpha = .8; pen.beginPath();
+  // More than can be told apart are left out until the picture is zoomed in.
   let drawn = 0;
   chart.rows.forEach((row, rank) => {
-    for (let i = 0; i < row.count && drawn < 20000; i++) {
+    for (let i = 0; i < row.count && drawn <= 6000; i++) {
       if (chart.styles[row.style[i]].act !== RECV || row.peer[i] < 0 || row.end[i] < view.from) continue;
       const sent = chart.rows[row.peer[i]].start[row.other[i]];
       if (sent > view.to) continue;
-      drawn++;
+      if (++drawn > 6000) return;
       const down = row.peer[i] < rank;
       pen.moveTo(Math.max(LEFT, x(sent)), rowTop(place, row.peer[i]) + (down ? place.pass : 0));
       pen.lineTo(Math.max(LEFT, x(row.end[i])), rowTop(place, rank) + (down ? 0 : place.pass));
     }
   });
-  pen.stroke(); pen.globalAlpha = 1;
+  if (drawn <= 6000) pen.stroke();
+  pen.globalAlpha = 1;
+  crowded = drawn > 6000;
 }
 
 function critical(place, back, red) {
@@ -329,8 +344,9 @@ function facts(place, rank, i) {
   const stage = style.atStage && chart.chunks > 1 ? `, chunk ${chunkOf(chart, row, i)}` : '';
   list.push(['on', `r${rank}${stage}`], ['start', time(row.start[i])], ['takes', time(row.end[i] - row.start[i])], ['end', time(row.end[i])]);
   const reasons = waits(row, i).map(wait => {
-    const from = row.peer[wait] >= 0 && chart.styles[row.style[wait]].act === RECV ? ` from r${row.peer[wait]}` : '';
-    return [`${nameOf(chart, row, wait)}${from}`, row.end[wait]];
+    const what = chart.styles[row.style[wait]].act, named = nameOf(chart, row, wait);
+    if (what === SEND) return [`the memory of ${named}, sent to r${row.peer[wait]}`, row.end[wait]];
+    return [what === RECV ? `${named} from r${row.peer[wait]}` : named, row.end[wait]];
   });
   if (before !== undefined) reasons.push([`${nameOf(chart, row, before)}, before it`, row.end[before]]);
   const latest = Math.max(...reasons.map(reason => reason[1]));
@@ -495,6 +511,10 @@ function legend() {
     swatch.style.background = colour; entry.append(swatch, name); $('legend').append(entry);
   };
   for (const [name, colour] of data.legend) put(colour, name);
+  const held = new Map();
+  for (const chart of data.charts) for (const effect of chart.effects) for (let at = 0; at < effect[0].length; at += 2) held.set(...chart.classes[effect[0][at]]);
+  if (held.size) $('legend').append('memory: ');
+  for (const [name, colour] of held) put(colour, name);
 }
 
 function resize() {
@@ -505,6 +525,6 @@ function resize() {
   arrange(); draw();
 }
 matchMedia('(prefers-color-scheme: dark)').addEventListener('change', ask);
-addEventListener('resize', resize);
+new ResizeObserver(resize).observe(canvas.parentElement);
 legend();
 resize();

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::palette::{self, COMMUNICATION, Colour, STEP};
 use super::scene::{Act, Chart, Clock, Effect, Event, Origin, Row, Share, Style, Track};
 use crate::cost::Costs;
+use crate::execute::recording::{RecordedStep, Recording};
 use crate::ir::{
     At, Bytes, Catalog, ClassId, Instr, InstrId, Kind, Lane, Op, Pass, Payload, Place, Plan, Queue, Rank,
     RankPlan, Site, Ticks, Value,
@@ -25,8 +26,29 @@ pub fn predicted(plan: &Verified, timeline: &Timeline, costs: &Costs) -> Chart {
     chart
 }
 
+/// What happened in each recorded step of a run, on one clock that begins with the first step's first pass.
+#[must_use]
+pub fn measured(plan: &Plan, hash: &str, recording: &Recording) -> Vec<Chart> {
+    let step = |taken: &RecordedStep| {
+        let moments = |rank: Rank, instr: InstrId| taken.ranks[rank.index()][instr.index()].into();
+        let clock = Clock { zero: 0, scale: 1e-6, unit: "ms", fitted: false };
+        let mut chart = charted(plan, Origin::Measured, clock, moments);
+        chart.step = Some(taken.step);
+        chart.plan = Some(hash.to_owned());
+        chart
+    };
+    let mut charts: Vec<Chart> = recording.steps.iter().map(step).collect();
+    let first = |chart: &Chart| {
+        let passes = chart.rows.iter().flat_map(|row| chart.passes(row));
+        passes.map(|event| event.start).min().unwrap_or_default()
+    };
+    let zero = charts.first().map_or(0, first);
+    charts.iter_mut().for_each(|chart| chart.clock.zero = zero);
+    charts
+}
+
 /// The events of every instruction. `moments` gives start and end; what needs several ranks begins when all have come.
-pub(crate) fn charted(
+fn charted(
     plan: &Plan,
     origin: Origin,
     clock: Clock,
@@ -211,15 +233,15 @@ fn kind_styles(catalog: &Catalog) -> Vec<Style> {
     catalog.kinds.iter().map(style).collect()
 }
 
-/// Buffer classes with their colours: that of the pass that leaves one, paler for a value that is passed on.
+/// Buffer classes with their colours: a paler one of the pass that leaves it, a greyer one for a value that is passed on.
 fn classes(catalog: &Catalog, styles: &[Style]) -> Vec<(String, Colour)> {
     let maker = |of: &dyn Fn(&Kind) -> &[ClassId], class| {
         let maker = catalog.kinds.iter().position(|kind| of(kind).contains(&class))?;
-        Some(styles[maker].colour)
+        Some(styles[maker].colour.mix(Colour([0xff; 3]), 35))
     };
     let colour = |class| {
         let left = maker(&|kind| &kind.makes, class);
-        let passed = || maker(&|kind| &kind.gives, class).map(|colour| colour.mix(COMMUNICATION, 60));
+        let passed = || maker(&|kind| &kind.gives, class).map(|colour| colour.mix(COMMUNICATION, 55));
         left.or_else(passed).unwrap_or(COMMUNICATION)
     };
     let ids = ClassId::all(catalog.classes.len());

@@ -168,10 +168,14 @@ pub struct Effect {
 }
 
 impl Scene {
-    /// Charts on one axis. Where some have times in seconds and others in the unit of costs, those are stretched so that their passes take as
+    /// Charts on one axis, each from its first pass on. Where some have times in seconds and others in the unit of costs, those are stretched so that their passes take as
     /// long in all.
     #[must_use]
     pub fn new(mut charts: Vec<Chart>) -> Self {
+        for chart in &mut charts {
+            let passes = chart.rows.iter().flat_map(|row| chart.passes(row));
+            chart.clock.zero = passes.map(|event| event.start).min().unwrap_or_default();
+        }
         let real = charts.iter().find(|chart| !chart.clock.unit.is_empty());
         let real = real.map(|chart| (chart.clock.unit, chart.busy()));
         if let Some((unit, busy)) = real {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod blocks;
+mod browser;
 mod cli;
 mod compiled;
 mod differential;
@@ -27,3 +28,4 @@ mod tables;
 mod train;
 mod ui;
 mod verify;
+mod view;
