@@ -15,6 +15,7 @@ use crate::order::OrderError;
 use crate::resolve::ResolveError;
 use crate::source::Sources;
 use crate::syntax::SyntaxError;
+use crate::torch;
 use crate::transform::TransformError;
 
 /// An error of a room that knows in which file its labels lie.
@@ -69,6 +70,8 @@ rooms! {
     Forward(ForwardError),
     /// The ranks' orders do not fit together.
     Lower(LowerError),
+    /// A PyTorch schedule has no plan.
+    Torch(torch::Unsupported),
     /// Lowering has a bug.
     Unsound(Unsound),
 }

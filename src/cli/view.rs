@@ -8,6 +8,7 @@ use schedc::cost::CostSpec;
 use schedc::driver::{self, Input, Job};
 use schedc::simulate;
 use schedc::source::Sources;
+use schedc::torch::{Channel, Sound};
 use schedc::verify::{Options, Verified};
 use schedc::view::terminal::{Depth, Screen};
 use schedc::view::{self, Chart, Range, Scene, chrome, html, recorded, svg, terminal};
@@ -161,8 +162,7 @@ impl ViewArgs {
                 return Ok((chart, None));
             }
             Some(Contents::Plan(bytes)) => super::verify::verified(&entry.name, &bytes, &Options::default())?,
-            Some(Contents::Schedule(text)) => self.compiled(&entry, Some(&text), &with, costs)?,
-            None => self.compiled(&entry, None, &with, costs)?,
+            contents => self.compiled(&entry, contents, &with, costs)?,
         };
         let bound = costs.bind_plan(&plan.header).map_err(Failure::one)?;
         let timeline = simulate::simulate(&plan, &bound);
@@ -185,7 +185,7 @@ impl ViewArgs {
     fn compiled(
         &self,
         entry: &Entry,
-        text: Option<&[u8]>,
+        contents: Option<Contents>,
         with: &[String],
         costs: &CostSpec,
     ) -> Result<Verified, Failure> {
@@ -193,22 +193,37 @@ impl ViewArgs {
             let schedule = entry.name.clone();
             Failure::usage(JobError::MissingFlag { flag, command: "view", schedule })
         };
-        let input = match text {
-            Some(bytes) => Input::File { name: &entry.name, bytes, schedule: None },
-            None => Input::Library(&entry.name),
+        let torch = match &contents {
+            Some(Contents::Torch(bytes)) => Some(self.foreign(entry, bytes)?),
+            _ => None,
         };
+        let text = contents.map(Contents::into_bytes);
+        let input = match (&torch, &text) {
+            (Some(sound), _) => Input::Torch(sound),
+            (None, Some(bytes)) => Input::File { name: &entry.name, bytes, schedule: None },
+            (None, None) => Input::Library(&entry.name),
+        };
+        let ranks = torch.as_ref().map(|sound| sound.rows().ranks() as u32).or(self.ranks);
+        let microbatches = torch.as_ref().map(Sound::microbatches).or(self.microbatches);
         let job = Job {
             input,
             with,
             set: &entry.set,
-            ranks: self.ranks.ok_or_else(|| missing("--ranks"))?,
-            microbatches: self.microbatches.ok_or_else(|| missing("--microbatches"))?,
+            ranks: ranks.ok_or_else(|| missing("--ranks"))?,
+            microbatches: microbatches.ok_or_else(|| missing("--microbatches"))?,
             model: self.model.model(),
             costs,
             retime: self.cost.retime,
             mode: self.mode.mode(),
         };
         driver::compile(&job, &mut Sources::default()).map_err(Failure::all)
+    }
+
+    /// A PyTorch schedule; flags may only say what it says.
+    fn foreign(&self, entry: &Entry, bytes: &[u8]) -> Result<Sound, Failure> {
+        let sound = super::verify::sound(&entry.name, bytes, Channel::Gloo, None)?;
+        super::verify::agree(&sound, self.ranks, self.microbatches)?;
+        Ok(sound)
     }
 
     /// The terminal, or what stands in its place.

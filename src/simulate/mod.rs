@@ -1,19 +1,25 @@
 //! Plan -> [`Timeline`]: when every instruction starts and ends, if passes, messages and collectives take what [`Costs`] say.
 //!
 //! The plan is run as `ir/plan.rs` defines it: the lanes of a rank are queues side by side; an instruction starts when the one before it
-//! on its lane and all that it waits for have ended. The k-th send on a channel meets the k-th receive. A message arrives one latency after its
-//! send has started and does not occupy its lanes: the next send follows at once. A collective starts when the instructions of all
+//! on its lane and all that it waits for have ended. The k-th send on a channel meets the k-th receive. A message arrives so long
+//! after its send has started as [`Costs::message`] says; the next one the same way follows when its link is free of it, which is sooner
+//! ([`Costs::occupies`]). A collective starts when the instructions of all
 //! members have started and ends on all of them one duration later. The optimizer step and the sum of a tied embedding's gradients take no time.
 //!
 //! Shares no code with the rooms that made the plan. Linear in the instructions: each is looked at when its lane comes to it, and once
 //! more when what it waited for there has ended.
 
+mod causes;
 mod figures;
+mod memory;
+mod path;
 mod queues;
 mod run;
 mod timeline;
 
 pub use figures::Figures;
+pub use memory::{Owner, Peak, RankMemory, memory, memory_peaks};
+pub use path::{Link, critical_links, critical_path};
 pub use timeline::{Messages, RankTime, Timeline};
 
 use crate::cost::Costs;

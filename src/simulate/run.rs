@@ -121,7 +121,10 @@ impl Machine<'_> {
             Op::Step => start,
         };
         self.ends[at] = end;
-        self.free[lane] = if matches!(instr.op, Op::Send { .. }) { start } else { end };
+        self.free[lane] = match instr.op {
+            Op::Send { to, .. } => start + self.costs.occupies(self.queues.ranks[lane], to),
+            Op::Pass(_) | Op::Recv { .. } | Op::Collective { .. } | Op::Step => end,
+        };
         self.wake(at);
         Ok(())
     }

@@ -7,11 +7,11 @@ use crate::ir::{Bytes, InstrId, Lane, LaneId, Op, Plan, Rank, Ticks};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timeline {
     /// Where each rank's instructions begin in `starts` and `ends`, by [`Rank`], and the end of the last.
-    bases: Vec<usize>,
+    pub(super) bases: Vec<usize>,
     /// The moment that each instruction had all it waited for on its own rank, all ranks end to end.
-    starts: Vec<Ticks>,
+    pub(super) starts: Vec<Ticks>,
     /// The moment after it, all ranks end to end.
-    ends: Vec<Ticks>,
+    pub(super) ends: Vec<Ticks>,
     /// What each rank did, by [`Rank`].
     pub ranks: Vec<RankTime>,
     /// What was sent.

@@ -16,7 +16,7 @@ use crate::compiled::{SCHEDULES, TRANSFORMS, library, tiny};
 use crate::differential::oracle;
 
 /// A library schedule, compiled for costs and run under them.
-fn timed(
+pub(crate) fn timed(
     name: &str,
     with: Option<&str>,
     set: &[(&str, i64)],
@@ -285,7 +285,10 @@ fn follows_the_plan(plan: &Verified, timeline: &Timeline, costs: &Costs) {
                 Op::Recv { .. } | Op::Collective { .. } => None,
             };
             assert!(end >= start && lasts.is_none_or(|lasts| end == start + lasts), "{id} {number}");
-            free[instr.lane.index()] = if matches!(instr.op, Op::Send { .. }) { start } else { end };
+            free[instr.lane.index()] = match instr.op {
+                Op::Send { to, .. } => start + costs.occupies(id, to),
+                _ => end,
+            };
         }
         assert_eq!(timeline.ranks[index].busy, Ticks(busy), "{id}");
     }
