@@ -38,6 +38,7 @@ struct ChartData<'a> {
     effects: Vec<[Vec<u64>; 2]>,
     rows: Vec<RowData>,
     critical: Vec<u32>,
+    peaks: Vec<(f64, u64)>,
 }
 
 #[derive(Default, Serialize)]
@@ -106,6 +107,7 @@ fn charted(chart: &Chart) -> ChartData<'_> {
         effects: chart.effects.iter().map(effect).collect(),
         rows: chart.rows.iter().map(|row| packed(chart, row)).collect(),
         critical: chart.critical.iter().flat_map(|&(rank, at)| [rank, at]).collect(),
+        peaks: chart.peaks.iter().map(|&(at, bytes)| (chart.time(at), bytes)).collect(),
     }
 }
 

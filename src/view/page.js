@@ -79,19 +79,22 @@ function memoryOf(chart, row) {
   const steps = [];
   for (let i = 0; i < row.count; i++) {
     const effect = chart.effects[row.f[i]], act = chart.styles[row.style[i]].act;
-    if (act !== SEND) for (let at = 0; at < effect[0].length; at += 2) steps.push([row.start[i], 1, effect[0][at], effect[0][at + 1]]);
-    for (let at = 0; at < effect[1].length; at += 2) steps.push([row.end[i], 0, effect[1][at], -effect[1][at + 1]]);
+    if (act !== SEND) for (let at = 0; at < effect[0].length; at += 2) steps.push([row.start[i], 1, i, 0, effect[0][at], effect[0][at + 1]]);
+    const late = row.end[i] === row.start[i] ? 1 : 0;
+    for (let at = 0; at < effect[1].length; at += 2) steps.push([row.end[i], late, i, 1, effect[1][at], -effect[1][at + 1]]);
   }
-  steps.sort((a, b) => a[0] - b[0] || a[1] - b[1]);
+  // Of one moment: what ends and began before, then the rest as listed; what an event writes is there before it frees.
+  steps.sort((a, b) => a[0] - b[0] || a[1] - b[1] || a[2] - b[2] || a[3] - b[3]);
   const classes = chart.classes.length, moments = [], held = [], now = new Float64Array(classes);
-  let most = 0, peak = 0;
-  steps.forEach(([moment, , kind, bytes], at) => {
-    now[kind] += bytes;
-    if (at + 1 < steps.length && steps[at + 1][0] === moment && steps[at + 1][1] === steps[at][1]) return;
-    let sum = 0;
-    moments.push(moment);
-    for (let kind = 0; kind < classes; kind++) { held.push(now[kind]); sum += now[kind]; }
+  let most = 0, peak = 0, sum = 0, spike = 0, spiked = null;
+  steps.forEach(([moment, , , , kind, bytes], at) => {
+    now[kind] += bytes; sum += bytes;
     if (sum > most) { most = sum; peak = moment; }
+    if (bytes > 0 && sum > spike) { spike = sum; spiked = now.slice(); }
+    if (at + 1 < steps.length && steps[at + 1][0] === moment) return;
+    if (spike > sum) { moments.push(moment); held.push(...spiked); }
+    moments.push(moment); held.push(...now);
+    spike = 0;
   });
   return row.memory = { moments, held, most, peak };
 }
@@ -363,7 +366,7 @@ function facts(place, rank, i) {
 
 function show(event, px, py) {
   if (!event) { tip.hidden = true; return; }
-  const { title, list } = facts(event.place, event.rank, event.i), table = document.createElement('dl'), head = document.createElement('b');
+  const { title, list } = event.title ? event : facts(event.place, event.rank, event.i), table = document.createElement('dl'), head = document.createElement('b');
   head.textContent = title;
   let last = '';
   for (const [key, value, late] of list) {
@@ -375,6 +378,22 @@ function show(event, px, py) {
   tip.replaceChildren(head, table); tip.hidden = false;
   tip.style.left = `${px + tip.offsetWidth + 22 < width ? px + 14 : Math.max(4, px - tip.offsetWidth - 14)}px`;
   tip.style.top = `${py + tip.offsetHeight + 22 < height ? py + 14 : Math.max(4, py - tip.offsetHeight - 14)}px`;
+}
+
+// What a rank holds at a moment, where the mouse is over its memory.
+function holds(px, py) {
+  for (const place of layout) {
+    const rank = Math.floor((py - rowTop(place, 0)) / place.step), down = py - rowTop(place, rank) - place.pass - place.lane - 2;
+    if (!place.strip || rank < 0 || rank >= place.chart.rows.length || down < 0 || px < LEFT) continue;
+    const { moments, held, most, peak } = memoryOf(place.chart, place.chart.rows[rank]), moment = momentAt(px), classes = place.chart.classes.length;
+    let at = -1;
+    while (at + 1 < moments.length && moments[at + 1] <= moment) at++;
+    const list = [['at', time(moment)]];
+    for (let kind = 0; kind < classes; kind++) if (at >= 0 && held[at * classes + kind] > 0) list.push([place.chart.classes[kind][0], size(held[at * classes + kind])]);
+    list.push(['peak', `${size(most)} at ${time(peak)}`]);
+    return { title: `r${rank} holds`, list };
+  }
+  return null;
 }
 
 function find(px, py) {
@@ -463,7 +482,8 @@ canvas.addEventListener('pointermove', event => {
   if (!drag) {
     const found = find(event.offsetX, event.offsetY);
     if (found?.i !== pointed?.i || found?.rank !== pointed?.rank || found?.place !== pointed?.place) { pointed = found; ask(); }
-    if (found || !chosen) show(found, event.offsetX, event.offsetY);
+    const held = found ? null : holds(event.offsetX, event.offsetY);
+    if (found || held || !chosen) show(found || held, event.offsetX, event.offsetY);
     return;
   }
   const across = event.offsetX - drag.x, down = event.offsetY - drag.y;

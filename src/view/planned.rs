@@ -23,6 +23,10 @@ pub fn predicted(plan: &Verified, timeline: &Timeline, costs: &Costs) -> Chart {
     chart.plan = Some(crate::emit::plan_hash(plan).to_string());
     let held = simulate::activations(plan).into_iter().fold(0.0, f64::max);
     chart.held = Some(held);
+    let critical = simulate::critical_path(plan, timeline);
+    chart.critical = critical.into_iter().map(|(rank, instr)| (rank.0, instr.0)).collect();
+    let peaks = simulate::memory_peaks(plan, timeline);
+    chart.peaks = peaks.into_iter().map(|peak| (peak.at.0, peak.bytes.0)).collect();
     chart
 }
 
@@ -60,7 +64,6 @@ fn charted(
     let mut rows: Vec<Row> = ranks.clone().map(|rank| builder.row(rank, &moments)).collect();
     pair_messages(plan, &mut rows);
     meet(plan, &mut rows);
-    let peak = |rank: &RankPlan| (0, rank.peak.bytes.0);
     let name = std::iter::once(&header.name).chain(&header.transforms);
     let mut chart = Chart {
         name: name.map(String::as_str).collect::<Vec<_>>().join(" + "),
@@ -77,7 +80,8 @@ fn charted(
         effects: Vec::new(),
         rows,
         critical: Vec::new(),
-        peaks: plan.ranks.iter().map(peak).collect(),
+        peaks: Vec::new(),
+        arena: plan.ranks.iter().map(|rank| rank.peak.bytes.0).max(),
         held: None,
     };
     chart.effects = vec![Effect::default(); builder.effects.len()];

@@ -173,6 +173,7 @@ fn empty(head: &Head, name: &str, step: u64) -> Chart {
         rows: vec![Row::default(); head.ranks as usize],
         critical: Vec::new(),
         peaks: Vec::new(),
+        arena: None,
         held: None,
     }
 }

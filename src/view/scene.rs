@@ -40,8 +40,10 @@ pub struct Chart {
     pub rows: Vec<Row>,
     /// Rank and position in its row of what nothing could have been later than, first to last.
     pub critical: Vec<(u32, u32)>,
-    /// Moment and bytes of each rank's peak, by rank; empty where it is not known.
+    /// The moment at which each rank's buffers take the most bytes, and how many, by rank; empty where it is not known.
     pub peaks: Vec<(u64, u64)>,
+    /// The largest arena of a rank.
+    pub arena: Option<u64>,
     /// Activations that a rank holds at most, in microbatches of its share of the model.
     pub held: Option<f64>,
 }
@@ -291,14 +293,11 @@ impl Chart {
             format!("makespan {}", with_unit(self.makespan(), self.clock.unit)),
             format!("bubble {:.1} %", self.bubble() * 100.0),
         ];
-        let most = self.peaks.iter().map(|&(_, bytes)| bytes).max();
-        match (self.held, most) {
-            (Some(held), Some(most)) if held > 0.0 => {
-                parts.push(format!("peak {} microbatches in flight, {}", number(held), size(most)));
-            }
-            (_, Some(most)) => parts.push(format!("peak {}", size(most))),
-            _ => {}
+        let arena = self.arena.map(|arena| format!("{} allocated", size(arena)));
+        if let Some(held) = self.held.filter(|&held| held > 0.0) {
+            parts.push(format!("peak {} microbatches in flight", number(held)));
         }
+        parts.extend(arena);
         if self.clock.fitted {
             parts.push("times stretched to the measured passes".to_owned());
         }

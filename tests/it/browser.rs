@@ -128,6 +128,10 @@ impl Browser {
     }
 
     fn text(&mut self, id: &str) -> String {
+        // What was asked for is drawn with the next frame.
+        self.evaluate(
+            "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(0))))",
+        );
         let text = self.evaluate(&format!("document.getElementById('{id}').innerText"));
         text.as_str().unwrap().to_owned()
     }
@@ -161,9 +165,10 @@ impl Browser {
         let shot = self.call("Page.captureScreenshot", json!({ "format": "png" }));
         let script = format!(
             "new Promise(done => {{
-                const image = new Image();
+                const image = window.kept = new Image();
+                image.onerror = () => done([[], 0]);
                 image.onload = () => {{
-                    const canvas = document.createElement('canvas');
+                    const canvas = document.createElementNS('http://www.w3.org/1999/xhtml', 'canvas');
                     canvas.width = image.width; canvas.height = image.height;
                     const pen = canvas.getContext('2d');
                     pen.drawImage(image, 0, 0);
@@ -300,11 +305,37 @@ fn a_page_is_worked_by_keys_and_shows_the_dark_the_memory_and_two_plans() {
         browser.evaluate(&format!("document.getElementById('{name}').click()"));
         assert_ne!(browser.evaluate(&pressed), was, "{name}");
     }
+    let undimmed = browser.screenshot(&[]).1;
+    browser.key("c");
+    browser.text("where");
+    assert_ne!(browser.screenshot(&[]).1, undimmed, "all but the critical path is dimmed");
+    assert_eq!(browser.evaluate("data.charts.every(chart => chart.critical.length > 10)"), true);
     let dark = json!({ "features": [{ "name": "prefers-color-scheme", "value": "dark" }] });
     browser.call("Emulation.setEmulatedMedia", dark);
     let (corner, colours) = browser.screenshot(&[(5, 895)]);
     assert_eq!(corner, ["#15171c"]);
     assert!(colours > 20);
+    browser.assert_calm();
+}
+
+#[test]
+fn a_page_shows_the_peak_that_the_simulator_finds() {
+    let Some(mut browser) = Browser::start() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    browser.open(&page(
+        folder.path(),
+        "1f1b+vocab-2 v-half+vocab-1 zb-h1+interlaced dualpipe -p 4 -m 8 --cost p2p=0.1",
+    ));
+    let same = "data.charts.every(chart => chart.rows.every((row, rank) => {
+        const { most, peak } = memoryOf(chart, row), [at, bytes] = chart.peaks[rank];
+        return bytes > 0 && most === bytes && Math.abs(peak - at) < 1e-9;
+    }))";
+    assert_eq!(browser.evaluate(same), true);
+    let row =
+        "rowTop(layout[0], 0) + layout[0].pass + layout[0].lane + 5 + canvas.getBoundingClientRect().top";
+    let row = browser.evaluate(&format!("Math.round({row})")).as_u64().unwrap();
+    let said = browser.hover((700, u32::try_from(row).unwrap()));
+    assert!(said.starts_with("r0 holds") && said.contains("act") && said.contains("peak"), "{said}");
     browser.assert_calm();
 }
 

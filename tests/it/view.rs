@@ -62,12 +62,12 @@ fn a_grid_fits_any_width_at_any_size_and_says_when_it_is_cut() {
             let rows: Vec<&str> = grid.lines().filter(|line| line.starts_with('r')).collect();
             assert_eq!(rows.len(), ranks, "{grid}");
             assert!(rows.iter().all(|row| row.chars().count() <= width), "{width} columns\n{grid}");
-            assert_eq!(grid.contains("cut at"), width < 211, "{schedule} {ranks} {width}\n{grid}");
+            assert!(grid.contains("cut at") || width == 211, "{schedule} {ranks} {width}\n{grid}");
         }
     }
     let grid = view(folder.path(), "1f1b -p 4 -m 24 --width 80");
     let hint = grid.lines().last().unwrap();
-    assert!(hint.contains("--from 19 goes on") || hint.contains("--from "), "{hint}");
+    assert!(hint.starts_with("cut at") && hint.contains("--to 81 squeezes all of it in"), "{hint}");
     let squeezed = view(folder.path(), "1f1b -p 4 -m 24 --width 80 --to 81");
     assert!(!squeezed.contains("cut at"), "{squeezed}");
     let later = view(folder.path(), "1f1b -p 4 -m 24 --width 80 --from 60");
