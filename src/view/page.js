@@ -13,13 +13,14 @@ const LEFT = 46, AXIS = 22, HEAD = 42;
 function decode(chart, row) {
   const count = row.k.length, act = i => chart.styles[row.style[i]].act;
   const column = Type => new Type(count);
-  Object.assign(row, { count, style: column(Uint16Array), share: column(Uint8Array), start: column(Float64Array), end: column(Float64Array),
+  Object.assign(row, { count, style: column(Uint16Array), share: column(Uint8Array), start: column(Float64Array), posted: column(Float64Array), end: column(Float64Array),
     lane: column(Uint16Array), track: column(Uint8Array), waitsAt: new Int32Array(count + 1), peer: new Int32Array(count).fill(-1), other: column(Int32Array) });
-  let start = 0, at = 0, message = 0;
+  let start = 0, at = 0, message = 0, waited = 0, next = row.q.length ? row.q[0] : -1;
   for (let i = 0; i < count; i++) {
     row.style[i] = row.k[i] / 3 | 0; row.share[i] = row.k[i] % 3;
     start += row.t[i];
-    row.start[i] = start * chart.scale; row.end[i] = (start + row.d[i]) * chart.scale;
+    row.start[i] = row.posted[i] = start * chart.scale; row.end[i] = (start + row.d[i]) * chart.scale;
+    if (i === next) { row.posted[i] = (start - row.q[waited + 1]) * chart.scale; waited += 2; next = waited < row.q.length ? i + row.q[waited] : -1; }
     row.lane[i] = row.l[i] / 3 | 0; row.track[i] = row.l[i] % 3;
     row.waitsAt[i] = at + 1; at += row.w.length ? row.w[at] + 1 : 0;
     const what = act(i);
@@ -79,8 +80,8 @@ function memoryOf(chart, row) {
   const steps = [];
   for (let i = 0; i < row.count; i++) {
     const effect = chart.effects[row.f[i]], act = chart.styles[row.style[i]].act;
-    if (act !== SEND) for (let at = 0; at < effect[0].length; at += 2) steps.push([row.start[i], 1, i, 0, effect[0][at], effect[0][at + 1]]);
-    const late = row.end[i] === row.start[i] ? 1 : 0;
+    if (act !== SEND) for (let at = 0; at < effect[0].length; at += 2) steps.push([row.posted[i], 1, i, 0, effect[0][at], effect[0][at + 1]]);
+    const late = row.end[i] === row.posted[i] ? 1 : 0;
     for (let at = 0; at < effect[1].length; at += 2) steps.push([row.end[i], late, i, 1, effect[1][at], -effect[1][at + 1]]);
   }
   // Of one moment: what ends and began before, then the rest as listed; what an event writes is there before it frees.
@@ -121,6 +122,7 @@ function arrange() {
     total += layout[layout.length - 1].step * chart.rows.length;
   }
   view.y = Math.max(0, Math.min(view.y, total + 10 - (height - AXIS)));
+  for (const event of [chosen, pointed]) if (event) event.place = layout.find(place => place.chart === event.place.chart);
 }
 
 const scale = () => (width - LEFT - 10) / (view.to - view.from);
@@ -426,10 +428,19 @@ function limit() {
 function zoom(factor, px) {
   const moment = momentAt(px);
   view.from = moment - (moment - view.from) * factor; view.to = moment + (view.to - moment) * factor;
-  limit(); ask();
+  moved();
 }
-function pan(time) { view.from += time; view.to += time; limit(); ask(); }
-function whole() { view.from = 0; view.to = end; ask(); }
+function pan(time) { view.from += time; view.to += time; moved(); }
+function whole() { view.from = 0; view.to = end; moved(); }
+// Another part is in view: what is said stays with what was chosen.
+function moved() {
+  limit();
+  pointed = null;
+  const row = chosen && chosen.place.chart.rows[chosen.rank];
+  if (row && row.end[chosen.i] >= view.from && row.start[chosen.i] <= view.to) show(chosen, Math.min(x(row.end[chosen.i]), width - 20), rowTop(chosen.place, chosen.rank) + chosen.place.pass);
+  else show(null);
+  ask();
+}
 
 function choose(event, say) {
   chosen = event; pointed = null;
@@ -473,7 +484,7 @@ function toggle(name) {
   if ($(name).disabled) return;
   view[name] = !view[name];
   $(name).setAttribute('aria-pressed', view[name]);
-  arrange(); ask();
+  arrange(); moved();
 }
 
 let drag = null;
@@ -488,7 +499,7 @@ canvas.addEventListener('pointermove', event => {
   }
   const across = event.offsetX - drag.x, down = event.offsetY - drag.y;
   if (!drag.moved && Math.abs(across) + Math.abs(down) < 4) return;
-  drag.moved = true; show(null); pan(-across / scale()); view.y -= down; arrange();
+  drag.moved = true; pan(-across / scale()); view.y -= down; arrange();
   drag.x = event.offsetX; drag.y = event.offsetY;
 });
 canvas.addEventListener('pointerup', event => { if (drag && !drag.moved) choose(find(event.offsetX, event.offsetY), true); drag = null; });
@@ -496,7 +507,6 @@ canvas.addEventListener('pointercancel', () => { drag = null; });
 canvas.addEventListener('pointerleave', () => { if (!drag) { pointed = null; if (!chosen) show(null); ask(); } });
 canvas.addEventListener('wheel', event => {
   event.preventDefault();
-  show(null);
   if (event.shiftKey || Math.abs(event.deltaX) > Math.abs(event.deltaY)) pan((event.deltaX || event.deltaY) / scale());
   else if (event.altKey) { view.y += event.deltaY; arrange(); ask(); }
   else zoom(Math.exp(Math.max(-300, Math.min(300, event.deltaY)) * .0022), Math.max(LEFT, event.offsetX));

@@ -18,7 +18,8 @@ use crate::verify::Verified;
 pub fn predicted(plan: &Verified, timeline: &Timeline, costs: &Costs) -> Chart {
     let moments = |rank, instr| (timeline.start(rank, instr).0, timeline.end(rank, instr).0);
     let scale = costs.in_units(Ticks(1));
-    let clock = Clock { zero: 0, scale, unit: "", fitted: false };
+    let (scale, unit) = if costs.in_microseconds() { (scale * 1e-3, "ms") } else { (scale, "") };
+    let clock = Clock { zero: 0, scale, unit, fitted: false };
     let mut chart = charted(plan, Origin::Predicted, clock, moments);
     chart.plan = Some(crate::emit::plan_hash(plan).to_string());
     let held = simulate::activations(plan).into_iter().fold(0.0, f64::max);
@@ -159,6 +160,7 @@ impl<'a> Builder<'a> {
                 chunk,
                 unit,
                 peer: None,
+                posted: start,
                 start,
                 end: end.max(start),
                 lane: instr.lane.0,

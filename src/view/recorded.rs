@@ -229,6 +229,7 @@ impl Looks {
             chunk,
             unit: raw.args.microbatch,
             peer: None,
+            posted: start,
             start,
             end: nanos(raw.ts - first + raw.dur).max(start),
             lane: raw.tid,

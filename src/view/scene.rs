@@ -146,6 +146,8 @@ pub struct Event {
     pub unit: Option<u32>,
     /// The other rank of a message, and the position of its send or receive there.
     pub peer: Option<(u32, u32)>,
+    /// When its rank comes to it. A message or a collective begins when all who take part have.
+    pub posted: u64,
     /// When it begins.
     pub start: u64,
     /// When it has ended.
