@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod blocks;
+mod browser;
 mod cli;
 mod compiled;
 mod diff;
@@ -31,3 +32,4 @@ mod torch;
 mod train;
 mod ui;
 mod verify;
+mod view;
