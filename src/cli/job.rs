@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use miette::Diagnostic;
-use schedc::cost::CostSpec;
+use schedc::cost::{CostSpec, Costs};
 use schedc::driver::{self, Input, Job};
-use schedc::ir::Mode;
+use schedc::ir::{Header, Mode};
 use schedc::source::{Library, Sources};
 use schedc::verify::Verified;
 use thiserror::Error;
@@ -144,19 +144,33 @@ pub(crate) enum JobError {
 }
 
 impl JobArgs {
-    /// Compiles the schedule, or reads and verifies the plan.
+    /// Compiles the schedule, or reads and verifies the plan, to be trained by: costs are then as fixed as the rest of a plan.
     pub(crate) fn plan(&self, model: &ModelArgs) -> Result<Verified, Failure> {
+        self.compiled_or_read("run", model)
+    }
+
+    /// As [`JobArgs::plan`], to be simulated under any costs.
+    pub(crate) fn plan_for_simulation(&self, model: &ModelArgs) -> Result<Verified, Failure> {
+        self.compiled_or_read("simulate", model)
+    }
+
+    /// The costs of a plan's passes, messages and collectives.
+    pub(crate) fn costs_of(&self, header: &Header) -> Result<Costs, Failure> {
+        self.cost.spec()?.bind_plan(header).map_err(Failure::one)
+    }
+
+    fn compiled_or_read(&self, command: &'static str, model: &ModelArgs) -> Result<Verified, Failure> {
         refuse_twice(&self.set)?;
         match self.read()? {
             Some(Contents::Plan(bytes)) => {
                 self.refuse_choice("a plan")?;
                 let plan =
                     super::verify::verified(&self.schedule, &bytes, &schedc::verify::Options::default())?;
-                self.agree(&plan, model)?;
+                self.agree(&plan, model, command == "run")?;
                 Ok(plan)
             }
-            Some(Contents::Schedule(text)) => self.compiled("run", Some(&text), model),
-            None => self.compiled("run", None, model),
+            Some(Contents::Schedule(text)) => self.compiled(command, Some(&text), model),
+            None => self.compiled(command, None, model),
         }
     }
 
@@ -217,7 +231,7 @@ impl JobArgs {
     }
 
     /// Refuses flags that say something else than a plan file.
-    fn agree(&self, plan: &Verified, model: &ModelArgs) -> Result<(), Failure> {
+    fn agree(&self, plan: &Verified, model: &ModelArgs, fixed_costs: bool) -> Result<(), Failure> {
         let header = &plan.plan().header;
         let numbers = [
             ("--ranks", self.ranks, header.ranks()),
@@ -240,7 +254,7 @@ impl JobArgs {
             Some((format!("--set {name}={value}"), compiled_for("fixed parameters".to_owned())))
         };
         let cost = || {
-            let asked = self.cost.cost.as_deref()?;
+            let asked = self.cost.cost.as_deref().filter(|_| fixed_costs)?;
             Some((format!("--cost {asked}"), compiled_for("fixed costs".to_owned())))
         };
         let mode = || {

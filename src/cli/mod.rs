@@ -5,8 +5,10 @@ mod compile;
 mod files;
 mod job;
 mod library;
+mod limit;
 mod model;
 mod run;
+mod simulate;
 mod verify;
 
 use std::io::{self, Write as _};
@@ -29,6 +31,8 @@ enum Command {
     Compile(compile::CompileArgs),
     /// Prove a plan right, or name every rule that it breaks (exit 0: sound, 1: refused, 2: usage)
     Verify(verify::VerifyArgs),
+    /// What a schedule or a plan takes in time and memory, and why: idle time, critical path, peaks
+    Simulate(Box<simulate::SimulateArgs>),
     /// Schedules side by side: makespan, bubble, memory, messages
     Compare(Box<compare::CompareArgs>),
     /// Train a GPT by a schedule or a plan, a thread for each rank
@@ -76,6 +80,7 @@ pub(crate) fn main() -> ExitCode {
     let done = match cli.command {
         Command::Compile(args) => compile::compile(&args),
         Command::Verify(args) => verify::verify(&args),
+        Command::Simulate(args) => simulate::simulate(&args),
         Command::Compare(args) => compare::compare(&args),
         Command::Run(args) => run::run(&args),
         Command::List(args) => library::list(&args),

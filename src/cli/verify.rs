@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use schedc::ir::Bytes;
+use schedc::cost::UNIT;
 use schedc::verify::{Channel, Fifo, Options, Sends, Verified};
 
 use super::files::{self, Wanted};
-use super::{Failure, print};
+use super::{Failure, limit, print};
 
 /// What `schedc verify` takes.
 #[derive(Clone, Debug, clap::Args)]
@@ -19,9 +19,8 @@ pub(crate) struct VerifyArgs {
     /// Which sends and receives of a rank run one after the other
     #[arg(long, value_enum, default_value_t = Queue::Pair)]
     fifo: Queue,
-    /// Refuse a plan whose arena is larger on any rank: a number of bytes, or with KB, MB, GB
-    #[arg(long, value_name = "BYTES", value_parser = bytes)]
-    memory_limit: Option<Bytes>,
+    #[command(flatten)]
+    limit: limit::LimitArg,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -40,15 +39,6 @@ fn sends(text: &str) -> Result<Sends, String> {
     known.ok_or_else(|| "write `rendezvous` or `buffered-1`".to_owned())
 }
 
-fn bytes(text: &str) -> Result<Bytes, String> {
-    let units = [("KB", 1_000), ("MB", 1_000_000), ("GB", 1_000_000_000), ("B", 1), ("", 1)];
-    let cut = |(unit, scale): (&str, u64)| Some((text.strip_suffix(unit)?, scale));
-    let (number, scale) = units.into_iter().find_map(cut).unwrap_or((text, 1));
-    let number: u64 =
-        number.trim().parse().map_err(|_| "write a number of bytes, such as 1048576 or 80GB".to_owned())?;
-    number.checked_mul(scale).map(Bytes).ok_or_else(|| "that is more bytes than there are".to_owned())
-}
-
 /// Verifies and says so.
 pub(crate) fn verify(args: &VerifyArgs) -> Result<(), Failure> {
     let name = args.plan.display().to_string();
@@ -57,9 +47,9 @@ pub(crate) fn verify(args: &VerifyArgs) -> Result<(), Failure> {
         Queue::Pair => Fifo::PerPair,
         Queue::Rank => Fifo::PerRank,
     };
-    let options =
-        Options { channel: Channel { sends: args.channel, queue }, memory_limit: args.memory_limit };
+    let options = Options { channel: Channel { sends: args.channel, queue }, memory_limit: None };
     let plan = verified(&name, &files::read(&args.plan, Wanted::Plan)?.into_bytes(), &options)?;
+    args.limit.check(&plan, || UNIT.bind_plan(&plan.header).map_err(Failure::one))?;
     let instrs: usize = plan.ranks.iter().map(|rank| rank.instrs.len()).sum();
     let peak = plan.ranks.iter().map(|rank| rank.peak.bytes).max().unwrap_or_default();
     let hash = schedc::emit::plan_hash(&plan);
