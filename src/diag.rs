@@ -16,6 +16,7 @@ use crate::resolve::ResolveError;
 use crate::simulate::SimulateError;
 use crate::source::Sources;
 use crate::syntax::SyntaxError;
+use crate::torch;
 use crate::transform::TransformError;
 
 /// An error of a room that knows in which file its labels lie.
@@ -72,6 +73,8 @@ rooms! {
     Lower(LowerError),
     /// The plan does not keep what its schedule requires.
     Simulate(SimulateError),
+    /// A PyTorch schedule has no plan.
+    Torch(torch::Unsupported),
     /// Lowering has a bug.
     Unsound(Unsound),
 }

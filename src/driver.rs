@@ -10,7 +10,7 @@ use crate::resolve::{Model, Request, ResolveError};
 use crate::source::{Library, Sources};
 use crate::syntax::{self, ast};
 use crate::verify::{Options, Refused, Verified, Violation};
-use crate::{forward, lower, order, resolve, simulate, timing, transform, verify};
+use crate::{forward, lower, order, resolve, simulate, timing, torch, transform, verify};
 
 /// One compilation: what, and for which numbers.
 #[derive(Clone, Debug)]
@@ -49,6 +49,8 @@ pub enum Input<'a> {
         /// Which schedule of several.
         schedule: Option<&'a str>,
     },
+    /// A schedule of PyTorch's, which knows its own ranks and microbatches.
+    Torch(&'a torch::Sound),
 }
 
 /// Text to verified plan.
@@ -87,6 +89,11 @@ fn timed(job: &Job<'_>, sources: &mut Sources) -> Result<(Schedule, Costs, Vec<R
             own = parse(name, bytes, sources)?;
             (&own, schedule)
         }
+        Input::Torch(sound) => {
+            let text = torch::program_text(sound).map_err(|error| vec![Error::new(error, sources)])?;
+            own = parse("torch.sched", text.as_bytes(), sources)?;
+            (&own, None)
+        }
     };
     let request = Request {
         library: library.files(),
@@ -100,7 +107,13 @@ fn timed(job: &Job<'_>, sources: &mut Sources) -> Result<(Schedule, Costs, Vec<R
     };
     let program = resolve::resolve(&request).map_err(|errors| all(errors, sources))?;
     let costs = bind(job.costs, &program).map_err(|error| vec![Error::new(error, sources)])?;
-    let mut schedule = order::order(&program, &costs).map_err(|errors| all(errors, sources))?;
+    let mut schedule = match job.input {
+        Input::Torch(sound) => {
+            let file = sources.add(sound.rows().name(), sound.rows().text());
+            torch::schedule(sound, &program, file)
+        }
+        _ => order::order(&program, &costs).map_err(|errors| all(errors, sources))?,
+    };
     for transform in &program.transforms {
         schedule = transform::apply(schedule, transform, &costs)
             .map_err(|error| vec![Error::new(error, sources)])?;

@@ -17,5 +17,7 @@ pub mod simulate;
 pub mod source;
 pub mod syntax;
 pub mod timing;
+pub mod torch;
 pub mod transform;
 pub mod verify;
+pub mod view;

@@ -8,6 +8,7 @@ use schedc::cost::CostSpec;
 use schedc::driver::{self, Input, Job};
 use schedc::simulate::Figures;
 use schedc::source::Sources;
+use schedc::torch::{Channel, Sound};
 use schedc::verify::Verified;
 use serde::Serialize;
 use thiserror::Error;
@@ -74,12 +75,20 @@ struct Row {
 }
 
 /// What a word of the command line names.
-struct Entry {
+pub(crate) struct Entry {
     word: String,
-    /// The file's name and text, or the library's name.
-    name: String,
-    text: Option<Vec<u8>>,
-    set: Vec<(String, i64)>,
+    /// The file's name or the library's.
+    pub(crate) name: String,
+    /// What the file says.
+    file: Option<Described>,
+    /// Its parameters.
+    pub(crate) set: Vec<(String, i64)>,
+}
+
+/// What a file says.
+enum Described {
+    Schedule(Vec<u8>),
+    Torch(Sound),
 }
 
 /// Compiles and simulates every schedule at every size, and prints a row for each.
@@ -112,8 +121,24 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Takes a word apart: a name, and after a colon its parameters.
+/// A word with its parameters, and what is in the file that it names.
 fn entry(word: &str, common: &[(String, i64)]) -> Result<Entry, Failure> {
+    let mut entry = named(word, common)?;
+    if job::is_file_name(&entry.name) {
+        let name = &entry.name;
+        entry.file = Some(match files::read(Path::new(name), Wanted::Job)? {
+            Contents::Plan(_) => return Err(Failure::usage(JobError::AlreadyAPlan { path: name.clone() })),
+            Contents::Torch(bytes) => {
+                Described::Torch(super::verify::sound(name, &bytes, Channel::Gloo, None)?)
+            }
+            Contents::Schedule(text) => Described::Schedule(text),
+        });
+    }
+    Ok(entry)
+}
+
+/// Takes a word apart: a name, and after a colon its parameters. Reads no file.
+pub(crate) fn named(word: &str, common: &[(String, i64)]) -> Result<Entry, Failure> {
     let cut = word.rsplit_once(':').filter(|(_, parameters)| parameters.contains('='));
     let (name, parameters) = cut.unwrap_or((word, ""));
     let bad = |parameter: &str| {
@@ -128,12 +153,7 @@ fn entry(word: &str, common: &[(String, i64)]) -> Result<Entry, Failure> {
         common.iter().filter(|(name, _)| !set.iter().any(|(own, _)| own == name)).cloned().collect();
     set.extend(inherited);
     job::refuse_twice(&set)?;
-    let read = || match files::read(Path::new(name), Wanted::Schedule)? {
-        Contents::Plan(_) => Err(Failure::usage(JobError::AlreadyAPlan { path: name.to_owned() })),
-        Contents::Schedule(text) => Ok(text),
-    };
-    let text = job::is_file_name(name).then(read).transpose()?;
-    Ok(Entry { word: word.to_owned(), name: name.to_owned(), text, set })
+    Ok(Entry { word: word.to_owned(), name: name.to_owned(), file: None, set })
 }
 
 fn compiled(
@@ -143,8 +163,12 @@ fn compiled(
     microbatches: u32,
     costs: &CostSpec,
 ) -> Result<Verified, Failure> {
-    let input = match &entry.text {
-        Some(bytes) => Input::File { name: &entry.name, bytes, schedule: None },
+    let input = match &entry.file {
+        Some(Described::Schedule(bytes)) => Input::File { name: &entry.name, bytes, schedule: None },
+        Some(Described::Torch(sound)) => {
+            super::verify::agree(sound, Some(ranks), Some(microbatches))?;
+            Input::Torch(sound)
+        }
         None => Input::Library(&entry.name),
     };
     let model = args.model.model();

@@ -7,6 +7,7 @@ use schedc::cost::{CostSpec, Costs};
 use schedc::driver::{self, Input, Job};
 use schedc::ir::{Header, Mode};
 use schedc::source::{Library, Sources};
+use schedc::torch::{Channel, Sound};
 use schedc::verify::Verified;
 use thiserror::Error;
 
@@ -17,7 +18,7 @@ use super::model::ModelArgs;
 /// The schedule and its shape.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct JobArgs {
-    /// A schedule of the library (`schedc list`), a `.sched` file, or for `run` a plan file
+    /// A schedule of the library (`schedc list`), a `.sched` file, a PyTorch schedule `.csv`, or for `run` a plan file
     schedule: String,
     /// A transform to apply; again for more
     #[arg(long, value_name = "TRANSFORM")]
@@ -123,6 +124,18 @@ pub(crate) enum JobError {
         /// What the plan has.
         has: String,
     },
+    /// A flag asks for another size than a PyTorch schedule has.
+    #[error("`{asked}` contradicts the PyTorch schedule, which has {has}")]
+    #[diagnostic(
+        code(schedc::cli::contradicts_torch),
+        help("leave the flag out; a PyTorch schedule is for one number of ranks and microbatches")
+    )]
+    ContradictsTorch {
+        /// The flag and its value.
+        asked: String,
+        /// What the file has.
+        has: String,
+    },
     /// A choice among schedules where there is one.
     #[error("`--schedule-name {name}` chooses from a `.sched` file, and `{schedule}` is {what}")]
     #[diagnostic(code(schedc::cli::nothing_to_choose), help("leave `--schedule-name` out"))]
@@ -169,8 +182,7 @@ impl JobArgs {
                 self.agree(&plan, model, command == "run")?;
                 Ok(plan)
             }
-            Some(Contents::Schedule(text)) => self.compiled(command, Some(&text), model),
-            None => self.compiled(command, None, model),
+            contents => self.compiled(command, contents, model),
         }
     }
 
@@ -181,8 +193,7 @@ impl JobArgs {
             Some(Contents::Plan(_)) => {
                 Err(Failure::usage(JobError::AlreadyAPlan { path: self.schedule.clone() }))
             }
-            Some(Contents::Schedule(text)) => self.compiled("compile", Some(&text), model),
-            None => self.compiled("compile", None, model),
+            contents => self.compiled("compile", contents, model),
         }
     }
 
@@ -195,33 +206,57 @@ impl JobArgs {
     fn compiled(
         &self,
         command: &'static str,
-        text: Option<&[u8]>,
+        contents: Option<Contents>,
         model: &ModelArgs,
     ) -> Result<Verified, Failure> {
         let missing = |flag| {
             let schedule = self.schedule.clone();
             Failure::usage(JobError::MissingFlag { flag, command, schedule })
         };
-        let input = if let Some(bytes) = text {
-            Input::File { name: &self.schedule, bytes, schedule: self.schedule_name.as_deref() }
-        } else {
-            self.refuse_choice("a name of the library")?;
-            Input::Library(&self.schedule)
+        let file = contents.is_some();
+        let torch = match &contents {
+            Some(Contents::Torch(bytes)) => Some(self.foreign(bytes)?),
+            _ => None,
         };
+        let text = contents.map(Contents::into_bytes).unwrap_or_default();
+        let input = match &torch {
+            Some(sound) => Input::Torch(sound),
+            None if file => {
+                Input::File { name: &self.schedule, bytes: &text, schedule: self.schedule_name.as_deref() }
+            }
+            None => {
+                self.refuse_choice("a name of the library")?;
+                Input::Library(&self.schedule)
+            }
+        };
+        let ranks = torch.as_ref().map(|sound| sound.rows().ranks() as u32).or(self.ranks);
+        let microbatches = torch.as_ref().map(schedc::torch::Sound::microbatches).or(self.microbatches);
         let costs = self.cost.spec()?;
         let mut sources = Sources::default();
         let job = Job {
             input,
             with: &self.with,
             set: &self.set,
-            ranks: self.ranks.ok_or_else(|| missing("--ranks"))?,
-            microbatches: self.microbatches.ok_or_else(|| missing("--microbatches"))?,
+            ranks: ranks.ok_or_else(|| missing("--ranks"))?,
+            microbatches: microbatches.ok_or_else(|| missing("--microbatches"))?,
             model: model.model(),
             costs: &costs,
             retime: self.cost.retime,
             mode: self.mode.mode(),
         };
         driver::compile(&job, &mut sources).map_err(Failure::all)
+    }
+
+    /// A PyTorch schedule; flags may only say what it says. Messages are the plan's own, so that the laxest channel decides.
+    fn foreign(&self, bytes: &[u8]) -> Result<Sound, Failure> {
+        self.refuse_choice("a PyTorch schedule")?;
+        let sound = super::verify::sound(&self.schedule, bytes, Channel::Gloo, None)?;
+        super::verify::agree(&sound, self.ranks, self.microbatches)?;
+        if let Some((name, value)) = self.set.first() {
+            let (asked, has) = (format!("--set {name}={value}"), "no parameters".to_owned());
+            return Err(Failure::usage(JobError::ContradictsTorch { asked, has }));
+        }
+        Ok(sound)
     }
 
     /// Refuses `--schedule-name` for what is no file of schedules.

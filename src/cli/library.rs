@@ -159,7 +159,7 @@ pub(crate) fn fmt(args: &FmtArgs) -> Result<(), Failure> {
     let name = args.file.display().to_string();
     let bytes = match files::read(&args.file, Wanted::Schedule)? {
         Contents::Plan(_) => return Err(Failure::usage(job::JobError::AlreadyAPlan { path: name })),
-        Contents::Schedule(text) => text,
+        contents => contents.into_bytes(),
     };
     let mut sources = Sources::default();
     let formatted = driver::format(&name, &bytes, &mut sources).map_err(Failure::all)?;

@@ -16,6 +16,11 @@ pub(crate) struct LimitArg {
 }
 
 impl LimitArg {
+    /// Whether there is one.
+    pub(crate) fn is_given(self) -> bool {
+        self.memory_limit.is_some()
+    }
+
     /// Refuses a plan over the limit, with the moment and the owners of its peak under some costs.
     pub(crate) fn check(
         self,

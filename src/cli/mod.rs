@@ -10,6 +10,7 @@ mod model;
 mod run;
 mod simulate;
 mod verify;
+mod view;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -35,6 +36,8 @@ enum Command {
     Simulate(Box<simulate::SimulateArgs>),
     /// Schedules side by side: makespan, bubble, memory, messages
     Compare(Box<compare::CompareArgs>),
+    /// Draw schedules, plans and recorded runs: in the terminal, as SVG, as a page, as a Chrome trace
+    View(Box<view::ViewArgs>),
     /// Train a GPT by a schedule or a plan, a thread for each rank
     Run(Box<run::RunArgs>),
     /// List the library's schedules, with bubble and peak, and its transforms
@@ -82,6 +85,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Verify(args) => verify::verify(&args),
         Command::Simulate(args) => simulate::simulate(&args),
         Command::Compare(args) => compare::compare(&args),
+        Command::View(args) => view::view(&args),
         Command::Run(args) => run::run(&args),
         Command::List(args) => library::list(&args),
         Command::Show { name } => library::show(&name),

@@ -32,7 +32,7 @@ fn of_rank(header: &Header, rank: Rank) -> Resident {
     let dims = &header.model;
     let depth = header.depth().max(1);
     let sharded = [header.catalog.shards_input(), header.catalog.shards_output()];
-    let held = |(_, &holder): &(usize, &Rank)| holder == rank;
+    let held = |entry: &(usize, &Rank)| *entry.1 == rank;
     let places = header.stages.iter().enumerate().filter(held).map(|(stage, _)| stage as u32 % depth);
     let mut places: Vec<u32> = places.collect();
     places.sort_unstable();

@@ -26,6 +26,7 @@ mod simulator;
 mod slices;
 mod support;
 mod tables;
+mod torch;
 mod train;
 mod ui;
 mod verify;

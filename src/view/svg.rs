@@ -1,0 +1,479 @@
+//! Scene -> SVG, for papers: a row for each rank, a box for each pass with its microbatch where that fits, collectives on a thin lane below.
+//!
+//! A file stays small: the boxes of one kind in one row are one path of thick strokes, in steps relative to each other. Where boxes are too narrow for
+//! numbers, some of the forwards are numbered, with a mark.
+
+#![allow(clippy::cast_precision_loss, clippy::cast_sign_loss, reason = "positions on a page")]
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use super::Range;
+use super::palette::COMMUNICATION;
+use super::scene::{Act, Chart, Event, Row, Scene, Share, Track, number, tick, with_unit};
+
+/// What is drawn beside the passes.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// The part of the axis.
+    pub range: Range,
+    /// An arrow for each message.
+    pub messages: bool,
+    /// The critical path.
+    pub critical: bool,
+}
+
+/// Widths of pictures without the margins: the least, the one where not all numbers fit, the most that is spent on making them fit.
+const WIDTHS: [f64; 3] = [560.0, 2400.0, 3600.0];
+
+/// Space to the left, with the ranks' names, and to the right.
+const MARGINS: [f64; 2] = [34.0, 14.0];
+
+/// The height of a chart's title and caption.
+const HEAD: f64 = 34.0;
+
+/// Size of the numbers in boxes, and the width of a digit of them.
+const DIGIT: [f64; 2] = [7.5, 4.2];
+
+/// Draws every chart, one below the other, on one axis.
+#[must_use]
+pub fn draw(scene: &Scene, options: &Options) -> String {
+    let drawing = Drawing::new(scene, options);
+    let mut body = String::new();
+    let mut top = 6.0;
+    for (chart, &before) in scene.charts.iter().zip(&drawing.classes) {
+        top = drawing.chart(&mut body, chart, before, top);
+    }
+    let bottom = drawing.foot(&mut body, scene, top);
+    let width = MARGINS[0] + drawing.width + MARGINS[1];
+    let mut text = String::new();
+    let (wide, high) = (short(width), short(bottom));
+    let _ = write!(
+        text,
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{wide}\" height=\"{high}\" viewBox=\"0 0 {wide} {high}\" \
+         font-family=\"Helvetica,Arial,sans-serif\" font-size=\"9\">\n<title>{}</title>\n",
+        escape(&scene.charts.iter().map(|chart| chart.name.as_str()).collect::<Vec<_>>().join(", "))
+    );
+    drawing.styles(&mut text, scene);
+    if options.messages {
+        text.push_str(
+            "<defs><marker id=\"to\" viewBox=\"0 0 6 6\" refX=\"6\" refY=\"3\" markerWidth=\"5\" markerHeight=\"5\" orient=\"auto\">\
+             <path d=\"M0 0L6 3L0 6z\" style=\"fill:#555\"/></marker></defs>\n",
+        );
+    }
+    let _ = writeln!(text, "<rect class=\"bg\" width=\"{wide}\" height=\"{high}\"/>");
+    text + &body + "</svg>\n"
+}
+
+/// The scale and the sizes of the whole picture.
+struct Drawing<'a> {
+    options: &'a Options,
+    width: f64,
+    /// Height of a pass, of the lane of collectives, and from row to row.
+    heights: [f64; 3],
+    /// Styles of all charts before a chart: classes are numbered over all.
+    classes: Vec<usize>,
+}
+
+impl<'a> Drawing<'a> {
+    fn new(scene: &Scene, options: &'a Options) -> Self {
+        let natural = scene.charts.iter().filter_map(natural).fold(0.0, f64::max);
+        let width = (options.range.length() * natural).max(WIDTHS[0]);
+        let width = if width > WIDTHS[2] { WIDTHS[1] } else { width };
+        let ranks = scene.charts.iter().map(|chart| chart.rows.len()).max().unwrap_or(1);
+        let pass = if ranks <= 16 {
+            16.0
+        } else if ranks <= 32 {
+            13.0
+        } else {
+            10.0
+        };
+        let group = |chart: &Chart| {
+            chart.rows.iter().flat_map(|row| &row.events).any(|event| event.track == Track::Group)
+        };
+        let lane = if scene.charts.iter().any(group) { (pass / 5.0_f64).max(2.0) } else { 0.0 };
+        let mut before = 0;
+        let mut classes = Vec::new();
+        for chart in &scene.charts {
+            classes.push(before);
+            before += chart.styles.len();
+        }
+        Self { options, width, heights: [pass, lane, pass + lane + 2.5], classes }
+    }
+
+    fn x(&self, moment: f64) -> f64 {
+        (moment - self.options.range.from) / self.options.range.length() * self.width
+    }
+
+    /// Where an event begins and ends, in hundredths of a pixel from the left end of its row; `None` where it is not in the picture.
+    fn extent(&self, chart: &Chart, event: &Event) -> Option<(i64, i64)> {
+        let (start, end) = (chart.time(event.start), chart.time(event.end));
+        let Range { from, to } = self.options.range;
+        if end < from || start >= to {
+            return None;
+        }
+        let hundredths = |moment: f64| (self.x(moment.clamp(from, to)) * 100.0).round() as i64;
+        Some((hundredths(start), hundredths(end)))
+    }
+
+    fn styles(&self, text: &mut String, scene: &Scene) {
+        let [pass, lane, _] = self.heights;
+        let _ = write!(
+            text,
+            "<style>.bg{{fill:#fff}}text{{fill:#222}}.t{{font-size:12px;font-weight:bold}}.i{{fill:#666}}.n{{text-anchor:end}}\
+             path{{fill:none}}.p{{stroke-width:{p}}}.h{{stroke-width:{h}}}.c{{stroke:{COMMUNICATION};stroke-width:{lane}}}\
+             .a{{stroke:#555;stroke-width:.6;opacity:.7}}.k{{stroke:#d00;stroke-width:1.6}}.x{{stroke:#ccc;stroke-width:.6}}\
+             .b text,.w text,.m text{{font-size:{d}px;text-anchor:middle}}.b text{{fill:#000}}.w text{{fill:#fff}}\
+             .m text{{fill:#000;stroke:#fff;stroke-width:2px;paint-order:stroke;font-weight:bold}}",
+            p = short(pass),
+            h = short(pass / 2.0),
+            lane = short(lane),
+            d = short(DIGIT[0].min(pass - 3.0)),
+        );
+        for (chart, before) in scene.charts.iter().zip(&self.classes) {
+            for (at, style) in chart.styles.iter().enumerate() {
+                let chunks = if style.at_stage { chart.chunks.max(1) } else { 1 };
+                let drawn = matches!(style.act, Act::Pass | Act::Step) && style.colour != COMMUNICATION;
+                for chunk in (0..chunks).filter(|_| drawn) {
+                    let colour = style.colour.of_chunk(chunk, chunks);
+                    let _ = write!(text, ".k{}-{chunk}{{stroke:{colour}}}", before + at);
+                }
+            }
+        }
+        text.push_str(
+            "@media(prefers-color-scheme:dark){.bg{fill:#16181d}text{fill:#ddd}.i{fill:#999}.x{stroke:#444}.a{stroke:#aaa}.k{stroke:#f66}}</style>\n",
+        );
+    }
+
+    /// Draws a chart from `top` on; where it ends.
+    fn chart(&self, text: &mut String, chart: &Chart, before: usize, top: f64) -> f64 {
+        let [pass, _, row_height] = self.heights;
+        let _ = writeln!(
+            text,
+            "<text class=\"t\" x=\"{left}\" y=\"{}\">{} <tspan class=\"i\" font-size=\"10\" font-weight=\"normal\">{}</tspan></text>\n\
+             <text class=\"i\" x=\"{left}\" y=\"{}\">{}</text>",
+            short(top + 12.0),
+            escape(&chart.name),
+            escape(&chart.shape()),
+            short(top + 25.0),
+            escape(&chart.caption()),
+            left = MARGINS[0],
+        );
+        let rows = top + HEAD;
+        for (rank, row) in chart.rows.iter().enumerate() {
+            let y = rows + rank as f64 * row_height;
+            let _ = writeln!(text, "<g transform=\"translate({} {})\">", MARGINS[0], short(y));
+            let _ =
+                write!(text, "<text class=\"n\" x=\"-5\" y=\"{}\">r{rank}</text>", short(pass / 2.0 + 3.0));
+            self.boxes(text, chart, row, before);
+            self.collectives(text, chart, row);
+            self.numbers(text, chart, row);
+            text.push_str("</g>\n");
+        }
+        if self.options.messages {
+            self.messages(text, chart, rows);
+        }
+        if self.options.critical {
+            self.critical(text, chart, rows);
+        }
+        rows + chart.rows.len() as f64 * row_height + 8.0
+    }
+
+    /// One path for each kind and chunk of a row: every box a stroke, each step relative to the end of the one before.
+    fn boxes(&self, text: &mut String, chart: &Chart, row: &Row, before: usize) {
+        let [pass, ..] = self.heights;
+        let mut paths: BTreeMap<(u32, u32, u8), Path> = BTreeMap::new();
+        for event in row.events.iter().filter(|event| event.track == Track::Compute) {
+            let style = &chart.styles[event.style as usize];
+            if style.act == Act::Collective {
+                continue;
+            }
+            let Some((start, end)) = self.extent(chart, event) else { continue };
+            let chunk = if style.at_stage { event.chunk } else { 0 };
+            // A hair between boxes, where they are wide enough to be told apart.
+            let gap = if end - start >= 300 { 50 } else { 0 };
+            let path = paths.entry((event.style, chunk, event.share as u8)).or_default();
+            path.add(start, end - gap);
+        }
+        for ((style, chunk, share), path) in paths {
+            let (class, y) = match share {
+                0 => ("p", pass / 2.0),
+                1 => ("h", pass / 4.0),
+                _ => ("h", pass * 0.75),
+            };
+            let name = before + style as usize;
+            let colour = if chart.styles[style as usize].colour == COMMUNICATION {
+                "c".to_owned()
+            } else {
+                format!("k{name}-{chunk}")
+            };
+            let _ = writeln!(text, "<path class=\"{class} {colour}\" d=\"M0 {}{}\"/>", short(y), path.text);
+        }
+    }
+
+    /// Collectives and what runs between them, as one path.
+    fn collectives(&self, text: &mut String, chart: &Chart, row: &Row) {
+        let [pass, lane, _] = self.heights;
+        let mut path = Path::default();
+        let mut last: Option<(i64, i64)> = None;
+        let drawn = |event: &&Event| {
+            event.track == Track::Group || chart.styles[event.style as usize].act == Act::Collective
+        };
+        let mut extents: Vec<(i64, i64)> =
+            row.events.iter().filter(drawn).filter_map(|event| self.extent(chart, event)).collect();
+        extents.sort_unstable();
+        for (start, end) in extents {
+            // What takes no time is a mark; marks closer than can be seen are one.
+            let end = end.max(start + 60);
+            match &mut last {
+                Some(last) if start <= last.1 + 40 => last.1 = end.max(last.1),
+                _ => {
+                    if let Some((start, end)) = last.replace((start, end)) {
+                        path.add(start, end);
+                    }
+                }
+            }
+        }
+        if let Some((start, end)) = last {
+            path.add(start, end);
+            let y = pass + 0.5 + lane / 2.0;
+            let _ = writeln!(text, "<path class=\"c\" d=\"M0 {}{}\"/>", short(y), path.text);
+        }
+    }
+
+    /// The microbatch in each box that has room for it. Where hardly any has, some of the first kind's boxes get a mark.
+    fn numbers(&self, text: &mut String, chart: &Chart, row: &Row) {
+        let mut inks: [String; 2] = Default::default();
+        let (mut all, mut named) = (0, 0);
+        for event in chart.passes(row) {
+            let (Some((start, end)), Some(unit)) = (self.extent(chart, event), event.unit) else { continue };
+            let label = chart.unit_name(unit);
+            all += 1;
+            if (end - start) as f64 / 100.0 < label.len() as f64 * DIGIT[1] + 1.5 {
+                continue;
+            }
+            named += 1;
+            let y = match event.share {
+                Share::Whole => self.heights[0] / 2.0 + 2.7,
+                Share::Upper => self.heights[0] / 2.0 - 1.3,
+                Share::Lower => self.heights[0] - 1.3,
+            };
+            let ink = usize::from(chart.colour(event).has_dark_ink());
+            let x = (start + end) as f64 / 200.0 - 0.25;
+            let _ = write!(inks[ink], "<text x=\"{}\" y=\"{}\">{label}</text>", tenth(x), tenth(y));
+        }
+        if named * 5 < all {
+            return self.marks(text, chart, row);
+        }
+        for (class, ink) in ["w", "b"].into_iter().zip(inks).filter(|(_, ink)| !ink.is_empty()) {
+            let _ = writeln!(text, "<g class=\"{class}\">{ink}</g>");
+        }
+    }
+
+    /// Every so many microbatches, where its first pass of this row begins.
+    fn marks(&self, text: &mut String, chart: &Chart, row: &Row) {
+        let total = chart.microbatches.saturating_mul(chart.slices).max(1);
+        let each = (f64::from(total) * 60.0 / self.width.max(1.0)).max(1.0);
+        let each = (each as u32).next_power_of_two();
+        let mut next = 0;
+        let mut last = f64::NEG_INFINITY;
+        let _ = write!(text, "<g class=\"m\">");
+        for event in chart.passes(row) {
+            let (Some((start, _)), Some(unit)) = (self.extent(chart, event), event.unit) else { continue };
+            let x = start as f64 / 100.0;
+            let first = event.chunk == 0 && chart.styles[event.style as usize].at_stage;
+            if first && unit >= next && unit.is_multiple_of(each) && x > last + 24.0 {
+                let y = self.heights[0] / 2.0 + 2.7;
+                let _ = write!(
+                    text,
+                    "<text x=\"{}\" y=\"{}\">{}</text>",
+                    tenth(x + 4.0),
+                    tenth(y),
+                    chart.unit_name(unit)
+                );
+                (next, last) = (unit + 1, x);
+            }
+        }
+        text.push_str("</g>\n");
+    }
+
+    /// An arrow from each send to its receive; without heads where there are very many.
+    fn messages(&self, text: &mut String, chart: &Chart, top: f64) {
+        let sends = || {
+            let rows = chart.rows.iter().zip(0u32..);
+            rows.flat_map(|(row, rank)| row.events.iter().map(move |event| (rank, event)))
+                .filter(|(_, event)| chart.styles[event.style as usize].act == Act::Send)
+        };
+        let heads = sends().count() <= MOST_HEADS;
+        let _ = write!(text, "<g class=\"a\" transform=\"translate({} {})\">", MARGINS[0], short(top));
+        let mut lines = String::new();
+        for (rank, event) in sends() {
+            let Some((peer, at)) = event.peer else { continue };
+            let received = &chart.rows[peer as usize].events[at as usize];
+            let (Some((start, _)), Some((_, end))) =
+                (self.extent(chart, event), self.extent(chart, received))
+            else {
+                continue;
+            };
+            let (down, up) = if peer > rank { (self.heights[0], 0.0) } else { (0.0, self.heights[0]) };
+            let from = f64::from(rank) * self.heights[2] + down;
+            let to = f64::from(peer) * self.heights[2] + up;
+            let line = format!(
+                "M{} {}L{} {}",
+                tenth(start as f64 / 100.0),
+                tenth(from),
+                tenth(end as f64 / 100.0),
+                tenth(to)
+            );
+            if heads {
+                let _ = writeln!(text, "<path marker-end=\"url(#to)\" d=\"{line}\"/>");
+            } else {
+                lines.push_str(&line);
+            }
+        }
+        if !lines.is_empty() {
+            let _ = writeln!(text, "<path d=\"{lines}\"/>");
+        }
+        text.push_str("</g>\n");
+    }
+
+    /// A line under every pass of the critical path, and from one to the next.
+    fn critical(&self, text: &mut String, chart: &Chart, top: f64) {
+        let mut line = String::new();
+        let mut last = None;
+        for &(rank, at) in &chart.critical {
+            let event = &chart.rows[rank as usize].events[at as usize];
+            let Some((start, end)) = self.extent(chart, event) else { continue };
+            if start == end {
+                continue;
+            }
+            let y = top + f64::from(rank) * self.heights[2] + self.heights[0] - 0.8;
+            let (x, to) = (MARGINS[0] + start as f64 / 100.0, MARGINS[0] + end as f64 / 100.0);
+            let word = if last.is_some() { 'L' } else { 'M' };
+            let _ = write!(line, "{word}{} {}H{}", tenth(x), tenth(y), tenth(to));
+            last = Some(rank);
+        }
+        if !line.is_empty() {
+            let _ = writeln!(text, "<path class=\"k\" d=\"{line}\"/>");
+        }
+    }
+
+    /// The time axis and the legend; where the picture ends.
+    fn foot(&self, text: &mut String, scene: &Scene, top: f64) -> f64 {
+        let Range { from, to } = self.options.range;
+        let step = tick(self.options.range.length(), self.width / 70.0);
+        let _ = writeln!(text, "<g transform=\"translate({} {})\">", MARGINS[0], short(top));
+        let _ = write!(text, "<path class=\"x\" d=\"M0 0H{}\"/>", short(self.width));
+        let mut mark = (from / step).ceil();
+        while mark * step <= to * (1.0 + 1e-9) {
+            let x = short(self.x(mark * step));
+            let label = if mark == 0.0 { with_unit(0.0, scene.unit()) } else { number(mark * step) };
+            let _ = write!(
+                text,
+                "<path class=\"x\" d=\"M{x} 0v4\"/><text class=\"i\" x=\"{x}\" y=\"13\" text-anchor=\"middle\">{label}</text>"
+            );
+            mark += 1.0;
+        }
+        text.push_str("\n</g>\n");
+        let mut x = MARGINS[0];
+        let mut y = top + 24.0;
+        let mut entries =
+            scene.legend().into_iter().map(|(name, colour)| (name, colour, 9.0)).collect::<Vec<_>>();
+        if self.heights[1] > 0.0 {
+            entries.push(("collectives".to_owned(), COMMUNICATION, self.heights[1]));
+        }
+        for (name, colour, height) in entries {
+            let wide = 22.0 + name.chars().count() as f64 * 5.4;
+            if x + wide > MARGINS[0] + self.width {
+                (x, y) = (MARGINS[0], y + 15.0);
+            }
+            let _ = write!(
+                text,
+                "<rect x=\"{}\" y=\"{}\" width=\"11\" height=\"{}\" fill=\"{colour}\"/><text x=\"{}\" y=\"{}\">{}</text>",
+                short(x),
+                short(y + (9.0 - height) / 2.0),
+                short(height),
+                short(x + 14.0),
+                short(y + 8.0),
+                escape(&name)
+            );
+            x += wide;
+        }
+        text.push('\n');
+        y + 18.0
+    }
+}
+
+/// More arrows than this have no heads: a page would take long to draw them.
+const MOST_HEADS: usize = 3000;
+
+/// Strokes in one row.
+#[derive(Default)]
+struct Path {
+    /// Where the last stroke ended.
+    at: i64,
+    text: String,
+}
+
+impl Path {
+    /// Adds a stroke, in hundredths of a pixel.
+    fn add(&mut self, start: i64, end: i64) {
+        if start == self.at && !self.text.is_empty() {
+            // Goes on where the last one ended.
+            let _ = write!(self.text, "h{}", hundredths(end - start));
+        } else {
+            let _ = write!(self.text, "m{} 0h{}", hundredths(start - self.at), hundredths(end - start));
+        }
+        self.at = end;
+    }
+}
+
+/// Pixels for a unit of time at which the numbers of a usual pass fit.
+fn natural(chart: &Chart) -> Option<f64> {
+    let passes = || chart.rows.iter().flat_map(|row| chart.passes(row));
+    let mut lengths: Vec<f64> = passes()
+        .map(|event| chart.time(event.end) - chart.time(event.start))
+        .filter(|&length| length > 0.0)
+        .collect();
+    lengths.sort_by(f64::total_cmp);
+    let usual = *lengths.get(lengths.len() / 2)?;
+    let digits = passes().filter_map(|event| event.unit).max().map_or(1, |unit| chart.unit_name(unit).len());
+    Some((digits as f64 * DIGIT[1] + 3.0) / usual)
+}
+
+/// Hundredths as a number.
+fn hundredths(value: i64) -> String {
+    short(value as f64 / 100.0)
+}
+
+/// A number with at most two decimals and no needless characters.
+fn short(value: f64) -> String {
+    let text = format!("{value:.2}");
+    let text = text.trim_end_matches('0').trim_end_matches('.');
+    match text.strip_prefix("0.") {
+        Some(rest) => format!(".{rest}"),
+        None if text == "-0" => "0".to_owned(),
+        None => text.to_owned(),
+    }
+}
+
+/// With one decimal.
+fn tenth(value: f64) -> String {
+    short((value * 10.0).round() / 10.0)
+}
+
+/// Text for an element or an attribute. What XML forbids is left out.
+pub(super) fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            _ if character.is_control() => {}
+            _ => escaped.push(character),
+        }
+    }
+    escaped
+}
