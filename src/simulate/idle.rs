@@ -1,9 +1,8 @@
 //! Timeline -> what each rank's idle time is made of.
 //!
 //! A rank idles where no pass runs on its compute lane, from the first pass of any rank to the last. Before its first pass at a stage that is
-//! warm-up, after its last one cool-down. In between, every gap is followed back from the pass that ends it: through the messages and collectives
-//! that were under way in the gap, to the pass of another rank that all of them came after; while that one ran, or waited itself, the
-//! rank waited for a dependency.
+//! warm-up, after its last one cool-down. In between, every gap is followed back from the pass that ends it, as a critical path is: through the
+//! messages and collectives that were under way in the gap, and the passes of other ranks in between, which are dependencies.
 //!
 //! A rank with less work than the busiest idles at least for the difference, whatever the order: so much is imbalance, and is taken off
 //! the waiting for dependencies, then off collectives, messages, cool-down and warm-up.
@@ -18,7 +17,7 @@ use crate::verify::Verified;
 pub struct Idle {
     /// Before its first pass at a stage.
     pub warm_up: Ticks,
-    /// Another rank's pass had not ended.
+    /// Passes of other ranks ran, on which the next one depended.
     pub dependency: Ticks,
     /// A message was under way, or queued for its link.
     pub message: Ticks,
@@ -131,9 +130,10 @@ impl Gaps<'_> {
             let (rank, id) = self.causes.place(at);
             let instr = &self.plan.ranks[rank.index()].instrs[id.index()];
             let part = match instr.op {
-                Op::Pass(_) if instr.lane.index() == 0 => break,
+                Op::Pass(_) if instr.lane.index() == 0 => &mut self.idle.dependency,
                 Op::Pass(_) | Op::Collective { .. } => &mut self.idle.collective,
                 Op::Send { .. } | Op::Recv { .. } => &mut self.idle.message,
+                // Nothing comes after the step.
                 Op::Step => break,
             };
             let (cause, began) = self.causes.share(at, to);

@@ -102,7 +102,7 @@ pub struct RankReport {
 pub struct IdleReport {
     /// Before the rank's first pass at a stage.
     pub warm_up: f64,
-    /// Another rank's pass had not ended.
+    /// Passes of other ranks ran, on which the next one depended.
     pub dependency: f64,
     /// A message was under way, or queued for its link.
     pub message: f64,

@@ -2,7 +2,7 @@
 //!
 //! A row of `artifact_8gpu.csv` has the mean time of each pass on each rank, and the time that an iteration took. Layers are spread as
 //! the row's method spreads them, which is in the times already; of S + T a third is S under algorithm 1 and two thirds under
-//! algorithm 2 (2 and 4 of 6 b s h V / p, table 4 of the paper).
+//! algorithm 2 (2 and 4 of 6 b s h V / p, table 4 of the paper). Collectives are free: they run beside the passes. Nothing is fitted.
 
 use std::fs;
 
@@ -136,7 +136,7 @@ fn simulated_iterations_take_what_measured_ones_took_within_three_percent() {
         };
         let (free, sent) = (ratio(0.0), ratio(row.p2p));
         table += &format!("{:<10} {:>6}  {free:.4}  {sent:.4}\n", row.method, row.vocab);
-        worst = worst.max((free - 1.0).abs());
+        worst = worst.max((free - 1.0).abs()).max((sent - 1.0).abs());
     }
     println!("simulated / measured: free messages, messages as given\n{table}");
     assert!(worst <= 0.03, "off by {:.2} %\n{table}", worst * 100.0);
