@@ -16,6 +16,7 @@ mod members;
 mod names;
 mod needs;
 mod order;
+mod require;
 mod shape;
 mod streams;
 mod transforms;
@@ -106,6 +107,7 @@ fn bind(request: &Request<'_>) -> Result<Program, Vec<ResolveError>> {
     let model = request.model.for_stages(shape.depth() as usize);
     drafts.classes = classes::sized(&model, &declarations, &shape, &drafts, &mut errors);
     check::catalog(&drafts, &shape, &mut errors);
+    let requirements = require::requirements(&parts, &head, &shape, &mut errors);
     let ranks = order::ranks(&parts, head, &shape, &drafts, &mut errors);
     let (Some((ranks, order)), true) = (ranks, errors.is_empty()) else { return Err(errors) };
     let (catalog, transforms) = drafts.split();
@@ -119,6 +121,7 @@ fn bind(request: &Request<'_>) -> Result<Program, Vec<ResolveError>> {
         retime: parts.retime,
         order,
         transforms,
+        requirements,
     })
 }
 
