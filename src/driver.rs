@@ -103,7 +103,7 @@ fn timed(job: &Job<'_>, sources: &mut Sources) -> Result<(Schedule, Costs, Vec<R
         set: job.set,
         ranks: job.ranks,
         microbatches: job.microbatches,
-        model: job.model,
+        model: job.model.clone(),
     };
     let program = resolve::resolve(&request).map_err(|errors| all(errors, sources))?;
     let costs = bind(job.costs, &program).map_err(|error| vec![Error::new(error, sources)])?;

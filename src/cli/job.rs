@@ -326,7 +326,7 @@ impl JobArgs {
             let asked = asked.filter(|&asked| asked != has)?;
             Some((format!("{flag} {asked}"), compiled_for(has.to_string())))
         });
-        let dims = || model.contradiction(&header.model);
+        let dims = || model.contradiction(header);
         let with = || {
             let asked =
                 (!self.with.is_empty() && self.with != header.transforms).then(|| self.with.join(", "))?;

@@ -18,6 +18,7 @@ mod language;
 mod model;
 mod mutations;
 mod orders;
+mod partition;
 mod peaks;
 mod plans;
 mod printer;

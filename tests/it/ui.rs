@@ -21,7 +21,11 @@ fn compile(name: &str, text: &[u8], options: &Options) -> Result<(), Vec<schedc:
         set: &options.set,
         ranks: options.ranks,
         microbatches: options.microbatches,
-        model: Model { layers: Some(options.model.layers), dims: options.model },
+        model: Model {
+            layers: Some(options.model.layers),
+            dims: options.model,
+            partition: options.partition.clone(),
+        },
         costs: &UNIT,
         retime: None,
         mode: options.mode,
