@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use miette::Diagnostic;
-use schedc::cost::{CostSpec, ModelFile, Profile, Rates, Topology, Training};
+use schedc::cost::{CostSpec, Costs, Footprint, ModelFile, Profile, Rates, Topology, Training, step_flops};
 use schedc::driver::{self, Input, Job};
-use schedc::ir::Mode;
+use schedc::ir::{Header, Mode};
+use schedc::simulate::{Known, Rate, Resident};
 use schedc::source::{Library, Sources};
 use schedc::torch::{Channel, Sound};
 use schedc::verify::Verified;
@@ -192,6 +193,18 @@ pub(crate) enum JobError {
         /// What that is.
         what: &'static str,
     },
+    /// A parameter after the colon is no `name=value`.
+    #[error("`{parameter}` in `{word}` sets no parameter")]
+    #[diagnostic(
+        code(schedc::cli::bad_parameter),
+        help("write `name:parameter=value` with whole numbers, such as `interleaved:v=4,group=8`")
+    )]
+    BadParameter {
+        /// What comes between two commas.
+        parameter: String,
+        /// The whole word.
+        word: String,
+    },
     /// Two values for a parameter.
     #[error("`--set {name}` is given twice")]
     #[diagnostic(code(schedc::cli::set_twice), help("keep one of the two"))]
@@ -201,20 +214,89 @@ pub(crate) enum JobError {
     },
 }
 
+/// What a job says that a command puts together itself.
+pub(crate) struct Named {
+    pub(crate) schedule: String,
+    pub(crate) set: Vec<(String, i64)>,
+    pub(crate) with: Vec<String>,
+    pub(crate) ranks: Option<u32>,
+    pub(crate) microbatches: Option<u32>,
+    pub(crate) cost: CostArg,
+    pub(crate) mode: ModeArg,
+}
+
 impl JobArgs {
-    /// Compiles the schedule, or reads and verifies the plan.
+    /// The job of a command that has words of its own for it.
+    pub(crate) fn of(named: Named) -> Self {
+        let Named { schedule, set, with, ranks, microbatches, cost, mode } = named;
+        Self { schedule, with, ranks, microbatches, set, cost, mode, schedule_name: None }
+    }
+
+    /// The same job for numbers that are known from elsewhere, where it says none.
+    pub(crate) fn with_numbers(&self, known: Option<(u32, u32)>) -> Self {
+        let mut job = self.clone();
+        job.ranks = job.ranks.or(known.map(|(ranks, _)| ranks));
+        job.microbatches = job.microbatches.or(known.map(|(_, microbatches)| microbatches));
+        job
+    }
+
+    /// The PyTorch schedule, where one was named.
+    pub(crate) fn torch(&self, channel: Channel) -> Result<Option<Sound>, Failure> {
+        match self.read()? {
+            Some(Contents::Torch(bytes)) => self.foreign(&bytes, channel).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// The plan, where a plan file was named.
+    pub(crate) fn plan_file(&self, model: &ModelArgs) -> Result<Option<Verified>, Failure> {
+        match self.read()? {
+            Some(Contents::Plan(_)) => self.plan(model).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// Compiles the schedule, or reads and verifies the plan, to be trained by: costs are then as fixed as the rest of a plan.
     pub(crate) fn plan(&self, model: &ModelArgs) -> Result<Verified, Failure> {
+        self.plan_for("run", model)
+    }
+
+    /// As [`JobArgs::plan`], for another command than `run`: under any costs.
+    pub(crate) fn plan_for(&self, command: &'static str, model: &ModelArgs) -> Result<Verified, Failure> {
         refuse_twice(&self.set)?;
         match self.read()? {
             Some(Contents::Plan(bytes)) => {
                 self.refuse_choice("a plan")?;
                 let plan =
                     super::verify::verified(&self.schedule, &bytes, &schedc::verify::Options::default())?;
-                self.agree(&plan, model)?;
+                self.agree(&plan, model, command == "run")?;
                 Ok(plan)
             }
-            contents => self.compiled("run", contents, model),
+            contents => self.compiled(command, contents, model),
         }
+    }
+
+    /// The costs of a plan's passes, messages and collectives.
+    pub(crate) fn costs_of(&self, header: &Header) -> Result<Costs, Failure> {
+        self.cost.spec()?.bind_plan(header).map_err(Failure::one)
+    }
+
+    /// What is known of a plan beside its durations: their unit, what a device could compute, what it would hold.
+    pub(crate) fn known(&self, plan: &Verified) -> Result<Known, Failure> {
+        let spec = self.cost.spec()?;
+        let unit = spec.is_in_microseconds().then(|| "µs".to_owned());
+        let Some(rates) = spec.rates() else { return Ok(Known { unit, ..Known::default() }) };
+        let rate = rates.rate().map(|device_flops| Rate {
+            step_flops: step_flops(&plan.header.model, plan.header.microbatches),
+            device_flops,
+            seconds: 1e6,
+        });
+        let resident = Footprint::of(plan, &rates.training).into_iter().map(|rank| Resident {
+            parameters: rank.parameters,
+            gradients: rank.gradients,
+            optimizer: rank.optimizer,
+        });
+        Ok(Known { unit, rate, resident: Some(resident.collect()), over_time: false })
     }
 
     /// Compiles the schedule.
@@ -246,7 +328,7 @@ impl JobArgs {
         };
         let file = contents.is_some();
         let torch = match &contents {
-            Some(Contents::Torch(bytes)) => Some(self.foreign(bytes)?),
+            Some(Contents::Torch(bytes)) => Some(self.foreign(bytes, Channel::Gloo)?),
             _ => None,
         };
         let text = contents.map(Contents::into_bytes).unwrap_or_default();
@@ -279,9 +361,9 @@ impl JobArgs {
     }
 
     /// A PyTorch schedule; flags may only say what it says. Messages are the plan's own, so that the laxest channel decides.
-    fn foreign(&self, bytes: &[u8]) -> Result<Sound, Failure> {
+    fn foreign(&self, bytes: &[u8], channel: Channel) -> Result<Sound, Failure> {
         self.refuse_choice("a PyTorch schedule")?;
-        let sound = super::verify::sound(&self.schedule, bytes, Channel::Gloo, None)?;
+        let sound = super::verify::sound(&self.schedule, bytes, channel, None)?;
         super::verify::agree(&sound, self.ranks, self.microbatches)?;
         if let Some((name, value)) = self.set.first() {
             let (asked, has) = (format!("--set {name}={value}"), "no parameters".to_owned());
@@ -297,7 +379,7 @@ impl JobArgs {
     }
 
     /// Refuses flags that say something else than a plan file.
-    fn agree(&self, plan: &Verified, model: &ModelArgs) -> Result<(), Failure> {
+    fn agree(&self, plan: &Verified, model: &ModelArgs, fixed_costs: bool) -> Result<(), Failure> {
         let header = &plan.plan().header;
         let numbers = [
             ("--ranks", self.ranks, header.ranks()),
@@ -319,7 +401,10 @@ impl JobArgs {
             let (name, value) = self.set.first()?;
             Some((format!("--set {name}={value}"), compiled_for("fixed parameters".to_owned())))
         };
-        let cost = || Some((self.cost.asked()?, compiled_for("fixed costs".to_owned())));
+        let cost = || {
+            let asked = self.cost.asked().filter(|_| fixed_costs)?;
+            Some((asked, compiled_for("fixed costs".to_owned())))
+        };
         let mode = || {
             let contradicts = self.mode.forward_only && header.mode.is_training();
             contradicts.then(|| ("--forward-only".to_owned(), compiled_for("training".to_owned())))
@@ -329,6 +414,19 @@ impl JobArgs {
             None => Ok(()),
         }
     }
+}
+
+/// Takes a word apart that names a schedule and, after a colon, parameters of it: `interleaved:v=4,group=8`.
+pub(crate) fn named(word: &str) -> Result<(String, Vec<(String, i64)>), Failure> {
+    let cut = word.rsplit_once(':').filter(|(_, parameters)| parameters.contains('='));
+    let (name, parameters) = cut.unwrap_or((word, ""));
+    let bad = |parameter: &str| {
+        let (parameter, word) = (parameter.to_owned(), word.to_owned());
+        Failure::usage(JobError::BadParameter { parameter, word })
+    };
+    let own = parameters.split(',').filter(|_| cut.is_some());
+    let own = own.map(|text| parameter(text).map_err(|_| bad(text)));
+    Ok((name.to_owned(), own.collect::<Result<_, _>>()?))
 }
 
 /// Refuses two values for one parameter.

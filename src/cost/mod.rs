@@ -131,6 +131,12 @@ impl Costs {
         self.collectives[collective.index()]
     }
 
+    /// Whether the unit is the microsecond: the costs come from [`Durations`].
+    #[must_use]
+    pub fn in_microseconds(&self) -> bool {
+        matches!(self.messages, Messages::ByPair { .. })
+    }
+
     /// A time in the unit that the costs were written in.
     #[must_use]
     #[allow(clippy::cast_precision_loss, reason = "shown with a few digits")]

@@ -280,10 +280,16 @@ impl Rates {
     /// Model FLOPs utilisation of a step that takes so many microseconds: the operations of the model over what the devices could do.
     #[must_use]
     pub fn mfu(&self, header: &crate::ir::Header, microseconds: f64) -> Option<f64> {
-        let peak = self.device.peak[self.training.precision as usize]?;
-        let devices = f64::from(header.ranks()) * f64::from(self.training.tensor_parallel);
+        let rate = self.rate()? * f64::from(header.ranks());
         let flops = step_flops(&header.model, header.microbatches);
-        (microseconds > 0.0).then(|| flops / (microseconds * 1e-6 * devices * peak))
+        (microseconds > 0.0).then(|| flops / (microseconds * 1e-6 * rate))
+    }
+
+    /// Floating-point operations a second that the devices of one rank could do.
+    #[must_use]
+    pub fn rate(&self) -> Option<f64> {
+        let peak = self.device.peak[self.training.precision as usize]?;
+        Some(peak * f64::from(self.training.tensor_parallel))
     }
 
     /// The bytes that the rank with most takes on the device, with what is reserved there.

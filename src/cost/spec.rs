@@ -82,6 +82,12 @@ impl CostSpec {
         if let Basis::Rates(rates) = &self.basis { Some(rates) } else { None }
     }
 
+    /// Whether durations are microseconds, and not only ratios.
+    #[must_use]
+    pub fn is_in_microseconds(&self) -> bool {
+        !matches!(self.basis, Basis::Units)
+    }
+
     /// The same costs, for several schedules: what one of them lacks is passed over there. [`CostSpec::refuse_unknown`] finds what
     /// all of them lack.
     #[must_use]

@@ -28,9 +28,9 @@ pub use plan::{
     Value,
 };
 pub use program::{
-    Block, Cap, Greedy, Limit, Member, Pattern, PatternKind, Program, RankOrder, RankProgram, Repeat, Slot,
-    Transform,
+    Block, Cap, Greedy, Limit, Measure, Member, Pattern, PatternKind, Program, RankOrder, RankProgram,
+    Repeat, Requirement, Slot, Transform,
 };
 pub use schedule::{Placed, Schedule, Shape};
 pub use span::{FileId, Span};
-pub use units::{Bytes, Ticks};
+pub use units::{ByteUnit, Bytes, Ticks};

@@ -17,6 +17,7 @@ mod names;
 mod needs;
 mod order;
 mod partition;
+mod require;
 mod shape;
 mod streams;
 mod transforms;
@@ -118,6 +119,7 @@ fn bind(request: &Request<'_>) -> Result<Program, Vec<ResolveError>> {
     }
     drafts.classes = classes::sized(&model, &declarations, &shape, &drafts, &mut errors);
     check::catalog(&drafts, &shape, &mut errors);
+    let requirements = require::requirements(&parts, &head, &shape, &mut errors);
     let ranks = order::ranks(&parts, head, &shape, &drafts, &mut errors);
     let (Some((ranks, order)), true) = (ranks, errors.is_empty()) else { return Err(errors) };
     let (catalog, transforms) = drafts.split();
@@ -131,6 +133,7 @@ fn bind(request: &Request<'_>) -> Result<Program, Vec<ResolveError>> {
         retime: parts.retime,
         order,
         transforms,
+        requirements,
     })
 }
 
