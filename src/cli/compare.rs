@@ -191,7 +191,7 @@ fn table(rows: &[Row]) -> String {
 }
 
 /// Columns as wide as their longest cell: the first to the left, the others to the right. Every line has as many cells as the first.
-fn columns(lines: &[Vec<String>]) -> String {
+pub(crate) fn columns(lines: &[Vec<String>]) -> String {
     let count = lines.first().map_or(0, Vec::len);
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..count).map(width).collect();

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use miette::Diagnostic;
-use schedc::cost::CostSpec;
+use schedc::cost::{CostSpec, Costs};
 use schedc::driver::{self, Input, Job};
-use schedc::ir::Mode;
+use schedc::ir::{Header, Mode};
 use schedc::source::{Library, Sources};
 use schedc::torch::{Channel, Sound};
 use schedc::verify::Verified;
@@ -210,12 +210,12 @@ impl JobArgs {
         }
     }
 
-    /// Compiles the schedule, or reads and verifies the plan.
+    /// Compiles the schedule, or reads and verifies the plan, to be trained by: costs are then as fixed as the rest of a plan.
     pub(crate) fn plan(&self, model: &ModelArgs) -> Result<Verified, Failure> {
         self.plan_for("run", model)
     }
 
-    /// The same for another command than `run`.
+    /// As [`JobArgs::plan`], for another command than `run`: under any costs.
     pub(crate) fn plan_for(&self, command: &'static str, model: &ModelArgs) -> Result<Verified, Failure> {
         refuse_twice(&self.set)?;
         match self.read()? {
@@ -223,11 +223,16 @@ impl JobArgs {
                 self.refuse_choice("a plan")?;
                 let plan =
                     super::verify::verified(&self.schedule, &bytes, &schedc::verify::Options::default())?;
-                self.agree(&plan, model)?;
+                self.agree(&plan, model, command == "run")?;
                 Ok(plan)
             }
             contents => self.compiled(command, contents, model),
         }
+    }
+
+    /// The costs of a plan's passes, messages and collectives.
+    pub(crate) fn costs_of(&self, header: &Header) -> Result<Costs, Failure> {
+        self.cost.spec()?.bind_plan(header).map_err(Failure::one)
     }
 
     /// Compiles the schedule.
@@ -310,7 +315,7 @@ impl JobArgs {
     }
 
     /// Refuses flags that say something else than a plan file.
-    fn agree(&self, plan: &Verified, model: &ModelArgs) -> Result<(), Failure> {
+    fn agree(&self, plan: &Verified, model: &ModelArgs, fixed_costs: bool) -> Result<(), Failure> {
         let header = &plan.plan().header;
         let numbers = [
             ("--ranks", self.ranks, header.ranks()),
@@ -321,7 +326,7 @@ impl JobArgs {
             let asked = asked.filter(|&asked| asked != has)?;
             Some((format!("{flag} {asked}"), compiled_for(has.to_string())))
         });
-        let dims = || model.contradiction(&header.model);
+        let dims = || model.contradiction(header);
         let with = || {
             let asked =
                 (!self.with.is_empty() && self.with != header.transforms).then(|| self.with.join(", "))?;
@@ -333,7 +338,7 @@ impl JobArgs {
             Some((format!("--set {name}={value}"), compiled_for("fixed parameters".to_owned())))
         };
         let cost = || {
-            let asked = self.cost.cost.as_deref()?;
+            let asked = self.cost.cost.as_deref().filter(|_| fixed_costs)?;
             Some((format!("--cost {asked}"), compiled_for("fixed costs".to_owned())))
         };
         let mode = || {

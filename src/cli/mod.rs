@@ -7,8 +7,10 @@ mod explain;
 mod files;
 mod job;
 mod library;
+mod limit;
 mod model;
 mod run;
+mod simulate;
 mod verify;
 mod view;
 
@@ -32,6 +34,8 @@ enum Command {
     Compile(compile::CompileArgs),
     /// Prove a plan right, or name every rule that it breaks (exit 0: sound, 1: refused, 2: usage)
     Verify(verify::VerifyArgs),
+    /// What a schedule or a plan takes in time and memory, and why: idle time, critical path, peaks
+    Simulate(Box<simulate::SimulateArgs>),
     /// Schedules side by side: makespan, bubble, memory, messages
     Compare(Box<compare::CompareArgs>),
     /// Where two schedules or plans begin to differ, rank by rank (exit 0: equal, 1: different, 2: usage)
@@ -88,6 +92,7 @@ pub(crate) fn main() -> ExitCode {
     let done = match cli.command {
         Command::Compile(args) => compile::compile(&args),
         Command::Verify(args) => verify::verify(&args),
+        Command::Simulate(args) => simulate::simulate(&args),
         Command::Compare(args) => compare::compare(&args),
         Command::Diff(args) => diff::diff(&args),
         Command::Explain { code } => explain::explain(code.as_deref()),

@@ -1,7 +1,9 @@
 //! The tests of schedc: one binary, one file for each topic, data beside it.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod artifact;
 mod blocks;
+mod browser;
 mod cli;
 mod compiled;
 mod diff;
@@ -16,6 +18,7 @@ mod language;
 mod model;
 mod mutations;
 mod orders;
+mod partition;
 mod peaks;
 mod plans;
 mod printer;
@@ -31,3 +34,4 @@ mod torch;
 mod train;
 mod ui;
 mod verify;
+mod view;
