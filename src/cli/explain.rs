@@ -26,6 +26,7 @@ pages![
     "verify",
     "import",
     "torch",
+    "simulate",
     "view",
     "execute",
     "driver",
