@@ -298,3 +298,12 @@ fn rubbish_is_no_trace() {
         view(folder.path(), &format!("fine.json {form}"));
     }
 }
+
+#[test]
+fn the_picture_of_the_readme_is_what_is_drawn() {
+    let folder = folder();
+    view(folder.path(), "zb-h1 --with vocab-2 -p 4 -m 8 -o picture.svg");
+    let drawn = fs::read_to_string(folder.path().join("picture.svg")).unwrap();
+    let shown = fs::read_to_string("docs/zb-h1-vocab-2.svg").unwrap();
+    assert!(drawn == shown, "renew it: schedc view zb-h1 --with vocab-2 -p 4 -m 8 -o docs/zb-h1-vocab-2.svg");
+}
