@@ -13,6 +13,7 @@ use crate::ir::FileId;
 use crate::lower::LowerError;
 use crate::order::OrderError;
 use crate::resolve::ResolveError;
+use crate::simulate::SimulateError;
 use crate::source::Sources;
 use crate::syntax::SyntaxError;
 use crate::torch;
@@ -70,6 +71,8 @@ rooms! {
     Forward(ForwardError),
     /// The ranks' orders do not fit together.
     Lower(LowerError),
+    /// The plan does not keep what its schedule requires.
+    Simulate(SimulateError),
     /// A PyTorch schedule has no plan.
     Torch(torch::Unsupported),
     /// Lowering has a bug.

@@ -7,12 +7,14 @@
 //! Passes at every rank are not divided. Where sequences are cut into s slices every pass is one slice's and takes `1/s` of it; messages and
 //! collectives are not divided. A backward that does W's work too takes B's cost and W's.
 
+mod balance;
 mod bind;
 mod durations;
 mod error;
 mod number;
 mod spec;
 
+pub use balance::balance;
 pub use durations::Durations;
 pub use error::CostError;
 pub use spec::{CostSpec, UNIT};

@@ -1,12 +1,15 @@
 //! The tests of schedc: one binary, one file for each topic, data beside it.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod artifact;
 mod blocks;
 mod browser;
 mod cli;
 mod compiled;
+mod diff;
 mod differential;
 mod execute;
+mod explain;
 mod flows;
 mod forms;
 mod forward;
@@ -15,6 +18,7 @@ mod language;
 mod model;
 mod mutations;
 mod orders;
+mod partition;
 mod peaks;
 mod plans;
 mod printer;
