@@ -283,12 +283,12 @@ fn pair_messages(plan: &Plan, rows: &mut [Row]) {
             let send = sends.get(&(from, rank)).and_then(|sends| sends.get(*turn)).copied();
             *turn += 1;
             let Some(send) = send else { continue };
-            let sent = &mut rows[from.index()].events[send as usize];
-            sent.peer = Some((rank.0, at as u32));
-            let sent = sent.start;
+            let sender = &mut rows[from.index()].events[send as usize];
+            sender.peer = Some((rank.0, at as u32));
+            let begun = sender.start;
             let event = &mut rows[rank.index()].events[at];
             event.peer = Some((from.0, send));
-            event.start = event.start.max(sent).min(event.end);
+            event.start = event.start.max(begun).min(event.end);
         }
     }
 }

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use super::numbers::{hundredths, short, tenth};
 use super::{DIGIT, Drawing};
 use crate::view::palette::COMMUNICATION;
-use crate::view::scene::{Act, Chart, Row, Share, Track};
+use crate::view::scene::{Act, Chart, Event, Row, Share, Track};
 
 impl Drawing<'_> {
     /// One path for each kind and chunk of a row: every box a stroke, each step relative to the end of the one before.
