@@ -156,12 +156,8 @@ impl Grid {
         let cells = self.cells(chart, row);
         let mut rest = &cells[..];
         while let Some(first) = rest.first() {
-            let same = |cell: &&Option<&Event>| match (cell, first) {
-                (Some(cell), Some(first)) => std::ptr::eq(*cell, *first),
-                (None, None) => true,
-                _ => false,
-            };
-            let length = rest.iter().take_while(same).count();
+            let place = first.map(std::ptr::from_ref);
+            let length = rest.iter().take_while(|cell| cell.map(std::ptr::from_ref) == place).count();
             rest = &rest[length..];
             match first {
                 Some(event) => self.cell(text, chart, event, length),
