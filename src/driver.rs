@@ -103,7 +103,7 @@ fn timed(job: &Job<'_>, sources: &mut Sources) -> Result<(Schedule, Costs, Vec<R
         set: job.set,
         ranks: job.ranks,
         microbatches: job.microbatches,
-        model: job.model,
+        model: job.model.clone(),
     };
     let program = resolve::resolve(&request).map_err(|errors| all(errors, sources))?;
     let costs = bind(job.costs, &program).map_err(|error| vec![Error::new(error, sources)])?;
@@ -118,8 +118,9 @@ fn timed(job: &Job<'_>, sources: &mut Sources) -> Result<(Schedule, Costs, Vec<R
         schedule = transform::apply(schedule, transform, &costs)
             .map_err(|error| vec![Error::new(error, sources)])?;
     }
-    // What was placed by time before a transform is placed by time after it.
-    let anew = schedule.by_time && !schedule.transforms.is_empty();
+    // What was placed by time before a transform is placed by time after it. Two flows meet anew where one side falls back.
+    let by_time = schedule.by_time || schedule.shape.flows > 1;
+    let anew = by_time && !schedule.transforms.is_empty();
     if let Some(extra) = job.retime.or(anew.then_some(0)) {
         let limits: Vec<Limit> =
             program.transforms.iter().flat_map(|transform| transform.limits.iter().copied()).collect();

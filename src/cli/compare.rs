@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use miette::Diagnostic;
 use schedc::cost::CostSpec;
 use schedc::driver::{self, Input, Job};
 use schedc::simulate::Figures;
@@ -11,7 +10,6 @@ use schedc::source::Sources;
 use schedc::torch::{Channel, Sound};
 use schedc::verify::Verified;
 use serde::Serialize;
-use thiserror::Error;
 
 use super::files::{self, Contents, Wanted};
 use super::job::{self, CostArg, JobError, ModeArg};
@@ -45,23 +43,6 @@ pub(crate) struct CompareArgs {
     json: bool,
     #[command(flatten)]
     model: ModelArgs,
-}
-
-/// A schedule that can't be compared.
-#[derive(Debug, Error, Diagnostic)]
-enum CompareError {
-    /// A parameter after the colon is no `name=value`.
-    #[error("`{parameter}` in `{word}` sets no parameter")]
-    #[diagnostic(
-        code(schedc::cli::bad_parameter),
-        help("write `name:parameter=value` with whole numbers, such as `interleaved:v=4,group=8`")
-    )]
-    BadParameter {
-        /// What comes between two commas.
-        parameter: String,
-        /// The whole word.
-        word: String,
-    },
 }
 
 /// One schedule at one size.
@@ -139,21 +120,13 @@ fn entry(word: &str, common: &[(String, i64)]) -> Result<Entry, Failure> {
 
 /// Takes a word apart: a name, and after a colon its parameters. Reads no file.
 pub(crate) fn named(word: &str, common: &[(String, i64)]) -> Result<Entry, Failure> {
-    let cut = word.rsplit_once(':').filter(|(_, parameters)| parameters.contains('='));
-    let (name, parameters) = cut.unwrap_or((word, ""));
-    let bad = |parameter: &str| {
-        let (parameter, word) = (parameter.to_owned(), word.to_owned());
-        Failure::usage(CompareError::BadParameter { parameter, word })
-    };
-    let own = parameters.split(',').filter(|_| cut.is_some());
-    let own = own.map(|text| job::parameter(text).map_err(|_| bad(text)));
-    let mut set = own.collect::<Result<Vec<_>, _>>()?;
+    let (name, mut set) = job::named(word)?;
     // What is said of one schedule goes before what is said of all.
     let inherited: Vec<_> =
         common.iter().filter(|(name, _)| !set.iter().any(|(own, _)| own == name)).cloned().collect();
     set.extend(inherited);
     job::refuse_twice(&set)?;
-    Ok(Entry { word: word.to_owned(), name: name.to_owned(), file: None, set })
+    Ok(Entry { word: word.to_owned(), name, file: None, set })
 }
 
 fn compiled(

@@ -147,6 +147,18 @@ pub(crate) enum JobError {
         /// What that is.
         what: &'static str,
     },
+    /// A parameter after the colon is no `name=value`.
+    #[error("`{parameter}` in `{word}` sets no parameter")]
+    #[diagnostic(
+        code(schedc::cli::bad_parameter),
+        help("write `name:parameter=value` with whole numbers, such as `interleaved:v=4,group=8`")
+    )]
+    BadParameter {
+        /// What comes between two commas.
+        parameter: String,
+        /// The whole word.
+        word: String,
+    },
     /// Two values for a parameter.
     #[error("`--set {name}` is given twice")]
     #[diagnostic(code(schedc::cli::set_twice), help("keep one of the two"))]
@@ -156,23 +168,55 @@ pub(crate) enum JobError {
     },
 }
 
+/// What a job says that a command puts together itself.
+pub(crate) struct Named {
+    pub(crate) schedule: String,
+    pub(crate) set: Vec<(String, i64)>,
+    pub(crate) with: Vec<String>,
+    pub(crate) ranks: Option<u32>,
+    pub(crate) microbatches: Option<u32>,
+    pub(crate) cost: CostArg,
+    pub(crate) mode: ModeArg,
+}
+
 impl JobArgs {
+    /// The job of a command that has words of its own for it.
+    pub(crate) fn of(named: Named) -> Self {
+        let Named { schedule, set, with, ranks, microbatches, cost, mode } = named;
+        Self { schedule, with, ranks, microbatches, set, cost, mode, schedule_name: None }
+    }
+
+    /// The same job for numbers that are known from elsewhere, where it says none.
+    pub(crate) fn with_numbers(&self, known: Option<(u32, u32)>) -> Self {
+        let mut job = self.clone();
+        job.ranks = job.ranks.or(known.map(|(ranks, _)| ranks));
+        job.microbatches = job.microbatches.or(known.map(|(_, microbatches)| microbatches));
+        job
+    }
+
+    /// The PyTorch schedule, where one was named.
+    pub(crate) fn torch(&self, channel: Channel) -> Result<Option<Sound>, Failure> {
+        match self.read()? {
+            Some(Contents::Torch(bytes)) => self.foreign(&bytes, channel).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// The plan, where a plan file was named.
+    pub(crate) fn plan_file(&self, model: &ModelArgs) -> Result<Option<Verified>, Failure> {
+        match self.read()? {
+            Some(Contents::Plan(_)) => self.plan(model).map(Some),
+            _ => Ok(None),
+        }
+    }
+
     /// Compiles the schedule, or reads and verifies the plan, to be trained by: costs are then as fixed as the rest of a plan.
     pub(crate) fn plan(&self, model: &ModelArgs) -> Result<Verified, Failure> {
-        self.compiled_or_read("run", model)
+        self.plan_for("run", model)
     }
 
-    /// As [`JobArgs::plan`], to be simulated under any costs.
-    pub(crate) fn plan_for_simulation(&self, model: &ModelArgs) -> Result<Verified, Failure> {
-        self.compiled_or_read("simulate", model)
-    }
-
-    /// The costs of a plan's passes, messages and collectives.
-    pub(crate) fn costs_of(&self, header: &Header) -> Result<Costs, Failure> {
-        self.cost.spec()?.bind_plan(header).map_err(Failure::one)
-    }
-
-    fn compiled_or_read(&self, command: &'static str, model: &ModelArgs) -> Result<Verified, Failure> {
+    /// As [`JobArgs::plan`], for another command than `run`: under any costs.
+    pub(crate) fn plan_for(&self, command: &'static str, model: &ModelArgs) -> Result<Verified, Failure> {
         refuse_twice(&self.set)?;
         match self.read()? {
             Some(Contents::Plan(bytes)) => {
@@ -184,6 +228,11 @@ impl JobArgs {
             }
             contents => self.compiled(command, contents, model),
         }
+    }
+
+    /// The costs of a plan's passes, messages and collectives.
+    pub(crate) fn costs_of(&self, header: &Header) -> Result<Costs, Failure> {
+        self.cost.spec()?.bind_plan(header).map_err(Failure::one)
     }
 
     /// Compiles the schedule.
@@ -215,7 +264,7 @@ impl JobArgs {
         };
         let file = contents.is_some();
         let torch = match &contents {
-            Some(Contents::Torch(bytes)) => Some(self.foreign(bytes)?),
+            Some(Contents::Torch(bytes)) => Some(self.foreign(bytes, Channel::Gloo)?),
             _ => None,
         };
         let text = contents.map(Contents::into_bytes).unwrap_or_default();
@@ -248,9 +297,9 @@ impl JobArgs {
     }
 
     /// A PyTorch schedule; flags may only say what it says. Messages are the plan's own, so that the laxest channel decides.
-    fn foreign(&self, bytes: &[u8]) -> Result<Sound, Failure> {
+    fn foreign(&self, bytes: &[u8], channel: Channel) -> Result<Sound, Failure> {
         self.refuse_choice("a PyTorch schedule")?;
-        let sound = super::verify::sound(&self.schedule, bytes, Channel::Gloo, None)?;
+        let sound = super::verify::sound(&self.schedule, bytes, channel, None)?;
         super::verify::agree(&sound, self.ranks, self.microbatches)?;
         if let Some((name, value)) = self.set.first() {
             let (asked, has) = (format!("--set {name}={value}"), "no parameters".to_owned());
@@ -277,7 +326,7 @@ impl JobArgs {
             let asked = asked.filter(|&asked| asked != has)?;
             Some((format!("{flag} {asked}"), compiled_for(has.to_string())))
         });
-        let dims = || model.contradiction(&header.model);
+        let dims = || model.contradiction(header);
         let with = || {
             let asked =
                 (!self.with.is_empty() && self.with != header.transforms).then(|| self.with.join(", "))?;
@@ -301,6 +350,19 @@ impl JobArgs {
             None => Ok(()),
         }
     }
+}
+
+/// Takes a word apart that names a schedule and, after a colon, parameters of it: `interleaved:v=4,group=8`.
+pub(crate) fn named(word: &str) -> Result<(String, Vec<(String, i64)>), Failure> {
+    let cut = word.rsplit_once(':').filter(|(_, parameters)| parameters.contains('='));
+    let (name, parameters) = cut.unwrap_or((word, ""));
+    let bad = |parameter: &str| {
+        let (parameter, word) = (parameter.to_owned(), word.to_owned());
+        Failure::usage(JobError::BadParameter { parameter, word })
+    };
+    let own = parameters.split(',').filter(|_| cut.is_some());
+    let own = own.map(|text| parameter(text).map_err(|_| bad(text)));
+    Ok((name.to_owned(), own.collect::<Result<_, _>>()?))
 }
 
 /// Refuses two values for one parameter.

@@ -7,7 +7,7 @@ use miette::Diagnostic;
 use schedc::cost::CostSpec;
 use schedc::driver::{self, Input, Job};
 use schedc::ir::{Catalog, Dims};
-use schedc::resolve::Model;
+use schedc::resolve::{Model, Partitioning};
 use schedc::simulate::Figures;
 use schedc::source::{Entry, Library, Sources};
 use thiserror::Error;
@@ -48,6 +48,7 @@ pub(crate) struct ListArgs {
 const SMALL: Model = Model {
     layers: None,
     dims: Dims { layers: 0, hidden: 16, heads: 2, sequence: 8, batch: 1, vocab: 256, tied: false },
+    partition: Partitioning::Uniform,
 };
 
 /// Lists schedules with their bubble, their peak, their first sentence and their source, and transforms.

@@ -2,6 +2,8 @@
 
 mod compare;
 mod compile;
+mod diff;
+mod explain;
 mod files;
 mod job;
 mod library;
@@ -36,6 +38,8 @@ enum Command {
     Simulate(Box<simulate::SimulateArgs>),
     /// Schedules side by side: makespan, bubble, memory, messages
     Compare(Box<compare::CompareArgs>),
+    /// Where two schedules or plans begin to differ, rank by rank (exit 0: equal, 1: different, 2: usage)
+    Diff(Box<diff::DiffArgs>),
     /// Draw schedules, plans and recorded runs: in the terminal, as SVG, as a page, as a Chrome trace
     View(Box<view::ViewArgs>),
     /// Train a GPT by a schedule or a plan, a thread for each rank
@@ -46,6 +50,11 @@ enum Command {
     Show {
         /// Its name, as `schedc list` has it
         name: String,
+    },
+    /// What the code of a diagnostic means: the rule, why, what to do
+    Explain {
+        /// The code, such as `schedc::torch::receive_order` or its last words; without one, all codes
+        code: Option<String>,
     },
     /// Print a `.sched` file in one form, in place
     Fmt(library::FmtArgs),
@@ -85,6 +94,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Verify(args) => verify::verify(&args),
         Command::Simulate(args) => simulate::simulate(&args),
         Command::Compare(args) => compare::compare(&args),
+        Command::Diff(args) => diff::diff(&args),
+        Command::Explain { code } => explain::explain(code.as_deref()),
         Command::View(args) => view::view(&args),
         Command::Run(args) => run::run(&args),
         Command::List(args) => library::list(&args),

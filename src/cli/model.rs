@@ -1,7 +1,7 @@
 //! The model's dimensions on the command line.
 
-use schedc::ir::Dims;
-use schedc::resolve::Model;
+use schedc::ir::{Dims, Header, Stage};
+use schedc::resolve::{Model, Partitioning};
 
 /// The model that buffers are sized for.
 #[derive(Clone, Debug, clap::Args)]
@@ -27,6 +27,29 @@ pub(crate) struct ModelArgs {
     /// Use one matrix for the input and the output embedding
     #[arg(long, help_heading = "Model")]
     tied: bool,
+    /// Layers on each stage: `uniform`, `balanced` by what layers cost, or a number for each [default: uniform]
+    #[arg(long, value_name = "LAYERS", value_parser = spread, help_heading = "Model")]
+    partition: Option<Spread>,
+}
+
+/// What is asked of the layers, before it is known what they cost.
+#[derive(Clone, Debug)]
+enum Spread {
+    Uniform,
+    Balanced,
+    Given(Vec<u32>),
+}
+
+fn spread(text: &str) -> Result<Spread, String> {
+    let number = |part: &str| {
+        let help = "write `uniform`, `balanced`, or the layers of each stage, such as `3,4,4,3`";
+        part.trim().parse().map_err(|_| help.to_owned())
+    };
+    match text {
+        "uniform" => Ok(Spread::Uniform),
+        "balanced" => Ok(Spread::Balanced),
+        _ => text.split(',').map(number).collect::<Result<_, _>>().map(Spread::Given),
+    }
 }
 
 impl ModelArgs {
@@ -41,11 +64,17 @@ impl ModelArgs {
             vocab: self.vocab.unwrap_or(256),
             tied: self.tied,
         };
-        Model { layers: self.layers, dims }
+        let partition = match &self.partition {
+            None | Some(Spread::Uniform) => Partitioning::Uniform,
+            Some(Spread::Given(layers)) => Partitioning::Given(layers.clone()),
+            Some(Spread::Balanced) => schedc::cost::balance(&dims),
+        };
+        Model { layers: self.layers, dims, partition }
     }
 
     /// The first flag that asks for another model than a plan was compiled for, and what the plan has.
-    pub(crate) fn contradiction(&self, dims: &Dims) -> Option<(String, String)> {
+    pub(crate) fn contradiction(&self, header: &Header) -> Option<(String, String)> {
+        let dims = &header.model;
         let flags = [
             ("--layers", self.layers, dims.layers),
             ("--hidden", self.hidden, dims.hidden),
@@ -62,6 +91,21 @@ impl ModelArgs {
             let differs = self.tied && !dims.tied;
             differs.then(|| ("--tied".to_owned(), "whose embeddings are untied".to_owned()))
         };
-        flags.into_iter().find_map(differs).or_else(tied)
+        flags.into_iter().find_map(differs).or_else(tied).or_else(|| self.other_partition(header))
+    }
+
+    /// What is asked of the layers, where a plan has them otherwise.
+    fn other_partition(&self, header: &Header) -> Option<(String, String)> {
+        let each = |layers: &[u32]| layers.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        let depth = header.depth() as usize;
+        let has: Vec<u32> = Stage::all(depth).map(|place| header.layers_of(place).len() as u32).collect();
+        let asked = match self.partition.as_ref()? {
+            Spread::Uniform if header.partition.is_uniform() => return None,
+            Spread::Given(layers) if *layers == has => return None,
+            Spread::Uniform => "uniform".to_owned(),
+            Spread::Balanced => "balanced".to_owned(),
+            Spread::Given(layers) => each(layers),
+        };
+        Some((format!("--partition {asked}"), format!("which was compiled for {}", each(&has))))
     }
 }

@@ -26,7 +26,7 @@ pub(crate) struct SimulateArgs {
 
 /// Simulates and prints the report. A plan over the memory limit is refused.
 pub(crate) fn simulate(args: &SimulateArgs) -> Result<(), Failure> {
-    let plan = args.job.plan_for_simulation(&args.model)?;
+    let plan = args.job.plan_for("simulate", &args.model)?;
     let costs = args.job.costs_of(&plan.header)?;
     args.limit.check(&plan, || Ok(costs.clone()))?;
     let known = Known { over_time: args.over_time, ..Known::default() };

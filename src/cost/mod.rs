@@ -7,12 +7,14 @@
 //! Passes at every rank are not divided. Where sequences are cut into s slices every pass is one slice's and takes `1/s` of it; messages and
 //! collectives are not divided. A backward that does W's work too takes B's cost and W's.
 
+mod balance;
 mod bind;
 mod durations;
 mod error;
 mod number;
 mod spec;
 
+pub use balance::balance;
 pub use durations::Durations;
 pub use error::CostError;
 pub use spec::{CostSpec, UNIT};
@@ -110,6 +112,12 @@ impl Costs {
     #[must_use]
     pub fn collective(&self, collective: CollectiveId) -> Ticks {
         self.collectives[collective.index()]
+    }
+
+    /// Whether the unit is the microsecond: the costs come from [`Durations`].
+    #[must_use]
+    pub fn in_microseconds(&self) -> bool {
+        matches!(self.messages, Messages::ByPair { .. })
     }
 
     /// A time in the unit that the costs were written in.

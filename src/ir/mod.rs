@@ -6,6 +6,7 @@ mod catalog;
 mod cut;
 mod dims;
 mod ids;
+mod partition;
 mod plan;
 mod program;
 mod schedule;
@@ -21,6 +22,7 @@ pub use ids::{
     BufferId, Chunk, ClassId, CollectiveId, Flow, GroupId, InstrId, KindId, LaneId, Microbatch, Port, Rank,
     Stage,
 };
+pub use partition::Partition;
 pub use plan::{
     Buffer, Group, Header, Instr, Lane, Mode, Op, Operands, Pass, Payload, Peak, Place, Plan, RankPlan, Site,
     Value,

@@ -8,7 +8,6 @@ mod block;
 mod error;
 mod greedy;
 mod idle;
-mod modulo;
 mod pattern;
 mod settle;
 mod squeeze;
@@ -20,9 +19,6 @@ use crate::cost::Costs;
 use crate::graph::Graph;
 use crate::ir::{Mode, Pass, Placed, Program, Rank, RankOrder, Schedule, Span};
 use crate::timing::{self, Room, Timing};
-
-/// Pipelines of more stages are not searched for blocks: the search is quadratic in stages.
-const MANY_STAGES: usize = 256;
 
 /// Puts every rank's passes in order.
 ///
@@ -110,9 +106,7 @@ fn settled(
 ) -> Vec<Vec<Placed>> {
     let placed = timing::by_pass(graph, &given);
     let mut seeds: Vec<Vec<Vec<Placed>>> = std::iter::once(given.clone()).chain(other).collect();
-    let blocks =
-        if graph.shape.stages.len() > MANY_STAGES { Vec::new() } else { modulo::blocks(graph, costs, room) };
-    for block in blocks {
+    for block in timing::blocks(graph, costs, room) {
         let row =
             |passes: Vec<Pass>| passes.into_iter().filter_map(|pass| placed[graph.index(pass)]).collect();
         seeds.push(block.orders(graph).into_iter().map(row).collect());

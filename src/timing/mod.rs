@@ -6,6 +6,7 @@
 
 mod dag;
 mod fill;
+mod modulo;
 mod pace;
 mod play;
 mod retime;
@@ -13,6 +14,7 @@ mod retime;
 use std::num::NonZeroU32;
 
 use self::dag::{Dag, Side};
+pub use self::modulo::{Block, blocks};
 pub(crate) use self::play::{Choose, Now, Played};
 pub use self::retime::{lifespans, retime};
 use crate::cost::Costs;

@@ -4,7 +4,7 @@ use super::{Room, Timing, peaks};
 use crate::cost::Costs;
 use crate::graph::Graph;
 use crate::ir::{
-    At, Catalog, ClassId, Flow, KindId, Limit, Pass, Placed, Queue, Relation, Schedule, Source, Where,
+    At, Catalog, ClassId, Flow, KindId, Limit, Pass, Placed, Queue, Relation, Schedule, Source, Ticks, Where,
 };
 
 /// Moves passes into idle time where that makes the schedule shorter; leaves it as it is where it does not.
@@ -12,11 +12,11 @@ use crate::ir::{
 /// A rank never holds more buffers of a class than before, but for those that begin a lifespan at a stage, as activations do: of these it
 /// may hold `extra` microbatches more. A limit of one pass ahead of another holds as in `limits`. Schedules with passes in lock step are left
 /// alone: one order for all ranks is what keeps them from waiting for each other; and those with overlapped pairs, which say themselves
-/// what should meet.
-pub fn retime(schedule: &mut Schedule, limits: &[Limit], costs: &Costs, extra: u32) {
+/// what should meet. Returns the makespan, where it looked at all.
+pub fn retime(schedule: &mut Schedule, limits: &[Limit], costs: &Costs, extra: u32) -> Option<Ticks> {
     let paired = schedule.orders.iter().flatten().any(|placed| placed.overlaps);
     if paired || schedule.catalog.kinds.iter().any(|kind| kind.queue == Queue::Lockstep) {
-        return;
+        return None;
     }
     let graph = Graph::new(&schedule.shape, &schedule.catalog);
     let mut timing = Timing::new(&graph, costs);
@@ -30,11 +30,13 @@ pub fn retime(schedule: &mut Schedule, limits: &[Limit], costs: &Costs, extra: u
     }
     timing.add_edges(&edges);
     let room = as_held(&graph, &schedule.orders, extra);
-    let Some(before) = timing.makespan(&schedule.orders) else { return };
+    let before = timing.makespan(&schedule.orders)?;
     let mut orders = schedule.orders.clone();
-    if timing.improve(&mut orders, &room).is_some_and(|after| after < before) {
+    let shorter = timing.improve(&mut orders, &room).filter(|&after| after < before);
+    if shorter.is_some() {
         schedule.orders = orders;
     }
+    shorter.or(Some(before))
 }
 
 /// The classes that passes at a stage make without state that was there before.

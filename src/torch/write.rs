@@ -41,7 +41,7 @@ pub fn write(plan: &Verified, target: Target, form: Form) -> Result<String, Writ
     let words = words(plan).map_err(WriteError::Unsupported)?;
     let mut text = String::new();
     for (rank, list) in plan.ranks.iter().enumerate() {
-        let cells = cells(&plan.header, list, &words);
+        let cells = cells(list, &words);
         match form {
             Form::Compute => {
                 let passes = cells.iter().filter(|cell| matches!(cell, Cell::Pass(_) | Cell::Pair(..)));
@@ -105,12 +105,12 @@ fn words(plan: &Verified) -> Result<Vec<Op>, Vec<Unsupported>> {
     let words: Vec<Option<Op>> = catalog.kinds.iter().map(|kind| of_compute(kind.computes?)).collect();
     let missing = catalog.kinds.iter().zip(&words).filter(|(_, word)| word.is_none());
     let missing: Vec<String> = missing.map(|(kind, _)| format!("`{}`", kind.name)).collect();
-    if !missing.is_empty() {
+    if missing.is_empty() {
+        reasons.extend(needs(catalog, &words));
+    } else {
         let brought =
             if transforms.is_empty() { String::new() } else { format!(" of {}", transforms.join(" and ")) };
         reasons.push(Unsupported::NoSuchPass { passes: missing.join(", ") + &brought });
-    } else {
-        reasons.extend(needs(catalog, &words));
     }
     if plan.header.flows > 1 {
         reasons.push(Unsupported::TwoCopies { schedule: name.clone() });
@@ -147,15 +147,13 @@ fn needs(catalog: &Catalog, words: &[Option<Op>]) -> Vec<Unsupported> {
         for need in &kind.needs {
             let (from, met) = match need.from {
                 Source::Pass { kind: from, at, .. } => {
-                    let met = match (word, words[from.index()], at) {
-                        (Some(Op::F), Some(Op::F), Relation::Prev)
-                        | (_, _, Relation::Earlier | Relation::Later) => true,
-                        (Some(Op::I | Op::B), Some(Op::I | Op::B), Relation::Next) => true,
-                        (Some(word), Some(from), Relation::Here) => {
-                            from as u8 <= *word as u8 || from == Op::F
-                        }
-                        _ => false,
-                    };
+                    let met = matches!(
+                        (word, words[from.index()], at),
+                        (_, _, Relation::Earlier | Relation::Later)
+                            | (Some(_), Some(_), Relation::Here)
+                            | (Some(Op::F), Some(Op::F), Relation::Prev)
+                            | (Some(Op::I | Op::B), Some(Op::I | Op::B), Relation::Next)
+                    );
                     (format!("`{}` of another stage", catalog.kind(from).name), met)
                 }
                 Source::Collective(id) => (format!("`{}`", catalog.collective(id).name), false),
@@ -169,7 +167,7 @@ fn needs(catalog: &Catalog, words: &[Option<Op>]) -> Vec<Unsupported> {
 }
 
 /// A rank's passes and messages in list order, pairs in one cell.
-fn cells(header: &Header, list: &RankPlan, words: &[Op]) -> Vec<Cell> {
+fn cells(list: &RankPlan, words: &[Op]) -> Vec<Cell> {
     let mut cells: Vec<Cell> = Vec::with_capacity(list.instrs.len());
     // The cell of a pair whose second pass is still to come; that of a pair that has just closed.
     let (mut open, mut closed) = (None, None);
@@ -193,8 +191,8 @@ fn cells(header: &Header, list: &RankPlan, words: &[Op]) -> Vec<Cell> {
                 open = instr.overlaps.then_some(cells.len());
                 cells.push(Cell::Pass(word));
             }
-            Instruction::Send { value, .. } => cells.extend(message(header, value.pass, words, true)),
-            Instruction::Recv { value, .. } => cells.extend(message(header, value.pass, words, false)),
+            Instruction::Send { value, .. } => cells.extend(message(value.pass, words, true)),
+            Instruction::Recv { value, .. } => cells.extend(message(value.pass, words, false)),
             Instruction::Collective { .. } | Instruction::Step => {}
         }
     }
@@ -217,12 +215,11 @@ fn fused(cell: &mut Cell, word: Word) -> bool {
 }
 
 /// An end of the message with a pass's value, named for the stage on its own rank.
-fn message(header: &Header, pass: Pass, words: &[Op], sends: bool) -> Option<Cell> {
+fn message(pass: Pass, words: &[Op], sends: bool) -> Option<Cell> {
     let Word { op, stage, microbatch } = named(pass, words)?;
-    let last = header.stages.len() as u32;
     let (op, stage) = match (op, sends) {
         (Op::F, true) => (Op::SendF, stage),
-        (Op::F, false) => (Op::RecvF, (stage + 1).min(last)),
+        (Op::F, false) => (Op::RecvF, stage + 1),
         (_, true) => (Op::SendB, stage),
         (_, false) => (Op::RecvB, stage.saturating_sub(1)),
     };

@@ -35,8 +35,10 @@ enum Rule {
 /// How a base order is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reading {
-    /// Pass by pass; as priorities where it was placed by time.
+    /// Pass by pass.
     Law,
+    /// As priorities, under what the rank that held most did where the order was placed by time, else under what each rank did.
+    Loose,
     /// Side by side, with a forward side that may run so many passes ahead of what the order has.
     Sides(usize),
 }
@@ -83,7 +85,7 @@ impl<'a> Base<'a> {
     ) -> Self {
         let orders = schedule.orders.as_slice();
         let rule = match reading {
-            Reading::Law if schedule.by_time => Rule::Loose(loose(graph, schedule, base, deepen)),
+            Reading::Loose => Rule::Loose(loose(graph, schedule, base, deepen)),
             Reading::Law => Rule::Law,
             Reading::Sides(by) => {
                 Rule::Sides(orders.iter().map(|order| Ahead::new(order, sides, by)).collect())
@@ -163,14 +165,25 @@ impl<'a> Base<'a> {
 /// Every rank's order as priorities.
 fn loose(graph: &Graph<'_>, schedule: &Schedule, base: usize, deepen: u32) -> Vec<Loose> {
     let orders = schedule.orders.as_slice();
-    let most = |class| peaks(graph.catalog, orders, class).into_iter().max().unwrap_or(0);
-    let longer = lifespans(graph.catalog).into_iter().map(|class| (class, most(class) + deepen));
+    let held = |class, more: u32| {
+        let mut most = peaks(graph.catalog, orders, class);
+        if schedule.by_time {
+            let fullest = most.iter().copied().max().unwrap_or(0);
+            most.fill(fullest);
+        }
+        most.iter_mut().for_each(|most| *most = most.saturating_add(more));
+        (class, most)
+    };
+    let longer = lifespans(graph.catalog).into_iter().map(|class| held(class, deepen));
     // What earlier transforms placed.
     let kinds = schedule.catalog.kinds[..base].iter().filter(|kind| kind.at == At::EveryRank);
-    let earlier = kinds.flat_map(|kind| kind.makes.iter().map(|&class| (class, most(class))));
+    let earlier = kinds.flat_map(|kind| kind.makes.iter().map(|&class| held(class, 0)));
     let held: Vec<_> = longer.chain(earlier).collect();
     let later = later(graph);
-    orders.iter().map(|order| Loose::new(order, &held, &later)).collect()
+    let of = |(rank, order): (usize, &Vec<Placed>)| {
+        Loose::new(order, held.iter().map(|(class, most)| (*class, most[rank])), &later)
+    };
+    orders.iter().enumerate().map(of).collect()
 }
 
 /// By stage: how many later stages of its flow lie on the same rank.
@@ -189,7 +202,7 @@ fn later(graph: &Graph<'_>) -> Vec<u32> {
 }
 
 impl Loose {
-    fn new(order: &[Placed], held: &[(ClassId, u32)], later: &[u32]) -> Self {
+    fn new(order: &[Placed], held: impl Iterator<Item = (ClassId, u32)>, later: &[u32]) -> Self {
         let mut known = BTreeMap::new();
         let mut streams: Vec<Stream> = Vec::new();
         for (position, placed) in order.iter().enumerate() {
@@ -201,7 +214,7 @@ impl Loose {
             }
             streams[stream].positions.push(position as u32);
         }
-        let held = held.iter().map(|&(class, most)| Held { class, live: 0, most, ending: 0 });
+        let held = held.map(|(class, most)| Held { class, live: 0, most, ending: 0 });
         Self { ran: vec![false; order.len()], streams, held: held.collect() }
     }
 

@@ -62,6 +62,10 @@ enum Moment {
     Ends(Pass),
     /// A pass has all that it needs.
     Ready(Pass),
+    /// What the ranks that have come to their call had to wait for is there.
+    Begins,
+    /// The collectives that followed a pass in lock step no longer take a rank's compute lane.
+    Frees(Rank),
 }
 
 struct List<'a> {
@@ -77,8 +81,9 @@ struct List<'a> {
     gang: Gang,
     /// The stages whose passes call all ranks to lock step, by kind.
     callers: Vec<(KindId, Where)>,
-    /// The moments at which passes that call all ranks end, where ranks wait for them.
-    calls: BinaryHeap<Reverse<Ticks>>,
+    /// For each pass that calls all ranks and has started, the moment at which the ranks have been called, and before it the one at
+    /// which they can come.
+    calls: BinaryHeap<Reverse<[Ticks; 2]>>,
     manner: Manner,
     /// All ranks, those first whose passes call the others.
     ranks: Vec<Rank>,
@@ -191,7 +196,7 @@ impl<'a> List<'a> {
             };
             now = next;
             // Who waited for a call that did not come goes on.
-            while self.calls.peek().is_some_and(|&Reverse(at)| at <= now) {
+            while self.calls.peek().is_some_and(|&Reverse([called, _])| called <= now) {
                 self.calls.pop();
                 self.woken.fill(true);
             }
@@ -199,6 +204,8 @@ impl<'a> List<'a> {
                 match moment {
                     Moment::Ends(pass) => self.end(pass, now),
                     Moment::Ready(pass) => self.ready(pass, now),
+                    Moment::Begins => self.begin_call(now),
+                    Moment::Frees(rank) => self.free(rank),
                 }
             }
         }
@@ -230,9 +237,13 @@ impl<'a> List<'a> {
 
     fn end(&mut self, pass: Pass, now: Ticks) {
         let rank = self.graph.rank_of(pass.site);
-        if self.graph.catalog.kind(pass.kind).queue != Queue::Group {
-            self.busy[rank.index()] -= 1;
-            self.woken[rank.index()] = true;
+        match self.graph.catalog.kind(pass.kind).queue {
+            Queue::Group => {}
+            Queue::Compute => self.free(rank),
+            Queue::Lockstep => {
+                let blocked = self.graph.feeds(pass).map(|id| self.costs.collective(id).0).sum();
+                self.calendar.enter(now + Ticks(blocked), Moment::Frees(rank));
+            }
         }
         let mut events = std::mem::take(&mut self.events);
         self.progress.complete(self.graph, self.costs, pass, now, &mut events);
@@ -242,6 +253,11 @@ impl<'a> List<'a> {
             }
         }
         self.events = events;
+    }
+
+    fn free(&mut self, rank: Rank) {
+        self.busy[rank.index()] -= 1;
+        self.woken[rank.index()] = true;
     }
 
     fn ready(&mut self, pass: Pass, now: Ticks) {
@@ -272,7 +288,7 @@ impl<'a> List<'a> {
     fn dispatch(&mut self, rank: Rank, now: Ticks) {
         if self.gang.is_called(rank) {
             self.busy[rank.index()] = 1;
-            self.gang.arrive(rank);
+            self.gang.arrive(rank, now);
             self.begin_call(now);
             return;
         }
@@ -286,7 +302,12 @@ impl<'a> List<'a> {
 
     /// Starts the passes that all ranks were called to, if all have come and have what they need.
     fn begin_call(&mut self, now: Ticks) {
-        for pass in self.gang.begin(self.graph).into_iter().flatten() {
+        let Some(at) = self.gang.meets(self.graph, self.costs) else { return };
+        if at > now {
+            self.calendar.enter(at, Moment::Begins);
+            return;
+        }
+        for pass in self.gang.begin(self.graph) {
             self.start(pass, now, true);
         }
     }
@@ -311,7 +332,7 @@ impl<'a> List<'a> {
         if let Some(pass) = self.take_new(rank, pressing).or_else(|| self.take_new(rank, urgent)) {
             return Some((pass, None));
         }
-        let until = self.calls.peek().filter(|_| self.manner.polite).map(|&Reverse(at)| at);
+        let until = self.calls.peek().filter(|_| self.manner.polite).map(|&Reverse([_, from])| from);
         let in_time = |pass: &Pass| until.is_none_or(|until| now + self.costs.pass(*pass) <= until);
         let free = |pass: &Pass| in_time(pass) && self.progress.is_ready(self.graph, *pass, now);
         if let Some(found) = self.placed.choose(self.graph, rank, free) {
@@ -351,7 +372,8 @@ impl<'a> List<'a> {
         self.busy[rank] = 1;
         let end = now + self.costs.pass(pass);
         if self.calls_all(pass) {
-            self.calls.push(Reverse(end));
+            let takes = self.graph.feeds(pass).map(|id| self.costs.collective(id)).max().unwrap_or_default();
+            self.calls.push(Reverse([end + takes, end]));
         }
         self.calendar.enter(end, Moment::Ends(pass));
     }

@@ -7,8 +7,11 @@ use std::collections::VecDeque;
 
 use super::limits::Limits;
 use super::sides::Sides;
+use crate::cost::Costs;
 use crate::graph::Graph;
-use crate::ir::{Flow, KindId, Microbatch, Need, Pass, Queue, Rank, Relation, Site, Source, Span, Where};
+use crate::ir::{
+    Flow, KindId, Microbatch, Need, Pass, Queue, Rank, Relation, Site, Source, Span, Ticks, Where,
+};
 
 /// When the ranks are called to passes of a kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +43,8 @@ pub(super) struct Gang {
     next: Vec<usize>,
     /// How many ranks have come to the current call.
     arrived: u32,
+    /// When the last rank so far has come to its call.
+    met: Ticks,
 }
 
 impl Gang {
@@ -59,6 +64,7 @@ impl Gang {
             begun: 0,
             next: vec![0; p as usize],
             arrived: 0,
+            met: Ticks(0),
         }
     }
 
@@ -150,22 +156,34 @@ impl Gang {
     }
 
     /// Notes that a rank has come to its call.
-    pub(super) fn arrive(&mut self, rank: Rank) {
+    pub(super) fn arrive(&mut self, rank: Rank, now: Ticks) {
         self.next[rank.index()] += 1;
         self.arrived += 1;
+        self.met = now;
     }
 
-    /// The passes of the current call, if all ranks have come to it and have all that it needs: they start.
-    pub(super) fn begin(&mut self, graph: &Graph<'_>) -> Option<Vec<Pass>> {
+    /// If all ranks have come to the current call and have all that it needs: the moment from which it can begin. What is broadcast to
+    /// its passes comes over the compute lanes, and so when all ranks have come.
+    pub(super) fn meets(&self, graph: &Graph<'_>, costs: &Costs) -> Option<Ticks> {
         let &(kind, microbatch) = self.called.get(self.begun)?;
         let unready = self.unready[kind.index() - self.base][microbatch.index()];
-        if self.arrived < graph.shape.ranks || unready > 0 {
-            return None;
-        }
+        let broadcast = |need: &Need| match need.from {
+            Source::Collective(id) if graph.catalog.collective(id).source != Where::All => {
+                costs.collective(id).0
+            }
+            _ => 0,
+        };
+        let waits = graph.catalog.kind(kind).needs.iter().map(broadcast).sum();
+        (self.arrived == graph.shape.ranks && unready == 0).then(|| self.met + Ticks(waits))
+    }
+
+    /// The passes of the current call, which start.
+    pub(super) fn begin(&mut self, graph: &Graph<'_>) -> Vec<Pass> {
+        let (kind, microbatch) = self.called[self.begun];
         self.arrived = 0;
         self.begun += 1;
         let flow = graph.shape.flow_of(microbatch);
-        Some(graph.sites_of(kind, flow).map(|site| Pass { kind, site, microbatch }).collect())
+        graph.sites_of(kind, flow).map(|site| Pass { kind, site, microbatch }).collect()
     }
 
     /// Whether a pass lacks nothing but what rides along and could be called now.

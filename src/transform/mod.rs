@@ -2,7 +2,9 @@
 //!
 //! The base order is kept; its backward side is moved back to make room for the transform's barriers ([`deepen`]); the new passes
 //! are placed where an event-driven list schedule has them run ([`insert`]). Nothing here knows what a pass computes. An order that was
-//! placed by time is a priority instead of a law, and `deepen` is room for so many microbatches more ([`base`]).
+//! placed by time is a priority instead of a law, and `deepen` is room for so many microbatches more ([`base`]); one microbatch's passes,
+//! the transform's among them, may then also repeat at a fixed interval ([`timing::blocks`]). Where ranks meet in lock step, or two flows
+//! do on every rank, each side of the order is a law of its own ([`ahead`]).
 
 mod ahead;
 mod base;
@@ -20,7 +22,9 @@ use self::base::Reading;
 use self::insert::Manner;
 use self::sides::Sides;
 use crate::cost::Costs;
-use crate::ir::{Catalog, KindId, Placed, Queue, Schedule, Transform};
+use crate::graph::Graph;
+use crate::ir::{Catalog, KindId, Limit, Pass, Placed, Queue, Schedule, Ticks, Transform};
+use crate::timing::{self, Room, by_pass, lifespans, peaks};
 
 /// Adds a transform's passes and edges to every rank's order.
 ///
@@ -47,10 +51,7 @@ pub fn apply(
     }
     let origins = insert::new_origins(&mut schedule, transform, base);
     let inserting = Inserting { transform, base, origins: &origins, sides: &sides, costs };
-    let placed = match inserting.meeting(&schedule) {
-        Some(orders) => Ok(orders),
-        None => inserting.deepened(&mut schedule),
-    };
+    let placed = inserting.shortest(&mut schedule);
     // An order that deadlocks by itself also fills up every limit; the limit is not to blame then.
     schedule.orders = placed
         .map_err(|error| stuck::without_transform(&schedule, &before, costs).map_or(error, Into::into))?;
@@ -58,6 +59,9 @@ pub fn apply(
     schedule.transforms.push(transform.name.clone());
     Ok(schedule)
 }
+
+/// For more passes than this no blocks are tried beside the order as it is: each has its idle time filled.
+const MANY: usize = 1 << 18;
 
 /// A transform on its way into a schedule.
 struct Inserting<'a> {
@@ -69,35 +73,108 @@ struct Inserting<'a> {
 }
 
 impl Inserting<'_> {
-    /// The base order with its backward side moved back by a fixed depth.
-    fn deepened(&self, schedule: &mut Schedule) -> Result<Vec<Vec<Placed>>, TransformError> {
-        let given = std::mem::take(&mut schedule.orders);
-        let longest = given.iter().map(Vec::len).max().unwrap_or(0);
-        let depth = self.transform.deepen as usize * schedule.shape.visits() as usize;
-        let mut by = if schedule.by_time { 0 } else { depth };
-        loop {
-            schedule.orders = given.iter().map(|order| deepen::deepen(order, self.sides, by)).collect();
-            match self.insert(schedule, Manner { reading: Reading::Law, polite: false }) {
-                Ok((orders, _)) => return Ok(orders),
-                // Two flows may come to the same pass at different depths; behind all forwards every backward side fits.
-                Err(_) if schedule.shape.flows > 1 && by > 0 && by < longest => by *= 2,
-                Err(error) => return Err(error),
+    /// The shortest of what the ways of reading the base order come to, with idle time filled where that is done; of equals, the first.
+    fn shortest(&self, schedule: &mut Schedule) -> Result<Vec<Vec<Placed>>, TransformError> {
+        let mut found: Vec<insert::Inserted> = self
+            .manners(schedule)
+            .into_iter()
+            .filter_map(|manner| self.insert(schedule, manner).ok())
+            .collect();
+        let blocks = self.blocks(schedule);
+        if self.meets(schedule) && !found.is_empty() {
+            let shortest = found.into_iter().min_by_key(|&(_, end)| end);
+            return Ok(shortest.map(|(orders, _)| orders).unwrap_or_default());
+        }
+        match self.deepened(schedule) {
+            Ok(deepened) if found.is_empty() && blocks.is_empty() => return Ok(deepened.0),
+            Ok(deepened) => found.insert(0, deepened),
+            Err(error) if found.is_empty() => return Err(error),
+            Err(_) => {}
+        }
+        let orders = found.into_iter().map(|(orders, _)| orders).chain(blocks);
+        let timed = orders.enumerate().map(|(index, orders)| {
+            let mut filled = Schedule { orders: orders.clone(), ..schedule.clone() };
+            let end = timing::retime(&mut filled, &self.transform.limits, self.costs, 0);
+            (end.unwrap_or(Ticks(u64::MAX)), index, orders)
+        });
+        let shortest = timed.min_by_key(|&(end, index, _)| (end, index));
+        Ok(shortest.map(|(_, _, orders)| orders).unwrap_or_default())
+    }
+
+    /// Orders in which every microbatch does the same at a fixed interval, the transform's passes and all: for a base that was placed by
+    /// time, where one microbatch's passes fit into the memory that it may have.
+    fn blocks(&self, schedule: &Schedule) -> Vec<Vec<Vec<Placed>>> {
+        if !schedule.by_time {
+            return Vec::new();
+        }
+        let graph = Graph::new(&schedule.shape, &schedule.catalog);
+        if graph.len() > MANY {
+            return Vec::new();
+        }
+        let deepen = self.transform.deepen.saturating_mul(schedule.shape.visits());
+        let held = |class| peaks(&schedule.catalog, &schedule.orders, class).into_iter().max().unwrap_or(0);
+        let everywhere = |most| vec![most; schedule.orders.len()];
+        let longer = lifespans(&schedule.catalog).into_iter();
+        let mut room: Vec<Room> = longer
+            .map(|class| Room { class, most: everywhere(held(class).saturating_add(deepen)) })
+            .collect();
+        for limit in &self.transform.limits {
+            if let Limit::Class { class, most, .. } = *limit {
+                room.push(Room { class, most: everywhere(most) });
             }
+        }
+        let placed = by_pass(&graph, &schedule.orders);
+        let place = |pass: Pass| match pass.kind.index().checked_sub(self.base) {
+            Some(new) => Some(Placed { pass, origin: self.origins[new], overlaps: false }),
+            None => placed[graph.index(pass)],
+        };
+        let row = |passes: Vec<Pass>| passes.into_iter().filter_map(place).collect();
+        let blocks = timing::blocks(&graph, self.costs, &room).into_iter();
+        blocks.map(|block| block.orders(&graph).into_iter().map(row).collect()).collect()
+    }
+
+    /// Ways to read the base order beside the one with a fixed depth: where ranks meet in lock step, and where microbatches come from
+    /// both ends, so that one law for a whole rank may keep it waiting.
+    fn manners(&self, schedule: &Schedule) -> Vec<Manner> {
+        if schedule.orders.iter().flatten().any(|placed| placed.overlaps) {
+            return Vec::new();
+        }
+        let sides = Reading::Sides(self.depth(schedule));
+        let with = |reading, polite| Manner { reading, polite };
+        if self.meets(schedule) {
+            let reading = if schedule.by_time { Reading::Loose } else { sides };
+            vec![with(reading, true), with(reading, false)]
+        } else if !schedule.by_time && schedule.shape.flows > 1 {
+            vec![with(sides, false)]
+        } else {
+            Vec::new()
         }
     }
 
-    /// Where ranks meet in lock step: the shortest of a few manners in which they may go about it. `None` where none works.
-    fn meeting(&self, schedule: &Schedule) -> Option<Vec<Vec<Placed>>> {
-        let meets = schedule.catalog.kinds[self.base..].iter().any(|kind| kind.queue == Queue::Lockstep);
-        let paired = schedule.orders.iter().flatten().any(|placed| placed.overlaps);
-        if !meets || paired {
-            return None;
+    /// Whether all ranks meet for some pass.
+    fn meets(&self, schedule: &Schedule) -> bool {
+        schedule.catalog.kinds[self.base..].iter().any(|kind| kind.queue == Queue::Lockstep)
+    }
+
+    /// Passes of the forward side by which the backward side falls back.
+    fn depth(&self, schedule: &Schedule) -> usize {
+        self.transform.deepen as usize * schedule.shape.visits() as usize
+    }
+
+    /// The base order with its backward side moved back by a fixed depth.
+    fn deepened(&self, schedule: &mut Schedule) -> Result<insert::Inserted, TransformError> {
+        let given = std::mem::take(&mut schedule.orders);
+        let longest = given.iter().map(Vec::len).max().unwrap_or(0);
+        let mut by = if schedule.by_time { 0 } else { self.depth(schedule) };
+        loop {
+            schedule.orders = given.iter().map(|order| deepen::deepen(order, self.sides, by)).collect();
+            let reading = if schedule.by_time { Reading::Loose } else { Reading::Law };
+            match self.insert(schedule, Manner { reading, polite: false }) {
+                // Two flows may come to the same pass at different depths; behind all forwards every backward side fits.
+                Err(_) if schedule.shape.flows > 1 && by > 0 && by < longest => by *= 2,
+                inserted => return inserted,
+            }
         }
-        let depth = self.transform.deepen as usize * schedule.shape.visits() as usize;
-        let reading = if schedule.by_time { Reading::Law } else { Reading::Sides(depth) };
-        let manners = [true, false].map(|polite| Manner { reading, polite });
-        let placed = manners.into_iter().filter_map(|manner| self.insert(schedule, manner).ok());
-        placed.min_by_key(|&(_, end)| end).map(|(orders, _)| orders)
     }
 
     fn insert(&self, schedule: &Schedule, manner: Manner) -> Result<insert::Inserted, TransformError> {

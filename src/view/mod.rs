@@ -15,7 +15,7 @@ pub mod svg;
 pub mod terminal;
 
 pub use error::ViewError;
-pub use planned::predicted;
+pub use planned::{measured, predicted};
 pub use scene::{Chart, Scene};
 
 /// The part of the axis that is drawn.

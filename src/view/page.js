@@ -13,13 +13,14 @@ const LEFT = 46, AXIS = 22, HEAD = 42;
 function decode(chart, row) {
   const count = row.k.length, act = i => chart.styles[row.style[i]].act;
   const column = Type => new Type(count);
-  Object.assign(row, { count, style: column(Uint16Array), share: column(Uint8Array), start: column(Float64Array), end: column(Float64Array),
+  Object.assign(row, { count, style: column(Uint16Array), share: column(Uint8Array), start: column(Float64Array), posted: column(Float64Array), end: column(Float64Array),
     lane: column(Uint16Array), track: column(Uint8Array), waitsAt: new Int32Array(count + 1), peer: new Int32Array(count).fill(-1), other: column(Int32Array) });
-  let start = 0, at = 0, message = 0;
+  let start = 0, at = 0, message = 0, waited = 0, next = row.q.length ? row.q[0] : -1;
   for (let i = 0; i < count; i++) {
     row.style[i] = row.k[i] / 3 | 0; row.share[i] = row.k[i] % 3;
     start += row.t[i];
-    row.start[i] = start * chart.scale; row.end[i] = (start + row.d[i]) * chart.scale;
+    row.start[i] = row.posted[i] = start * chart.scale; row.end[i] = (start + row.d[i]) * chart.scale;
+    if (i === next) { row.posted[i] = (start - row.q[waited + 1]) * chart.scale; waited += 2; next = waited < row.q.length ? i + row.q[waited] : -1; }
     row.lane[i] = row.l[i] / 3 | 0; row.track[i] = row.l[i] % 3;
     row.waitsAt[i] = at + 1; at += row.w.length ? row.w[at] + 1 : 0;
     const what = act(i);
@@ -51,14 +52,14 @@ for (const chart of data.charts) {
   chart.styles = chart.styles.map(([name, act, colour, atStage]) => {
     const chunks = atStage ? Math.max(1, chart.chunks) : 1, colours = [];
     for (let chunk = 0; chunk < chunks; chunk++) colours.push(chunks < 2 ? colour : mix(colour, Math.floor(chunk * 55 / (chunks - 1))));
-    return { name, act, atStage, colours, inks: colours.map(c => dark(c) ? '#000' : '#fff') };
+    const bytes = colour => [1, 3, 5].map(at => parseInt(colour.substr(at, 2), 16));
+    return { name, act, atStage, colours, inks: colours.map(c => dark(c) ? '#000' : '#fff'), bytes: colours.map(bytes) };
   });
   chart.rows.forEach(row => decode(chart, row));
   chart.criticalSet = chart.rows.map(() => new Set());
   for (let i = 0; i < chart.critical.length; i += 2) chart.criticalSet[chart.critical[i]].add(chart.critical[i + 1]);
 }
 const chunkOf = (chart, row, i) => chart.styles[row.style[i]].atStage ? Math.min(chart.chunkOf[row.s[i]] || 0, chart.styles[row.style[i]].colours.length - 1) : 0;
-const colourOf = (chart, row, i) => chart.styles[row.style[i]].colours[chunkOf(chart, row, i)];
 const unitName = (chart, unit) => chart.slices > 1 ? `${Math.floor(unit / chart.slices)}.${unit % chart.slices}` : `${unit}`;
 const number = value => `${+value.toFixed(3)}`;
 const time = value => data.unit ? `${number(value)} ${data.unit}` : number(value);
@@ -79,19 +80,22 @@ function memoryOf(chart, row) {
   const steps = [];
   for (let i = 0; i < row.count; i++) {
     const effect = chart.effects[row.f[i]], act = chart.styles[row.style[i]].act;
-    if (act !== SEND) for (let at = 0; at < effect[0].length; at += 2) steps.push([row.start[i], 1, effect[0][at], effect[0][at + 1]]);
-    for (let at = 0; at < effect[1].length; at += 2) steps.push([row.end[i], 0, effect[1][at], -effect[1][at + 1]]);
+    if (act !== SEND) for (let at = 0; at < effect[0].length; at += 2) steps.push([row.posted[i], 1, i, 0, effect[0][at], effect[0][at + 1]]);
+    const late = row.end[i] === row.posted[i] ? 1 : 0;
+    for (let at = 0; at < effect[1].length; at += 2) steps.push([row.end[i], late, i, 1, effect[1][at], -effect[1][at + 1]]);
   }
-  steps.sort((a, b) => a[0] - b[0] || a[1] - b[1]);
+  // Of one moment: what ends and began before, then the rest as listed; what an event writes is there before it frees.
+  steps.sort((a, b) => a[0] - b[0] || a[1] - b[1] || a[2] - b[2] || a[3] - b[3]);
   const classes = chart.classes.length, moments = [], held = [], now = new Float64Array(classes);
-  let most = 0, peak = 0;
-  steps.forEach(([moment, , kind, bytes], at) => {
-    now[kind] += bytes;
-    if (at + 1 < steps.length && steps[at + 1][0] === moment && steps[at + 1][1] === steps[at][1]) return;
-    let sum = 0;
-    moments.push(moment);
-    for (let kind = 0; kind < classes; kind++) { held.push(now[kind]); sum += now[kind]; }
+  let most = 0, peak = 0, sum = 0, spike = 0, spiked = null;
+  steps.forEach(([moment, , , , kind, bytes], at) => {
+    now[kind] += bytes; sum += bytes;
     if (sum > most) { most = sum; peak = moment; }
+    if (bytes > 0 && sum > spike) { spike = sum; spiked = now.slice(); }
+    if (at + 1 < steps.length && steps[at + 1][0] === moment) return;
+    if (spike > sum) { moments.push(moment); held.push(...spiked); }
+    moments.push(moment); held.push(...now);
+    spike = 0;
   });
   return row.memory = { moments, held, most, peak };
 }
@@ -102,21 +106,23 @@ const hasMemory = data.charts.some(chart => chart.effects.length > 1);
 const end = Math.max(...data.charts.map(chart => Math.max(...chart.rows.map(row => row.end.reduce((a, b) => Math.max(a, b), 0))))) || 1;
 const most = Math.max(...data.charts.map(chart => chart.rows.length));
 const view = { from: data.range[0], to: data.range[1], y: 0, critical: false, memory: hasMemory && most * data.charts.length <= 16, messages: false };
-let width = 0, height = 0, chosen = null, pointed = null, layout = [], total = 0, asked = false;
+let crowded = false, width = 0, height = 0, chosen = null, pointed = null, layout = [], total = 0, asked = false;
 
 function arrange() {
   const rows = data.charts.reduce((sum, chart) => sum + chart.rows.length, 0);
   const room = (height - AXIS - HEAD * data.charts.length - 8) / rows;
-  const strip = view.memory ? Math.max(10, Math.min(46, room * .42)) : 0;
-  const pass = Math.max(7, Math.min(30, room - strip - 7));
-  const lane = data.charts.some(chart => chart.rows.some(row => row.lists[GROUP].length)) ? Math.max(2, Math.min(5, pass / 5)) : 0;
+  const groups = data.charts.some(chart => chart.rows.some(row => row.lists[GROUP].length));
+  const lane = groups ? Math.max(2, Math.min(5, room / 8)) : 0;
+  const strip = view.memory ? Math.max(10, Math.min(64, room * .45)) : 0;
+  const pass = Math.max(7, Math.min(34, room - strip - lane - (room < 18 ? 1 : 6)));
   layout = []; total = 0;
   for (const chart of data.charts) {
-    const top = total; total += HEAD;
-    layout.push({ chart, top, rows: total, pass, lane, strip, step: pass + lane + (strip ? strip + 2 : 0) + (pass < 12 ? 1 : 4) });
+    const top = total, own = chart.effects.length > 1 ? strip : 0; total += HEAD;
+    layout.push({ chart, top, rows: total, pass, lane, strip: own, step: pass + lane + (own ? own + 2 : 0) + (room < 18 ? 1 : 4) });
     total += layout[layout.length - 1].step * chart.rows.length;
   }
   view.y = Math.max(0, Math.min(view.y, total + 10 - (height - AXIS)));
+  for (const event of [chosen, pointed]) if (event) event.place = layout.find(place => place.chart === event.place.chart);
 }
 
 const scale = () => (width - LEFT - 10) / (view.to - view.from);
@@ -132,30 +138,35 @@ function firstAfter(row, list, moment) {
   return low;
 }
 
-// Boxes of one lane; of those narrower than a pixel, each pixel shows the one that fills most of it.
+// Boxes narrower than a pixel go into a line of pixels, each with the colour of what fills most of it, which is then stretched.
+const thin = document.createElement('canvas'), thinPen = thin.getContext('2d', { willReadFrequently: true });
 function boxes(chart, row, list, top, tall, only) {
   const k = scale(), right = width - 10;
-  let pixel = -1, best = 0, sum = 0, colour = '', style = '';
+  let pixel = -1, best = 0, sum = 0, colour = null, style = '', line = null;
   const flush = () => {
     if (pixel < 0) return;
-    pen.globalAlpha = Math.max(.3, Math.min(1, sum));
-    if (style !== colour) pen.fillStyle = style = colour;
-    pen.fillRect(pixel, top, 1, tall);
-    pen.globalAlpha = 1; pixel = -1; best = sum = 0;
+    if (!line) {
+      if (thin.width !== Math.ceil(width)) { thin.width = Math.ceil(width); thin.height = 1; }
+      line = thinPen.createImageData(thin.width, 1);
+    }
+    line.data.set(colour, pixel * 4); line.data[pixel * 4 + 3] = 255 * Math.max(.25, Math.min(1, sum));
+    pixel = -1; best = sum = 0;
   };
-  const fits = pen.font && tall >= 10;
+  const fits = tall >= 10;
+  // What takes no time is shown where it is a mark of its own: on a lane of collectives.
+  const least = list !== row.lists[GROUP] ? 0 : list.length * (view.to - view.from) / end > width ? .2 : .8;
   for (let at = firstAfter(row, list, view.from); at < list.length; at++) {
     const i = list[at];
     if (row.start[i] > view.to) break;
     if (only && !only.has(i)) continue;
     let from = LEFT + (row.start[i] - view.from) * k, to = LEFT + (row.end[i] - view.from) * k;
-    if (to <= LEFT && from < LEFT || to - from === 0 && tall > 8) continue;
-    from = Math.max(from, LEFT); to = Math.min(Math.max(to, from + (tall > 8 ? 0 : .8)), right);
+    if (to <= LEFT && from < LEFT || to - from === 0 && !least) continue;
+    from = Math.max(from, LEFT); to = Math.min(Math.max(to, from + least), right);
     if (to - from < 1.5 && !only) {
       const column = Math.floor(from);
       if (column !== pixel) { flush(); pixel = column; }
       sum += to - from;
-      if (to - from > best) { best = to - from; colour = colourOf(chart, row, i); }
+      if (to - from > best) { best = to - from; colour = chart.styles[row.style[i]].bytes[chunkOf(chart, row, i)]; }
       continue;
     }
     flush();
@@ -173,6 +184,10 @@ function boxes(chart, row, list, top, tall, only) {
     }
   }
   flush();
+  if (!line) return;
+  thinPen.putImageData(line, 0, 0);
+  pen.imageSmoothingEnabled = false;
+  pen.drawImage(thin, 0, 0, thin.width, 1, 0, top, thin.width, tall);
 }
 
 function draw() {
@@ -205,7 +220,8 @@ function draw() {
   }
   for (const event of [chosen, pointed]) if (event) mark(event, event === chosen ? text : dim, red);
   axis(back, dim, line);
-  $('where').textContent = `${number(view.from)} – ${number(view.to)} of ${time(end)}`;
+  const more = view.messages && crowded ? ' · zoom in for messages' : '';
+  $('where').textContent = `${number(view.from)} – ${number(view.to)} of ${time(end)}${more}`;
 }
 
 function axis(back, dim, line) {
@@ -254,7 +270,8 @@ function strip(chart, row, top, tall, text, dim) {
   }
   if (tall >= 12) {
     pen.fillStyle = dim; pen.font = '9px system-ui, Arial, sans-serif'; pen.textAlign = 'right';
-    pen.fillText(size(own).replace(/\.\d/, '').replace('iB', ''), LEFT - 7, top + Math.max(5, tall * (1 - own / tallest)));
+    const [amount, unit] = size(own).split(' ');
+    pen.fillText(amount, LEFT - 7, top + tall / 2 - (tall >= 22 ? 5 : 0)); if (tall >= 22) pen.fillText(unit, LEFT - 7, top + tall / 2 + 6);
     const px = x(peak);
     if (px > LEFT && px < right) { pen.fillStyle = text; pen.fillRect(px, top + tall * (1 - own / tallest), 1, tall * own / tallest); }
   }
@@ -263,19 +280,22 @@ function strip(chart, row, top, tall, text, dim) {
 function messages(place, hue) {
   const { chart } = place;
   pen.strokeStyle = hue; pen.lineWidth = .7; pen.globalAlpha = .8; pen.beginPath();
+  // More than can be told apart are left out until the picture is zoomed in.
   let drawn = 0;
   chart.rows.forEach((row, rank) => {
-    for (let i = 0; i < row.count && drawn < 20000; i++) {
+    for (let i = 0; i < row.count && drawn <= 6000; i++) {
       if (chart.styles[row.style[i]].act !== RECV || row.peer[i] < 0 || row.end[i] < view.from) continue;
       const sent = chart.rows[row.peer[i]].start[row.other[i]];
       if (sent > view.to) continue;
-      drawn++;
+      if (++drawn > 6000) return;
       const down = row.peer[i] < rank;
       pen.moveTo(Math.max(LEFT, x(sent)), rowTop(place, row.peer[i]) + (down ? place.pass : 0));
       pen.lineTo(Math.max(LEFT, x(row.end[i])), rowTop(place, rank) + (down ? 0 : place.pass));
     }
   });
-  pen.stroke(); pen.globalAlpha = 1;
+  if (drawn <= 6000) pen.stroke();
+  pen.globalAlpha = 1;
+  crowded = drawn > 6000;
 }
 
 function critical(place, back, red) {
@@ -329,8 +349,9 @@ function facts(place, rank, i) {
   const stage = style.atStage && chart.chunks > 1 ? `, chunk ${chunkOf(chart, row, i)}` : '';
   list.push(['on', `r${rank}${stage}`], ['start', time(row.start[i])], ['takes', time(row.end[i] - row.start[i])], ['end', time(row.end[i])]);
   const reasons = waits(row, i).map(wait => {
-    const from = row.peer[wait] >= 0 && chart.styles[row.style[wait]].act === RECV ? ` from r${row.peer[wait]}` : '';
-    return [`${nameOf(chart, row, wait)}${from}`, row.end[wait]];
+    const what = chart.styles[row.style[wait]].act, named = nameOf(chart, row, wait);
+    if (what === SEND) return [`the memory of ${named}, sent to r${row.peer[wait]}`, row.end[wait]];
+    return [what === RECV ? `${named} from r${row.peer[wait]}` : named, row.end[wait]];
   });
   if (before !== undefined) reasons.push([`${nameOf(chart, row, before)}, before it`, row.end[before]]);
   const latest = Math.max(...reasons.map(reason => reason[1]));
@@ -347,7 +368,7 @@ function facts(place, rank, i) {
 
 function show(event, px, py) {
   if (!event) { tip.hidden = true; return; }
-  const { title, list } = facts(event.place, event.rank, event.i), table = document.createElement('dl'), head = document.createElement('b');
+  const { title, list } = event.title ? event : facts(event.place, event.rank, event.i), table = document.createElement('dl'), head = document.createElement('b');
   head.textContent = title;
   let last = '';
   for (const [key, value, late] of list) {
@@ -359,6 +380,22 @@ function show(event, px, py) {
   tip.replaceChildren(head, table); tip.hidden = false;
   tip.style.left = `${px + tip.offsetWidth + 22 < width ? px + 14 : Math.max(4, px - tip.offsetWidth - 14)}px`;
   tip.style.top = `${py + tip.offsetHeight + 22 < height ? py + 14 : Math.max(4, py - tip.offsetHeight - 14)}px`;
+}
+
+// What a rank holds at a moment, where the mouse is over its memory.
+function holds(px, py) {
+  for (const place of layout) {
+    const rank = Math.floor((py - rowTop(place, 0)) / place.step), down = py - rowTop(place, rank) - place.pass - place.lane - 2;
+    if (!place.strip || rank < 0 || rank >= place.chart.rows.length || down < 0 || px < LEFT) continue;
+    const { moments, held, most, peak } = memoryOf(place.chart, place.chart.rows[rank]), moment = momentAt(px), classes = place.chart.classes.length;
+    let at = -1;
+    while (at + 1 < moments.length && moments[at + 1] <= moment) at++;
+    const list = [['at', time(moment)]];
+    for (let kind = 0; kind < classes; kind++) if (at >= 0 && held[at * classes + kind] > 0) list.push([place.chart.classes[kind][0], size(held[at * classes + kind])]);
+    list.push(['peak', `${size(most)} at ${time(peak)}`]);
+    return { title: `r${rank} holds`, list };
+  }
+  return null;
 }
 
 function find(px, py) {
@@ -391,10 +428,19 @@ function limit() {
 function zoom(factor, px) {
   const moment = momentAt(px);
   view.from = moment - (moment - view.from) * factor; view.to = moment + (view.to - moment) * factor;
-  limit(); ask();
+  moved();
 }
-function pan(time) { view.from += time; view.to += time; limit(); ask(); }
-function whole() { view.from = 0; view.to = end; ask(); }
+function pan(time) { view.from += time; view.to += time; moved(); }
+function whole() { view.from = 0; view.to = end; moved(); }
+// Another part is in view: what is said stays with what was chosen.
+function moved() {
+  limit();
+  pointed = null;
+  const row = chosen && chosen.place.chart.rows[chosen.rank];
+  if (row && row.end[chosen.i] >= view.from && row.start[chosen.i] <= view.to) show(chosen, Math.min(x(row.end[chosen.i]), width - 20), rowTop(chosen.place, chosen.rank) + chosen.place.pass);
+  else show(null);
+  ask();
+}
 
 function choose(event, say) {
   chosen = event; pointed = null;
@@ -438,7 +484,7 @@ function toggle(name) {
   if ($(name).disabled) return;
   view[name] = !view[name];
   $(name).setAttribute('aria-pressed', view[name]);
-  arrange(); ask();
+  arrange(); moved();
 }
 
 let drag = null;
@@ -447,12 +493,13 @@ canvas.addEventListener('pointermove', event => {
   if (!drag) {
     const found = find(event.offsetX, event.offsetY);
     if (found?.i !== pointed?.i || found?.rank !== pointed?.rank || found?.place !== pointed?.place) { pointed = found; ask(); }
-    if (found || !chosen) show(found, event.offsetX, event.offsetY);
+    const held = found ? null : holds(event.offsetX, event.offsetY);
+    if (found || held || !chosen) show(found || held, event.offsetX, event.offsetY);
     return;
   }
   const across = event.offsetX - drag.x, down = event.offsetY - drag.y;
   if (!drag.moved && Math.abs(across) + Math.abs(down) < 4) return;
-  drag.moved = true; show(null); pan(-across / scale()); view.y -= down; arrange();
+  drag.moved = true; pan(-across / scale()); view.y -= down; arrange();
   drag.x = event.offsetX; drag.y = event.offsetY;
 });
 canvas.addEventListener('pointerup', event => { if (drag && !drag.moved) choose(find(event.offsetX, event.offsetY), true); drag = null; });
@@ -460,7 +507,6 @@ canvas.addEventListener('pointercancel', () => { drag = null; });
 canvas.addEventListener('pointerleave', () => { if (!drag) { pointed = null; if (!chosen) show(null); ask(); } });
 canvas.addEventListener('wheel', event => {
   event.preventDefault();
-  show(null);
   if (event.shiftKey || Math.abs(event.deltaX) > Math.abs(event.deltaY)) pan((event.deltaX || event.deltaY) / scale());
   else if (event.altKey) { view.y += event.deltaY; arrange(); ask(); }
   else zoom(Math.exp(Math.max(-300, Math.min(300, event.deltaY)) * .0022), Math.max(LEFT, event.offsetX));
@@ -495,6 +541,10 @@ function legend() {
     swatch.style.background = colour; entry.append(swatch, name); $('legend').append(entry);
   };
   for (const [name, colour] of data.legend) put(colour, name);
+  const held = new Map();
+  for (const chart of data.charts) for (const effect of chart.effects) for (let at = 0; at < effect[0].length; at += 2) held.set(...chart.classes[effect[0][at]]);
+  if (held.size) $('legend').append('memory: ');
+  for (const [name, colour] of held) put(colour, name);
 }
 
 function resize() {
@@ -505,6 +555,6 @@ function resize() {
   arrange(); draw();
 }
 matchMedia('(prefers-color-scheme: dark)').addEventListener('change', ask);
-addEventListener('resize', resize);
+new ResizeObserver(resize).observe(canvas.parentElement);
 legend();
 resize();

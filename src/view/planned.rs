@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::palette::{self, COMMUNICATION, Colour, STEP};
 use super::scene::{Act, Chart, Clock, Effect, Event, Origin, Row, Share, Style, Track};
 use crate::cost::Costs;
+use crate::execute::recording::{RecordedStep, Recording};
 use crate::ir::{
     At, Bytes, Catalog, ClassId, Instr, InstrId, Kind, Lane, Op, Pass, Payload, Place, Plan, Queue, Rank,
     RankPlan, Site, Ticks, Value,
@@ -17,16 +18,42 @@ use crate::verify::Verified;
 pub fn predicted(plan: &Verified, timeline: &Timeline, costs: &Costs) -> Chart {
     let moments = |rank, instr| (timeline.start(rank, instr).0, timeline.end(rank, instr).0);
     let scale = costs.in_units(Ticks(1));
-    let clock = Clock { zero: 0, scale, unit: "", fitted: false };
+    let (scale, unit) = if costs.in_microseconds() { (scale * 1e-3, "ms") } else { (scale, "") };
+    let clock = Clock { zero: 0, scale, unit, fitted: false };
     let mut chart = charted(plan, Origin::Predicted, clock, moments);
     chart.plan = Some(crate::emit::plan_hash(plan).to_string());
     let held = simulate::activations(plan).into_iter().fold(0.0, f64::max);
     chart.held = Some(held);
+    let critical = simulate::critical_path(plan, timeline);
+    chart.critical = critical.into_iter().map(|(rank, instr)| (rank.0, instr.0)).collect();
+    let peaks = simulate::memory_peaks(plan, timeline);
+    chart.peaks = peaks.into_iter().map(|peak| (peak.at.0, peak.bytes.0)).collect();
     chart
 }
 
+/// What happened in each recorded step of a run, on one clock that begins with the first step's first pass.
+#[must_use]
+pub fn measured(plan: &Plan, hash: &str, recording: &Recording) -> Vec<Chart> {
+    let step = |taken: &RecordedStep| {
+        let moments = |rank: Rank, instr: InstrId| taken.ranks[rank.index()][instr.index()].into();
+        let clock = Clock { zero: 0, scale: 1e-6, unit: "ms", fitted: false };
+        let mut chart = charted(plan, Origin::Measured, clock, moments);
+        chart.step = Some(taken.step);
+        chart.plan = Some(hash.to_owned());
+        chart
+    };
+    let mut charts: Vec<Chart> = recording.steps.iter().map(step).collect();
+    let first = |chart: &Chart| {
+        let passes = chart.rows.iter().flat_map(|row| chart.passes(row));
+        passes.map(|event| event.start).min().unwrap_or_default()
+    };
+    let zero = charts.first().map_or(0, first);
+    charts.iter_mut().for_each(|chart| chart.clock.zero = zero);
+    charts
+}
+
 /// The events of every instruction. `moments` gives start and end; what needs several ranks begins when all have come.
-pub(crate) fn charted(
+fn charted(
     plan: &Plan,
     origin: Origin,
     clock: Clock,
@@ -38,7 +65,6 @@ pub(crate) fn charted(
     let mut rows: Vec<Row> = ranks.clone().map(|rank| builder.row(rank, &moments)).collect();
     pair_messages(plan, &mut rows);
     meet(plan, &mut rows);
-    let peak = |rank: &RankPlan| (0, rank.peak.bytes.0);
     let name = std::iter::once(&header.name).chain(&header.transforms);
     let mut chart = Chart {
         name: name.map(String::as_str).collect::<Vec<_>>().join(" + "),
@@ -55,7 +81,8 @@ pub(crate) fn charted(
         effects: Vec::new(),
         rows,
         critical: Vec::new(),
-        peaks: plan.ranks.iter().map(peak).collect(),
+        peaks: Vec::new(),
+        arena: plan.ranks.iter().map(|rank| rank.peak.bytes.0).max(),
         held: None,
     };
     chart.effects = vec![Effect::default(); builder.effects.len()];
@@ -133,6 +160,7 @@ impl<'a> Builder<'a> {
                 chunk,
                 unit,
                 peer: None,
+                posted: start,
                 start,
                 end: end.max(start),
                 lane: instr.lane.0,
@@ -211,15 +239,15 @@ fn kind_styles(catalog: &Catalog) -> Vec<Style> {
     catalog.kinds.iter().map(style).collect()
 }
 
-/// Buffer classes with their colours: that of the pass that leaves one, paler for a value that is passed on.
+/// Buffer classes with their colours: a paler one of the pass that leaves it, a greyer one for a value that is passed on.
 fn classes(catalog: &Catalog, styles: &[Style]) -> Vec<(String, Colour)> {
     let maker = |of: &dyn Fn(&Kind) -> &[ClassId], class| {
         let maker = catalog.kinds.iter().position(|kind| of(kind).contains(&class))?;
-        Some(styles[maker].colour)
+        Some(styles[maker].colour.mix(Colour([0xff; 3]), 35))
     };
     let colour = |class| {
         let left = maker(&|kind| &kind.makes, class);
-        let passed = || maker(&|kind| &kind.gives, class).map(|colour| colour.mix(COMMUNICATION, 60));
+        let passed = || maker(&|kind| &kind.gives, class).map(|colour| colour.mix(COMMUNICATION, 55));
         left.or_else(passed).unwrap_or(COMMUNICATION)
     };
     let ids = ClassId::all(catalog.classes.len());

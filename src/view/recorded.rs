@@ -173,6 +173,7 @@ fn empty(head: &Head, name: &str, step: u64) -> Chart {
         rows: vec![Row::default(); head.ranks as usize],
         critical: Vec::new(),
         peaks: Vec::new(),
+        arena: None,
         held: None,
     }
 }
@@ -228,6 +229,7 @@ impl Looks {
             chunk,
             unit: raw.args.microbatch,
             peer: None,
+            posted: start,
             start,
             end: nanos(raw.ts - first + raw.dur).max(start),
             lane: raw.tid,

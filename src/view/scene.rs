@@ -40,8 +40,10 @@ pub struct Chart {
     pub rows: Vec<Row>,
     /// Rank and position in its row of what nothing could have been later than, first to last.
     pub critical: Vec<(u32, u32)>,
-    /// Moment and bytes of each rank's peak, by rank; empty where it is not known.
+    /// The moment at which each rank's buffers take the most bytes, and how many, by rank; empty where it is not known.
     pub peaks: Vec<(u64, u64)>,
+    /// The largest arena of a rank.
+    pub arena: Option<u64>,
     /// Activations that a rank holds at most, in microbatches of its share of the model.
     pub held: Option<f64>,
 }
@@ -144,6 +146,8 @@ pub struct Event {
     pub unit: Option<u32>,
     /// The other rank of a message, and the position of its send or receive there.
     pub peer: Option<(u32, u32)>,
+    /// When its rank comes to it. A message or a collective begins when all who take part have.
+    pub posted: u64,
     /// When it begins.
     pub start: u64,
     /// When it has ended.
@@ -168,10 +172,14 @@ pub struct Effect {
 }
 
 impl Scene {
-    /// Charts on one axis. Where some have times in seconds and others in the unit of costs, those are stretched so that their passes take as
+    /// Charts on one axis, each from its first pass on. Where some have times in seconds and others in the unit of costs, those are stretched so that their passes take as
     /// long in all.
     #[must_use]
     pub fn new(mut charts: Vec<Chart>) -> Self {
+        for chart in &mut charts {
+            let passes = chart.rows.iter().flat_map(|row| chart.passes(row));
+            chart.clock.zero = passes.map(|event| event.start).min().unwrap_or_default();
+        }
         let real = charts.iter().find(|chart| !chart.clock.unit.is_empty());
         let real = real.map(|chart| (chart.clock.unit, chart.busy()));
         if let Some((unit, busy)) = real {
@@ -287,14 +295,11 @@ impl Chart {
             format!("makespan {}", with_unit(self.makespan(), self.clock.unit)),
             format!("bubble {:.1} %", self.bubble() * 100.0),
         ];
-        let most = self.peaks.iter().map(|&(_, bytes)| bytes).max();
-        match (self.held, most) {
-            (Some(held), Some(most)) if held > 0.0 => {
-                parts.push(format!("peak {} microbatches in flight, {}", number(held), size(most)));
-            }
-            (_, Some(most)) => parts.push(format!("peak {}", size(most))),
-            _ => {}
+        let arena = self.arena.map(|arena| format!("{} allocated", size(arena)));
+        if let Some(held) = self.held.filter(|&held| held > 0.0) {
+            parts.push(format!("peak {} microbatches in flight", number(held)));
         }
+        parts.extend(arena);
         if self.clock.fitted {
             parts.push("times stretched to the measured passes".to_owned());
         }

@@ -92,13 +92,15 @@ impl<'a> Drawing<'a> {
             chart.rows.iter().flat_map(|row| &row.events).any(|event| event.track == Track::Group)
         };
         let lane = if scene.charts.iter().any(group) { (pass / 5.0_f64).max(2.0) } else { 0.0 };
+        // Arrows need room.
+        let between = if options.messages { 9.0 } else { 2.5 };
         let mut before = 0;
         let mut classes = Vec::new();
         for chart in &scene.charts {
             classes.push(before);
             before += chart.styles.len();
         }
-        Self { options, width, heights: [pass, lane, pass + lane + 2.5], classes }
+        Self { options, width, heights: [pass, lane, pass + lane + between], classes }
     }
 
     fn x(&self, moment: f64) -> f64 {

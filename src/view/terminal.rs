@@ -223,7 +223,7 @@ fn natural(scene: &Scene, depth: Depth) -> f64 {
         }
         lengths.retain(|&length| length > 0.0);
         lengths.sort_by(f64::total_cmp);
-        let Some(&usual) = lengths.get(lengths.len() / 2) else { continue };
+        let Some(&usual) = lengths.get(lengths.len().saturating_sub(1) / 2) else { continue };
         // What fewer than one pass in twenty falls below may vanish.
         let shortest = lengths[lengths.len() / 20];
         #[allow(clippy::cast_precision_loss, reason = "names are short")]

@@ -236,6 +236,7 @@ fn steps_allocate_nothing_on_the_ranks() {
         let plan = library("1f1b", with, ranks, 8, model);
         let make = |_| Ok(Marking { counts: true, tied: vec![0.0; 256 * 8] });
         let mut engine = Engine::new(&plan, make, &Limits::default()).unwrap();
+        engine.record(3).unwrap();
         let before = ON_RANKS.load(Ordering::Relaxed);
         for step in 0..steps {
             engine.step(step, batches(&model, 8), Finish::Update).unwrap();

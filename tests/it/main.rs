@@ -3,10 +3,13 @@
 
 mod artifact;
 mod blocks;
+mod browser;
 mod cli;
 mod compiled;
+mod diff;
 mod differential;
 mod execute;
+mod explain;
 mod flows;
 mod forms;
 mod forward;
@@ -15,6 +18,7 @@ mod language;
 mod model;
 mod mutations;
 mod orders;
+mod partition;
 mod peaks;
 mod plans;
 mod printer;
@@ -30,3 +34,4 @@ mod torch;
 mod train;
 mod ui;
 mod verify;
+mod view;
