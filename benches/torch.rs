@@ -4,7 +4,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use schedc::cost::UNIT;
 use schedc::driver::{Input, Job, compile};
 use schedc::ir::{Dims, Mode};
-use schedc::resolve::Model;
+use schedc::resolve::{Model, Partitioning};
 use schedc::source::Sources;
 use schedc::torch::{Channel, Form, Target, check, read, write};
 
@@ -19,7 +19,7 @@ fn file(microbatches: u32) -> String {
         set: &[],
         ranks: RANKS,
         microbatches,
-        model: Model { layers: None, dims },
+        model: Model { layers: None, dims, partition: Partitioning::Uniform },
         costs: &UNIT,
         retime: None,
         mode: Mode::Training,

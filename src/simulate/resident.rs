@@ -37,8 +37,8 @@ fn of_rank(header: &Header, rank: Rank) -> Resident {
     let mut places: Vec<u32> = places.collect();
     places.sort_unstable();
     places.dedup();
-    let of_stage = |place: Stage| dims.stage_parameters(header.layers_of(place).len(), place, depth, sharded);
-    let own = places.iter().map(|&place| of_stage(Stage(place)));
+    let layers = |place| header.partition.layers_of(Stage(place), depth, dims).len();
+    let own = places.iter().map(|&place| dims.stage_parameters(layers(place), Stage(place), depth, sharded));
     let stages = own.fold(0, u64::saturating_add);
     let (tables, second) = tables(dims, header.ranks(), rank, &places, depth, sharded);
     let elements = stages.saturating_add(tables);

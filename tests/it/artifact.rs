@@ -9,7 +9,7 @@ use std::fs;
 use schedc::cost::{CostSpec, Costs, Durations};
 use schedc::driver::{Input, Job, compile};
 use schedc::ir::{Header, Mode};
-use schedc::resolve::Model;
+use schedc::resolve::{Model, Partitioning};
 use schedc::simulate::simulate;
 use schedc::source::Sources;
 use schedc::verify::Verified;
@@ -102,7 +102,7 @@ impl Row {
             set: &[],
             ranks: self.f.len() as u32,
             microbatches: self.microbatches,
-            model: Model { layers: None, dims: tiny(1, false) },
+            model: Model { layers: None, dims: tiny(1, false), partition: Partitioning::Uniform },
             costs: &spec,
             retime: None,
             mode: Mode::Training,

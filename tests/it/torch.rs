@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use schedc::cost::UNIT;
 use schedc::driver::{Input, Job, compile, schedule};
 use schedc::ir::{Dims, Mode, Schedule, Site};
-use schedc::resolve::Model;
+use schedc::resolve::{Model, Partitioning};
 use schedc::source::Sources;
 use schedc::torch::{
     Channel, Form, Placement, Sound, Target, TorchError, Unsupported, WriteError, check, read, write,
@@ -198,7 +198,7 @@ fn job<'a>(sound: &'a Sound, with: &'a [String], mode: Mode) -> Job<'a> {
         set: &[],
         ranks: sound.rows().ranks() as u32,
         microbatches: sound.microbatches(),
-        model: Model { layers: None, dims },
+        model: Model { layers: None, dims, partition: Partitioning::Uniform },
         costs: &UNIT,
         retime: None,
         mode,
@@ -294,7 +294,7 @@ fn what_pytorch_has_no_word_for_is_refused_by_name() {
 }
 
 fn compiled(text: &str) -> Verified {
-    let model = Model { layers: None, dims: tiny(1, false) };
+    let model = Model { layers: None, dims: tiny(1, false), partition: Partitioning::Uniform };
     let job = Job {
         input: Input::File { name: "own.sched", bytes: text.as_bytes(), schedule: None },
         with: &[],
@@ -360,7 +360,10 @@ fn a_foreign_1f1b_makes_the_plan_of_the_library() {
     let sound = sound("1F1B", &text, Channel::Nccl).unwrap();
     let dims = Dims { layers: 4, ..tiny(4, false) };
     let mut foreign = compile(
-        &Job { model: Model { layers: Some(4), dims }, ..job(&sound, &[], Mode::Training) },
+        &Job {
+            model: Model { layers: Some(4), dims, partition: Partitioning::Uniform },
+            ..job(&sound, &[], Mode::Training)
+        },
         &mut Sources::default(),
     )
     .unwrap_or_else(|errors| panic!("{errors:?}"))
