@@ -136,7 +136,7 @@ fn timed(job: &Job<'_>, sources: &mut Sources) -> Result<(Schedule, Costs, Vec<R
 /// The forward-only twin, and the costs of what is left.
 fn twin(schedule: Schedule, costs: &CostSpec) -> Result<(Schedule, Costs), Cause> {
     let schedule = forward::twin(schedule)?;
-    let costs = costs.lenient().bind(&schedule.catalog, &schedule.shape)?;
+    let costs = costs.lenient().bind(&schedule.catalog, &schedule.shape, &schedule.model)?;
     Ok((schedule, costs))
 }
 
@@ -146,7 +146,7 @@ fn bind(costs: &CostSpec, program: &Program) -> Result<Costs, CostError> {
     for transform in &program.transforms {
         transform::extend(&mut catalog, transform);
     }
-    costs.bind(&catalog, &program.shape)
+    costs.bind(&catalog, &program.shape, &program.model)
 }
 
 fn all<E>(errors: Vec<E>, sources: &Sources) -> Vec<Error>

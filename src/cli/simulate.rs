@@ -29,8 +29,7 @@ pub(crate) fn simulate(args: &SimulateArgs) -> Result<(), Failure> {
     let plan = args.job.plan_for("simulate", &args.model)?;
     let costs = args.job.costs_of(&plan.header)?;
     args.limit.check(&plan, || Ok(costs.clone()))?;
-    let unit = costs.in_microseconds().then(|| "µs".to_owned());
-    let known = Known { unit, over_time: args.over_time, ..Known::default() };
+    let known = Known { over_time: args.over_time, ..args.job.known(&plan)? };
     let timeline = schedc::simulate::simulate(&plan, &costs);
     let report = Report::of_timeline(&plan, &costs, &known, &timeline);
     if args.json {
