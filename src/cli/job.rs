@@ -19,7 +19,7 @@ use super::model::ModelArgs;
 /// The schedule and its shape.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct JobArgs {
-    /// A schedule of the library (`schedc list`), a `.sched` file, a PyTorch schedule `.csv`, or for `run` a plan file
+    /// A schedule of the library (`schedc list`), a `.sched` file, a PyTorch schedule `.csv`, or for `run` and `simulate` a plan file
     schedule: String,
     /// A transform to apply; again for more
     #[arg(long, value_name = "TRANSFORM")]
