@@ -2,9 +2,9 @@
 
 use schedc::cost::Rates;
 
-use crate::predict::{Cell, cell, each, plan};
-use crate::published::published;
-use crate::settings::Case;
+use super::predict::{Cell, cell, each, plan};
+use super::published::published;
+use super::settings::Case;
 
 /// A constant that may be fitted.
 struct Constant {

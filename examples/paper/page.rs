@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 
 use schedc::cost::Rates;
 
-use crate::fit;
-use crate::predict::Cell;
-use crate::published::published;
-use crate::settings::{Case, MICROBATCHES, SEQUENCES, SETTINGS, VOCABULARIES};
+use super::fit;
+use super::predict::Cell;
+use super::published::published;
+use super::settings::{Case, MICROBATCHES, SEQUENCES, SETTINGS, VOCABULARIES};
 
 /// What stands above and below the tables.
 const INTRODUCTION: &str = include_str!("introduction.md");

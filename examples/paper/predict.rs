@@ -11,7 +11,7 @@ use schedc::simulate::simulate;
 use schedc::source::Sources;
 use schedc::verify::Verified;
 
-use crate::settings::{Case, MICROBATCHES};
+use super::settings::{Case, MICROBATCHES};
 
 /// Model FLOPs utilisation in percent, and the peak of the rank that has most in GiB, which the paper calls GB.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -1,7 +1,7 @@
 //! The figures of the paper that are at hand.
 
-use crate::predict::Cell;
-use crate::settings::{Case, VOCABULARIES};
+use super::predict::Cell;
+use super::settings::{Case, VOCABULARIES};
 
 /// `published.csv`: a line for each setting and method.
 const TEXT: &str = include_str!("published.csv");

@@ -19,6 +19,7 @@ mod model;
 mod models;
 mod mutations;
 mod orders;
+mod paper;
 mod partition;
 mod peaks;
 mod plans;
