@@ -49,7 +49,7 @@ fn parts(criterion: &mut Criterion) {
     let with = ["vocab-2".to_owned()];
     let job = job(1024, &with);
     let ordered = schedule(&job, &mut Sources::default()).expect("the library compiles");
-    let costs = UNIT.bind(&ordered.catalog, &ordered.shape).expect("unit costs fit");
+    let costs = UNIT.bind(&ordered.catalog, &ordered.shape, &ordered.model).expect("unit costs fit");
     let plan = lower(&ordered, &costs).expect("the library compiles");
     let instrs: usize = plan.ranks.iter().map(|rank| rank.instrs.len()).sum();
     let mut group = criterion.benchmark_group("1f1b + vocab-2, p=64, m=1024");

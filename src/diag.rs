@@ -146,7 +146,8 @@ impl Diagnostic for Error {
     }
 
     fn source_code(&self) -> Option<&dyn SourceCode> {
-        self.text.as_ref().map(|text| text as &dyn SourceCode)
+        // A file of costs comes with its error: it is no text of the compilation.
+        self.text.as_ref().map(|text| text as &dyn SourceCode).or_else(|| self.cause.source_code())
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {

@@ -53,6 +53,12 @@ struct Row {
     microbatches: u32,
     #[serde(flatten)]
     figures: Figures,
+    /// Model FLOPs utilisation, where a device says what could be reached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mfu: Option<f64>,
+    /// Bytes that the rank with most takes on the device, parameters and optimizer included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device_bytes: Option<u64>,
 }
 
 /// What a word of the command line names.
@@ -144,7 +150,7 @@ fn compiled(
         }
         None => Input::Library(&entry.name),
     };
-    let model = args.model.model();
+    let model = args.model.model(&args.cost)?;
     let job = Job {
         input,
         with: &args.with,
@@ -161,11 +167,15 @@ fn compiled(
 
 fn row(entry: &Entry, plan: &Verified, spec: &CostSpec) -> Result<Row, Failure> {
     let costs = spec.bind_plan(&plan.header).map_err(Failure::one)?;
+    let figures = Figures::of(plan, &costs);
+    let rates = spec.rates();
     Ok(Row {
         schedule: entry.word.clone(),
         ranks: plan.header.ranks(),
         microbatches: plan.header.microbatches,
-        figures: Figures::of(plan, &costs),
+        mfu: rates.and_then(|rates| rates.mfu(&plan.header, figures.makespan)),
+        device_bytes: rates.map(|rates| rates.most_bytes(plan)),
+        figures,
     })
 }
 
@@ -175,8 +185,11 @@ fn table(rows: &[Row]) -> String {
     let mut head = vec!["schedule", "p", "m", "makespan", "bubble", "span bubble", "peak", "least"];
     head.extend(classes.iter().map(|class| class.as_str()));
     head.extend(["peak bytes", "messages", "message bytes"]);
+    if rows.iter().any(|row| row.mfu.is_some()) {
+        head.extend(["MFU", "device GiB"]);
+    }
     let cells = |row: &Row| {
-        let Row { schedule, ranks, microbatches, figures } = row;
+        let Row { schedule, ranks, microbatches, figures, mfu, device_bytes } = row;
         let mut cells = vec![schedule.clone(), ranks.to_string(), microbatches.to_string()];
         cells.extend([number(figures.makespan), percent(figures.bubble), percent(figures.span_bubble)]);
         cells.extend([number(figures.peak_max), number(figures.peak_min)]);
@@ -184,6 +197,8 @@ fn table(rows: &[Row]) -> String {
         cells.extend(classes.iter().map(state));
         let rest = [figures.peak_bytes, figures.messages, figures.message_bytes];
         cells.extend(rest.map(|count| count.to_string()));
+        cells.extend(mfu.map(percent));
+        cells.extend(device_bytes.map(gigabytes));
         cells
     };
     let head = head.into_iter().map(str::to_owned).collect();
@@ -201,6 +216,12 @@ pub(crate) fn columns(lines: &[Vec<String>]) -> String {
         format!("{:<width$}{numbers}\n", cells[0], width = widths[0])
     };
     lines.iter().map(line).collect()
+}
+
+/// Bytes as memory is sold.
+#[allow(clippy::cast_precision_loss, reason = "shown with two digits")]
+fn gigabytes(bytes: u64) -> String {
+    format!("{:.2}", bytes as f64 / f64::from(1 << 30))
 }
 
 /// A part of a whole.

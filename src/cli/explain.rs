@@ -23,6 +23,7 @@ pages![
     "transform",
     "forward",
     "lower",
+    "simulate",
     "verify",
     "import",
     "torch",

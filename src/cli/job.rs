@@ -1,11 +1,12 @@
 //! What to compile: a library name, a `.sched` file or a plan file, and the numbers for it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use miette::Diagnostic;
-use schedc::cost::{CostSpec, Costs};
+use schedc::cost::{CostSpec, Costs, Footprint, ModelFile, Profile, Rates, Topology, Training, step_flops};
 use schedc::driver::{self, Input, Job};
 use schedc::ir::{Header, Mode};
+use schedc::simulate::{Known, Rate, Resident};
 use schedc::source::{Library, Sources};
 use schedc::torch::{Channel, Sound};
 use schedc::verify::Verified;
@@ -18,7 +19,7 @@ use super::model::ModelArgs;
 /// The schedule and its shape.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct JobArgs {
-    /// A schedule of the library (`schedc list`), a `.sched` file, a PyTorch schedule `.csv`, or for `run` a plan file
+    /// A schedule of the library (`schedc list`), a `.sched` file, a PyTorch schedule `.csv`, or for `run` and `simulate` a plan file
     schedule: String,
     /// A transform to apply; again for more
     #[arg(long, value_name = "TRANSFORM")]
@@ -47,6 +48,18 @@ pub(crate) struct CostArg {
     /// How long passes, messages (`p2p`) and collectives take, such as `F=10,B=12,p2p=1,all_reduce=2`
     #[arg(long, value_name = "NAME=COST,…")]
     cost: Option<String>,
+    /// A model file: dimensions, precision, optimizer, recomputation; flags of the model go before it
+    #[arg(long, value_name = "FILE", help_heading = "Model")]
+    model_file: Option<PathBuf>,
+    /// Predict durations by the rates of a device (`schedc list`) or a device file; `--cost` is in microseconds then
+    #[arg(long, value_name = "DEVICE", conflicts_with = "profile")]
+    device: Option<String>,
+    /// Nodes, devices in each, and the ways between them; without it all ranks are in one node
+    #[arg(long, value_name = "FILE", requires = "device")]
+    topology: Option<PathBuf>,
+    /// Take durations from a table of times or from the trace of a run; `--cost` is in microseconds then
+    #[arg(long, value_name = "FILE")]
+    profile: Option<PathBuf>,
     /// Fill idle time with passes that are ready, holding at most N microbatches more than the schedule does
     #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "0")]
     pub(crate) retime: Option<u32>,
@@ -55,7 +68,40 @@ pub(crate) struct CostArg {
 impl CostArg {
     /// The costs by name; none where the flag is absent.
     pub(crate) fn spec(&self) -> Result<CostSpec, Failure> {
-        self.cost.as_deref().map_or(Ok(CostSpec::default()), CostSpec::parse).map_err(Failure::usage)
+        let spec = self.cost.as_deref().map_or(Ok(CostSpec::default()), CostSpec::parse);
+        let spec = spec.map_err(Failure::usage)?;
+        if let Some(path) = &self.profile {
+            let text = files::text(path)?;
+            let profile = Profile::parse(&path.display().to_string(), &text).map_err(Failure::one)?;
+            return Ok(spec.with_profile(profile));
+        }
+        let Some(device) = &self.device else { return Ok(spec) };
+        let device = super::model::device(device)?;
+        let topology = self.topology.as_deref().map(|path| {
+            let text = files::text(path)?;
+            Topology::parse(&path.display().to_string(), &text).map_err(Failure::one)
+        });
+        Ok(spec.with_rates(Rates { training: self.training()?, device, topology: topology.transpose()? }))
+    }
+
+    /// What the model file says.
+    pub(super) fn model_file(&self) -> Result<Option<ModelFile>, Failure> {
+        let Some(path) = &self.model_file else { return Ok(None) };
+        let text = files::text(path)?;
+        ModelFile::parse(&path.display().to_string(), &text).map(Some).map_err(Failure::one)
+    }
+
+    /// How the model is trained: as the interpreter does where no file says otherwise.
+    pub(super) fn training(&self) -> Result<Training, Failure> {
+        Ok(self.model_file()?.map_or_else(Training::default, |file| file.training))
+    }
+
+    /// The first flag that asks for other durations than the plan of a file was compiled for.
+    fn asked(&self) -> Option<String> {
+        let cost = self.cost.as_deref().map(|cost| format!("--cost {cost}"));
+        let device = || self.device.as_deref().map(|device| format!("--device {device}"));
+        let profile = || self.profile.as_deref().map(|path| format!("--profile {}", path.display()));
+        cost.or_else(device).or_else(profile)
     }
 }
 
@@ -235,6 +281,24 @@ impl JobArgs {
         self.cost.spec()?.bind_plan(header).map_err(Failure::one)
     }
 
+    /// What is known of a plan beside its durations: their unit, what a device could compute, what it would hold.
+    pub(crate) fn known(&self, plan: &Verified) -> Result<Known, Failure> {
+        let spec = self.cost.spec()?;
+        let unit = spec.is_in_microseconds().then(|| "µs".to_owned());
+        let Some(rates) = spec.rates() else { return Ok(Known { unit, ..Known::default() }) };
+        let rate = rates.rate().map(|device_flops| Rate {
+            step_flops: step_flops(&plan.header.model, plan.header.microbatches),
+            device_flops,
+            seconds: 1e6,
+        });
+        let resident = Footprint::of(plan, &rates.training).into_iter().map(|rank| Resident {
+            parameters: rank.parameters,
+            gradients: rank.gradients,
+            optimizer: rank.optimizer,
+        });
+        Ok(Known { unit, rate, resident: Some(resident.collect()), over_time: false })
+    }
+
     /// Compiles the schedule.
     pub(crate) fn compile(&self, model: &ModelArgs) -> Result<Verified, Failure> {
         refuse_twice(&self.set)?;
@@ -288,7 +352,7 @@ impl JobArgs {
             set: &self.set,
             ranks: ranks.ok_or_else(|| missing("--ranks"))?,
             microbatches: microbatches.ok_or_else(|| missing("--microbatches"))?,
-            model: model.model(),
+            model: model.model(&self.cost)?,
             costs: &costs,
             retime: self.cost.retime,
             mode: self.mode.mode(),
@@ -338,8 +402,8 @@ impl JobArgs {
             Some((format!("--set {name}={value}"), compiled_for("fixed parameters".to_owned())))
         };
         let cost = || {
-            let asked = self.cost.cost.as_deref().filter(|_| fixed_costs)?;
-            Some((format!("--cost {asked}"), compiled_for("fixed costs".to_owned())))
+            let asked = self.cost.asked().filter(|_| fixed_costs)?;
+            Some((asked, compiled_for("fixed costs".to_owned())))
         };
         let mode = || {
             let contradicts = self.mode.forward_only && header.mode.is_training();

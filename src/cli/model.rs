@@ -1,7 +1,15 @@
 //! The model's dimensions on the command line.
 
+use std::path::Path;
+
+use miette::Diagnostic;
+use schedc::cost::{DEVICES, Device};
 use schedc::ir::{Dims, Header, Stage};
 use schedc::resolve::{Model, Partitioning};
+use thiserror::Error;
+
+use super::job::CostArg;
+use super::{Failure, files};
 
 /// The model that buffers are sized for.
 #[derive(Clone, Debug, clap::Args)]
@@ -52,24 +60,58 @@ fn spread(text: &str) -> Result<Spread, String> {
     }
 }
 
+/// The model where nothing is said.
+const DEFAULT: Dims =
+    Dims { layers: 0, hidden: 64, heads: 4, sequence: 64, batch: 1, vocab: 256, tied: false };
+
+/// A device that is shipped, by its name, or a device file.
+pub(super) fn device(word: &str) -> Result<Device, Failure> {
+    if let Some(shipped) = Device::shipped(word) {
+        return Device::parse(&format!("stdlib/devices/{word}.toml"), shipped.text).map_err(Failure::one);
+    }
+    let path = Path::new(word);
+    if !path.exists() && path.extension().is_none() {
+        let names = DEVICES.iter().map(|device| device.name);
+        let help = schedc::diag::nearest(word, names.clone()).map_or_else(
+            || format!("name one of {}, or a device file", names.collect::<Vec<_>>().join(", ")),
+            |near| format!("did you mean `{near}`?"),
+        );
+        return Err(Failure::usage(UnknownDevice { device: word.to_owned(), help }));
+    }
+    let text = files::text(path)?;
+    Device::parse(word, &text).map_err(Failure::one)
+}
+
+/// A device that is neither shipped nor a file.
+#[derive(Debug, Error, Diagnostic)]
+#[error("there is no device `{device}`")]
+#[diagnostic(code(schedc::cli::unknown_device), help("{help}"))]
+struct UnknownDevice {
+    device: String,
+    help: String,
+}
+
 impl ModelArgs {
-    /// The model.
-    pub(crate) fn model(&self) -> Model {
+    /// The model: what the flags say, else what the model file of the costs does.
+    pub(crate) fn model(&self, costs: &CostArg) -> Result<Model, Failure> {
+        let file = costs.model_file()?.map(|file| file.dims);
+        let base = file.unwrap_or(DEFAULT);
         let dims = Dims {
             layers: 0,
-            hidden: self.hidden.unwrap_or(64),
-            heads: self.heads.unwrap_or(4),
-            sequence: self.seq.unwrap_or(64),
-            batch: self.batch.unwrap_or(1),
-            vocab: self.vocab.unwrap_or(256),
-            tied: self.tied,
+            hidden: self.hidden.unwrap_or(base.hidden),
+            heads: self.heads.unwrap_or(base.heads),
+            sequence: self.seq.unwrap_or(base.sequence),
+            batch: self.batch.unwrap_or(base.batch),
+            vocab: self.vocab.unwrap_or(base.vocab),
+            tied: self.tied || base.tied,
         };
         let partition = match &self.partition {
             None | Some(Spread::Uniform) => Partitioning::Uniform,
             Some(Spread::Given(layers)) => Partitioning::Given(layers.clone()),
             Some(Spread::Balanced) => schedc::cost::balance(&dims),
         };
-        Model { layers: self.layers, dims, partition }
+        let layers = self.layers.or(file.map(|file| file.layers));
+        Ok(Model { layers, dims, partition })
     }
 
     /// The first flag that asks for another model than a plan was compiled for, and what the plan has.

@@ -1,8 +1,7 @@
 //! `schedc simulate`: what a schedule or a plan takes in time and memory, and why.
 
-use schedc::cost::Costs;
-use schedc::ir::{Bytes, Header};
-use schedc::simulate::{Known, PathPart, RankReport, Report};
+use schedc::ir::{Bytes, Header, Rank};
+use schedc::simulate::{Known, PathPart, RankReport, Report, Timeline, groups, memory_peak};
 use schedc::verify::Verified;
 
 use super::compare::{columns, number, percent};
@@ -30,21 +29,22 @@ pub(crate) fn simulate(args: &SimulateArgs) -> Result<(), Failure> {
     let plan = args.job.plan_for("simulate", &args.model)?;
     let costs = args.job.costs_of(&plan.header)?;
     args.limit.check(&plan, || Ok(costs.clone()))?;
-    let known = Known { over_time: args.over_time, ..Known::default() };
-    let report = Report::of(&plan, &costs, &known);
+    let known = Known { over_time: args.over_time, ..args.job.known(&plan)? };
+    let timeline = schedc::simulate::simulate(&plan, &costs);
+    let report = Report::of_timeline(&plan, &costs, &known, &timeline);
     if args.json {
         let text =
             serde_json::to_string_pretty(&report).expect("a report of names and numbers has a JSON form");
         print(&(text + "\n"));
     } else {
-        print(&page(&plan, &costs, &report));
+        print(&page(&plan, &timeline, &report));
     }
     Ok(())
 }
 
 /// The report for people: what the plan is, each rank's time and memory, the critical path, who holds the peak.
-fn page(plan: &Verified, costs: &Costs, report: &Report) -> String {
-    let sections = [head(&plan.header, report), table(report), path(report), memory(plan, costs, report)];
+fn page(plan: &Verified, timeline: &Timeline, report: &Report) -> String {
+    let sections = [head(&plan.header, report), table(report), path(report), memory(plan, timeline, report)];
     sections.join("\n")
 }
 
@@ -126,12 +126,10 @@ fn path(report: &Report) -> String {
 }
 
 /// Who holds the peak of the rank that needs most.
-fn memory(plan: &Verified, costs: &Costs, report: &Report) -> String {
+fn memory(plan: &Verified, timeline: &Timeline, report: &Report) -> String {
     let most = report.ranks.iter().enumerate().rev().max_by_key(|(_, rank)| rank.memory.total);
     let Some((index, rank)) = most else { return String::new() };
-    let timeline = schedc::simulate::simulate(plan, costs);
-    let peaks = schedc::simulate::memory_peaks(plan, &timeline);
-    let groups = schedc::simulate::groups(&plan.header, &peaks[index]);
+    let groups = groups(&plan.header, &memory_peak(plan, timeline, Rank::new(index)));
     let mut parts: Vec<String> = groups.iter().take(OWNERS).map(ToString::to_string).collect();
     if groups.len() > OWNERS {
         let rest: u64 = groups.iter().skip(OWNERS).map(|group| group.bytes.0).sum();

@@ -211,7 +211,7 @@ impl ViewArgs {
             set: &entry.set,
             ranks: ranks.ok_or_else(|| missing("--ranks"))?,
             microbatches: microbatches.ok_or_else(|| missing("--microbatches"))?,
-            model: self.model.model(),
+            model: self.model.model(&self.cost)?,
             costs,
             retime: self.cost.retime,
             mode: self.mode.mode(),

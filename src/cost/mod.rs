@@ -9,15 +9,32 @@
 
 mod balance;
 mod bind;
+mod device;
 mod durations;
 mod error;
+mod footprint;
+mod links;
+mod model;
 mod number;
+mod pipeline;
+mod problem;
+mod profile;
+mod rates;
 mod spec;
+mod toml;
+mod topology;
 
 pub use balance::balance;
+pub use device::{DEVICES, Device, Efficiency};
 pub use durations::Durations;
 pub use error::CostError;
+pub use footprint::Footprint;
+pub use model::{ModelFile, Optimizer, Precision, Recompute, Training};
+pub use problem::{FileError, Problem};
+pub use profile::Profile;
+pub use rates::{Rates, step_flops};
 pub use spec::{CostSpec, UNIT};
+pub use topology::{Link, Topology};
 
 use crate::ir::{Catalog, CollectiveId, Pass, Rank, Site, Ticks};
 

@@ -45,11 +45,10 @@ impl Bytes {
     #[must_use]
     #[allow(clippy::cast_precision_loss, reason = "one decimal is shown")]
     pub fn short(self) -> String {
-        let units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-        let steps = (0..units.len()).take_while(|step| self.0 >> (10 * (step + 1)) > 0).count();
-        match steps.checked_sub(1) {
+        let units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"].into_iter().zip(1..);
+        match units.take_while(|(_, step)| self.0 >> (10 * step) > 0).last() {
             None => self.to_string(),
-            Some(last) => format!("{:.1} {}", self.0 as f64 / 1024_f64.powi(steps as i32), units[last]),
+            Some((unit, step)) => format!("{:.1} {unit}", self.0 as f64 / 1024_f64.powi(step)),
         }
     }
 }

@@ -14,7 +14,7 @@ pub(super) fn requirements(
 ) -> Vec<Requirement> {
     let mut inner = head.clone();
     inner.push("chunks", i64::from(shape.chunks));
-    inner.push("stages", shape.stages.len() as i64);
+    inner.push("stages", (shape.stages.len() as u64).cast_signed());
     inner.push("slices", i64::from(shape.slices));
     let scope = inner.scope.at("in a requirement");
     let mut requirements = Vec::new();

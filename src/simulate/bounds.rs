@@ -1,7 +1,7 @@
 //! A plan against bounds on its memory and its idle time: those that its schedule requires, and the limit that the user sets.
 
 use super::error::SimulateError;
-use super::memory::{Owner, Peak, memory_peaks};
+use super::memory::{Owner, Peak, memory_peak};
 use super::resident::Resident;
 use super::{Timeline, activations, simulate};
 use crate::cost::Costs;
@@ -43,7 +43,7 @@ pub fn check_memory(
     let needs = |rank: Rank| plan.ranks[rank.index()].peak.bytes.0.saturating_add(beside(rank));
     let most = Rank::all(plan.ranks.len()).max_by_key(|&rank| (needs(rank), std::cmp::Reverse(rank)));
     let Some(rank) = most.filter(|&rank| needs(rank) > limit.0) else { return Ok(()) };
-    let peaks = memory_peaks(plan, &simulate(plan, costs));
+    let peak = memory_peak(plan, &simulate(plan, costs), rank);
     let beside = match beside(rank) {
         0 => String::new(),
         bytes => {
@@ -51,7 +51,7 @@ pub fn check_memory(
         }
     };
     let advice = "take more ranks, a schedule that holds less (`schedc list`), or a smaller model";
-    let help = format!("{beside}{}; {advice}", story(&plan.header, costs, &peaks[rank.index()]));
+    let help = format!("{beside}{}; {advice}", story(&plan.header, costs, &peak));
     Err(SimulateError::OverMemoryLimit { rank, needed: Bytes(needs(rank)), limit, help })
 }
 
@@ -63,7 +63,7 @@ fn unmet(
     requirement: &Requirement,
 ) -> Option<SimulateError> {
     let Requirement { measure, most, span } = *requirement;
-    let peak_of = |rank: Rank| story(&plan.header, costs, &memory_peaks(plan, timeline)[rank.index()]);
+    let peak_of = |rank: Rank| story(&plan.header, costs, &memory_peak(plan, timeline, rank));
     let (required, found, why) = match measure {
         Measure::Activations => {
             let held = activations(plan);

@@ -197,10 +197,17 @@ impl Report {
     /// Requires: `costs` are bound to the plan's catalog; what is known of ranks, of as many as the plan has.
     #[must_use]
     pub fn of(plan: &Verified, costs: &Costs, known: &Known) -> Self {
-        let timeline = simulate(plan, costs);
-        let causes = Causes::of(plan.plan(), &timeline);
-        let path = walk(plan.plan(), &timeline, &causes);
-        let parts = idle::parts(plan.plan(), &timeline, &causes);
+        Self::of_timeline(plan, costs, known, &simulate(plan, costs))
+    }
+
+    /// The report of a plan that has been run under these costs.
+    ///
+    /// Requires: as [`Report::of`].
+    #[must_use]
+    pub fn of_timeline(plan: &Verified, costs: &Costs, known: &Known, timeline: &Timeline) -> Self {
+        let causes = Causes::of(plan.plan(), timeline);
+        let path = walk(plan.plan(), timeline, &causes);
+        let parts = idle::parts(plan.plan(), timeline, &causes);
         let time = |ticks: Ticks| costs.in_units(ticks);
         let begin = timeline.ranks.iter().map(|rank| rank.first).min().unwrap_or_default();
         let end = timeline.ends.iter().max().copied().unwrap_or_default();
@@ -226,7 +233,7 @@ impl Report {
             mfu: known.rate.map(rate).filter(|mfu| mfu.is_finite()),
             messages: timeline.messages.count,
             message_bytes: timeline.messages.bytes.0,
-            ranks: ranks(plan, &timeline, costs, known, &parts),
+            ranks: ranks(plan, timeline, costs, known, &parts),
             critical_path: path_report(plan, costs, &path, known.over_time),
         }
     }

@@ -16,6 +16,7 @@ mod forward;
 mod golden;
 mod language;
 mod model;
+mod models;
 mod mutations;
 mod orders;
 mod partition;
