@@ -118,9 +118,8 @@ fn timed(job: &Job<'_>, sources: &mut Sources) -> Result<(Schedule, Costs, Vec<R
         schedule = transform::apply(schedule, transform, &costs)
             .map_err(|error| vec![Error::new(error, sources)])?;
     }
-    // What was placed by time before a transform is placed by time after it. Two flows meet anew where one side falls back.
-    let by_time = schedule.by_time || schedule.shape.flows > 1;
-    let anew = by_time && !schedule.transforms.is_empty();
+    // What was placed by time before a transform is placed by time after it.
+    let anew = schedule.by_time && !schedule.transforms.is_empty();
     if let Some(extra) = job.retime.or(anew.then_some(0)) {
         let limits: Vec<Limit> =
             program.transforms.iter().flat_map(|transform| transform.limits.iter().copied()).collect();

@@ -27,6 +27,7 @@ pages![
     "verify",
     "import",
     "torch",
+    "simulate",
     "view",
     "execute",
     "driver",

@@ -114,7 +114,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
             screen.lines(&if trains { ended(&ending) } else { evaluated(&ending) });
             match (&args.trace, form, screen.recording.take()) {
                 (Some(path), Some(form), Some(recording)) => {
-                    traced(&plan, hash, path, form, &recording, &screen)
+                    traced(&plan, &hash, path, form, &recording, &screen)
                 }
                 _ => Ok(()),
             }
@@ -131,13 +131,13 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
 /// Writes what happened.
 fn traced(
     plan: &Plan,
-    hash: String,
+    hash: &str,
     path: &Path,
     form: view::Form,
     recording: &Recording,
     screen: &Screen,
 ) -> Result<(), Failure> {
-    let steps = measured(plan, &hash, recording);
+    let steps = measured(plan, hash, recording);
     let Some(last) = steps.last().cloned() else {
         screen.lines("trace     no step was taken, so nothing is written");
         return Ok(());

@@ -4,6 +4,8 @@
 //! message had to be handed over in person; the cells keep that order. Where nothing else is said the waits stand as late as they may: that
 //! for an activation behind the backward that it comes back in, those for gradients at the end of the row.
 
+mod around;
+
 use std::fmt::Write as _;
 
 use super::action::{Form, Op};
@@ -47,7 +49,7 @@ pub fn write(plan: &Verified, target: Target, form: Form) -> Result<String, Writ
                 let passes = cells.iter().filter(|cell| matches!(cell, Cell::Pass(_) | Cell::Pair(..)));
                 row(&mut text, passes);
             }
-            Form::Comms => row(&mut text, around(&plan.header, Rank::new(rank), cells).iter()),
+            Form::Comms => row(&mut text, around::around(&plan.header, Rank::new(rank), cells).iter()),
         }
     }
     let name = format!("{}.csv", plan.header.name);
@@ -224,55 +226,4 @@ fn message(pass: Pass, words: &[Op], sends: bool) -> Option<Cell> {
         (_, false) => (Op::RecvB, stage.saturating_sub(1)),
     };
     Some(Cell::Other(Word { op, stage, microbatch }))
-}
-
-/// What stands around a rank's passes and messages: waits, reductions, gathering.
-fn around(header: &Header, rank: Rank, cells: Vec<Cell>) -> Vec<Cell> {
-    let held: Vec<u32> =
-        (0..header.stages.len() as u32).filter(|&stage| header.stages[stage as usize] == rank).collect();
-    let of_stage = |op, stage| Cell::Other(Word { op, stage, microbatch: 0 });
-    // Passes that still add to each stage's gradients, by its position among the rank's.
-    let mut left = vec![header.microbatches; held.len()];
-    let mut row: Vec<Cell> = held.iter().map(|&stage| of_stage(Op::Unshard, stage)).collect();
-    row.reserve(cells.len() * 2);
-    let mut tail = Vec::new();
-    let mut pending: Option<u32> = None;
-    let mut settle = |row: &mut Vec<Cell>, next: Option<u32>| {
-        if let Some(stage) = std::mem::replace(&mut pending, next) {
-            row.extend([of_stage(Op::WaitReduceGrad, stage), of_stage(Op::Reshard, stage)]);
-        }
-    };
-    for cell in cells {
-        row.push(cell);
-        let halves = match cell {
-            Cell::Pass(one) => [Some(one), None],
-            Cell::Pair(first, second) => [Some(first), Some(second)],
-            Cell::Other(one) => {
-                if one.op == Op::SendB {
-                    tail.push(Cell::Other(Word { op: Op::WaitSendB, ..one }));
-                }
-                continue;
-            }
-        };
-        // One pass has run beside the reduction before it is waited for.
-        settle(&mut row, None);
-        for half in halves.into_iter().flatten() {
-            let sent = header.stages.get(half.stage as usize + 1).is_some_and(|&next| next != rank);
-            if matches!(half.op, Op::I | Op::B) && sent {
-                row.push(Cell::Other(Word { op: Op::WaitSendF, ..half }));
-            }
-            if matches!(half.op, Op::W | Op::B) {
-                let position = held.binary_search(&half.stage).unwrap_or_default();
-                left[position] -= 1;
-                if left[position] == 0 {
-                    settle(&mut row, None);
-                    row.push(of_stage(Op::ReduceGrad, half.stage));
-                    settle(&mut row, Some(half.stage));
-                }
-            }
-        }
-    }
-    settle(&mut row, None);
-    row.append(&mut tail);
-    row
 }

@@ -171,8 +171,7 @@ fn loose(graph: &Graph<'_>, schedule: &Schedule, base: usize, deepen: u32) -> Ve
             let fullest = most.iter().copied().max().unwrap_or(0);
             most.fill(fullest);
         }
-        most.iter_mut().for_each(|most| *most = most.saturating_add(more));
-        (class, most)
+        (class, most.into_iter().map(|most| most.saturating_add(more)).collect::<Vec<u32>>())
     };
     let longer = lifespans(graph.catalog).into_iter().map(|class| held(class, deepen));
     // What earlier transforms placed.

@@ -266,7 +266,8 @@ impl<'a> List<'a> {
         match self.graph.catalog.kind(pass.kind).queue {
             Queue::Group => self.calendar.enter(now + self.costs.pass(pass), Moment::Ends(pass)),
             Queue::Lockstep if pass.kind.index() >= self.base => {
-                if self.gang.ready(self.graph, pass) {
+                let complete = self.gang.ready(self.graph, pass);
+                if complete {
                     self.begin_call(now);
                 }
             }

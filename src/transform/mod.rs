@@ -73,29 +73,36 @@ struct Inserting<'a> {
 }
 
 impl Inserting<'_> {
-    /// The shortest of what the ways of reading the base order come to, with idle time filled where that is done; of equals, the first.
+    /// The shortest of what the ways of reading the base order come to; of equals, the first.
     fn shortest(&self, schedule: &mut Schedule) -> Result<Vec<Vec<Placed>>, TransformError> {
-        let mut found: Vec<insert::Inserted> = self
-            .manners(schedule)
-            .into_iter()
-            .filter_map(|manner| self.insert(schedule, manner).ok())
-            .collect();
-        let blocks = self.blocks(schedule);
-        if self.meets(schedule) && !found.is_empty() {
-            let shortest = found.into_iter().min_by_key(|&(_, end)| end);
-            return Ok(shortest.map(|(orders, _)| orders).unwrap_or_default());
+        if self.meets(schedule) {
+            let met =
+                self.manners(schedule).into_iter().filter_map(|manner| self.insert(schedule, manner).ok());
+            if let Some((orders, _)) = met.min_by_key(|&(_, end)| end) {
+                return Ok(orders);
+            }
         }
-        match self.deepened(schedule) {
-            Ok(deepened) if found.is_empty() && blocks.is_empty() => return Ok(deepened.0),
-            Ok(deepened) => found.insert(0, deepened),
-            Err(error) if found.is_empty() => return Err(error),
-            Err(_) => {}
+        let others = self.blocks(schedule);
+        let sides =
+            self.manners(schedule).into_iter().filter_map(|manner| self.insert(schedule, manner).ok());
+        let sides: Vec<_> = sides.map(|(orders, _)| orders).collect();
+        let deepened = self.deepened(schedule);
+        let (law, fits) = match deepened {
+            Ok(deepened) => deepened,
+            Err(error) if sides.is_empty() => return Err(error),
+            Err(_) => (Vec::new(), false),
+        };
+        if others.is_empty() && (fits || sides.is_empty()) {
+            return Ok(law);
         }
-        let orders = found.into_iter().map(|(orders, _)| orders).chain(blocks);
-        let timed = orders.enumerate().map(|(index, orders)| {
+        let laws = Some(law).filter(|law| !law.is_empty());
+        let all = laws.into_iter().chain(sides).chain(others);
+        // What was placed by time is filled when all transforms have been applied.
+        let fills = !schedule.by_time && schedule.transforms.is_empty();
+        let timed = all.enumerate().map(|(index, orders)| {
             let mut filled = Schedule { orders: orders.clone(), ..schedule.clone() };
             let end = timing::retime(&mut filled, &self.transform.limits, self.costs, 0);
-            (end.unwrap_or(Ticks(u64::MAX)), index, orders)
+            (end.unwrap_or(Ticks(u64::MAX)), index, if fills { filled.orders } else { orders })
         });
         let shortest = timed.min_by_key(|&(end, index, _)| (end, index));
         Ok(shortest.map(|(_, _, orders)| orders).unwrap_or_default())
@@ -161,18 +168,19 @@ impl Inserting<'_> {
         self.transform.deepen as usize * schedule.shape.visits() as usize
     }
 
-    /// The base order with its backward side moved back by a fixed depth.
-    fn deepened(&self, schedule: &mut Schedule) -> Result<insert::Inserted, TransformError> {
+    /// The base order with its backward side moved back by a fixed depth, and whether the depth of the transform was enough.
+    fn deepened(&self, schedule: &mut Schedule) -> Result<(Vec<Vec<Placed>>, bool), TransformError> {
         let given = std::mem::take(&mut schedule.orders);
         let longest = given.iter().map(Vec::len).max().unwrap_or(0);
-        let mut by = if schedule.by_time { 0 } else { self.depth(schedule) };
+        let depth = if schedule.by_time { 0 } else { self.depth(schedule) };
+        let mut by = depth;
         loop {
             schedule.orders = given.iter().map(|order| deepen::deepen(order, self.sides, by)).collect();
             let reading = if schedule.by_time { Reading::Loose } else { Reading::Law };
             match self.insert(schedule, Manner { reading, polite: false }) {
                 // Two flows may come to the same pass at different depths; behind all forwards every backward side fits.
                 Err(_) if schedule.shape.flows > 1 && by > 0 && by < longest => by *= 2,
-                inserted => return inserted,
+                inserted => return inserted.map(|(orders, _)| (orders, by == depth)),
             }
         }
     }

@@ -11,9 +11,10 @@ use serde::Serialize;
 use super::Range;
 use super::scene::{Act, Chart, Effect, Event, Row, Scene};
 
-const PAGE: &str = include_str!("page.html");
-const STYLE: &str = include_str!("page.css");
-const SCRIPT: &str = include_str!("page.js");
+const PAGE: &str = include_str!("page/page.html");
+const STYLE: &str = include_str!("page/page.css");
+const SCRIPT: &str =
+    concat!(include_str!("page/data.js"), include_str!("page/draw.js"), include_str!("page/hands.js"));
 
 #[derive(Serialize)]
 struct Data<'a> {

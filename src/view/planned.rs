@@ -7,8 +7,8 @@ use super::scene::{Act, Chart, Clock, Effect, Event, Origin, Row, Share, Style, 
 use crate::cost::Costs;
 use crate::execute::recording::{RecordedStep, Recording};
 use crate::ir::{
-    At, Bytes, Catalog, ClassId, Instr, InstrId, Kind, Lane, Op, Pass, Payload, Place, Plan, Queue, Rank,
-    RankPlan, Site, Ticks, Value,
+    At, Bytes, Catalog, ClassId, GroupId, Instr, InstrId, Kind, Lane, Op, Pass, Payload, Place, Plan, Queue,
+    Rank, RankPlan, Site, Ticks, Value,
 };
 use crate::simulate::{self, Timeline};
 use crate::verify::Verified;
@@ -48,7 +48,9 @@ pub fn measured(plan: &Plan, hash: &str, recording: &Recording) -> Vec<Chart> {
         passes.map(|event| event.start).min().unwrap_or_default()
     };
     let zero = charts.first().map_or(0, first);
-    charts.iter_mut().for_each(|chart| chart.clock.zero = zero);
+    for chart in &mut charts {
+        chart.clock.zero = zero;
+    }
     charts
 }
 
@@ -283,31 +285,33 @@ fn pair_messages(plan: &Plan, rows: &mut [Row]) {
             let send = sends.get(&(from, rank)).and_then(|sends| sends.get(*turn)).copied();
             *turn += 1;
             let Some(send) = send else { continue };
-            let sent = &mut rows[from.index()].events[send as usize];
-            sent.peer = Some((rank.0, at as u32));
-            let sent = sent.start;
+            let sender = &mut rows[from.index()].events[send as usize];
+            sender.peer = Some((rank.0, at as u32));
+            let begun = sender.start;
             let event = &mut rows[rank.index()].events[at];
             event.peer = Some((from.0, send));
-            event.start = event.start.max(sent).min(event.end);
+            event.start = event.start.max(begun).min(event.end);
         }
     }
 }
 
 /// Lets each collective begin on all members when the last has come to it.
 fn meet(plan: &Plan, rows: &mut [Row]) {
-    let mut begins: BTreeMap<(u32, u32, u32), u64> = BTreeMap::new();
-    let each = |rows: &mut [Row], act: &mut dyn FnMut((u32, u32, u32), &mut Event)| {
-        for (row, plan) in rows.iter_mut().zip(&plan.ranks) {
-            for (event, instr) in row.events.iter_mut().zip(&plan.instrs) {
-                if let Op::Collective { group, .. } = instr.op {
-                    act((event.style, group.0, event.unit.unwrap_or(u32::MAX)), event);
-                }
+    let group = |op: Op| if let Op::Collective { group, .. } = op { Some(group) } else { None };
+    let mut begins: BTreeMap<(u32, GroupId, Option<u32>), u64> = BTreeMap::new();
+    for (row, plan) in rows.iter().zip(&plan.ranks) {
+        for (event, instr) in row.events.iter().zip(&plan.instrs) {
+            if let Some(group) = group(instr.op) {
+                let latest = begins.entry((event.style, group, event.unit)).or_default();
+                *latest = event.start.max(*latest);
             }
         }
-    };
-    each(rows, &mut |key, event| {
-        let latest = begins.entry(key).or_default();
-        *latest = event.start.max(*latest);
-    });
-    each(rows, &mut |key, event| event.start = begins[&key].clamp(event.start, event.end));
+    }
+    for (row, plan) in rows.iter_mut().zip(&plan.ranks) {
+        for (event, instr) in row.events.iter_mut().zip(&plan.instrs) {
+            if let Some(group) = group(instr.op) {
+                event.start = begins[&(event.style, group, event.unit)].clamp(event.start, event.end);
+            }
+        }
+    }
 }

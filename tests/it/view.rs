@@ -275,8 +275,8 @@ fn rubbish_is_no_trace() {
         (r#"{"schedc":"#.to_owned(), malformed),
         (r#"{"traceEvents":[]}"#.to_owned(), malformed),
         (r#"{"schedc":{"ranks":2,"microbatches":1}}"#.to_owned(), malformed),
-        (head.replace("2", "4294967295") + "]}", malformed),
-        (head.replace("2", "0") + "]}", malformed),
+        (head.replace('2', "4294967295") + "]}", malformed),
+        (head.replace('2', "0") + "]}", malformed),
         (format!("{head}]}}"), "schedc::view::nothing_to_draw"),
         (pass("").replace("\"pid\":0", "\"pid\":7"), "schedc::view::nothing_to_draw"),
         (pass("").replace("\"cat\":\"pass\"", "\"cat\":\"other\""), "schedc::view::nothing_to_draw"),
@@ -297,4 +297,13 @@ fn rubbish_is_no_trace() {
     for form in ["", "-o a.svg", "-o a.html", "-o a.json"] {
         view(folder.path(), &format!("fine.json {form}"));
     }
+}
+
+#[test]
+fn the_picture_of_the_readme_is_what_is_drawn() {
+    let folder = folder();
+    view(folder.path(), "zb-h1 --with vocab-2 -p 4 -m 8 -o picture.svg");
+    let drawn = fs::read_to_string(folder.path().join("picture.svg")).unwrap();
+    let shown = fs::read_to_string("docs/zb-h1-vocab-2.svg").unwrap();
+    assert!(drawn == shown, "renew it: schedc view zb-h1 --with vocab-2 -p 4 -m 8 -o docs/zb-h1-vocab-2.svg");
 }

@@ -8,8 +8,8 @@ const SAID: &str = "
 ## Latency
 
 1F1B waits for two messages a stage in every p microbatches. `--retime N` moves passes into idle time and may hold N microbatches more on every
-rank; `interval` is the time from one microbatch to the next in steady state, at F=10, B=10, W=10, p2p=1 (the makespan of 16p microbatches
-less that of 8p), of which 30 are work.
+rank; `interval` is the time from one microbatch to the next in steady state, at F=10, B=10, W=10, p2p=1 (the makespan of 64p microbatches
+less that of 32p), of which 30 are work.
 
 N = p − 1 hides all of it, and with a fused backward nothing less does, however small c is: if no rank loses time in steady state, each holds at
 least two microbatches more than the rank behind it, so that the first one holds 2p − 1, which is what `eager-1f1b` holds. Let rank r + 1 hold its most, M microbatches, from the start of some F on, which ends at t. Its next pass is a B, of one of the M, from t to t + b: another F
@@ -41,9 +41,9 @@ fn row(entry: &Entry, (p, extra): (u32, Option<u32>)) -> String {
     };
     let mut cells =
         vec![entry.label.clone(), p.to_string(), extra.map_or("–".to_owned(), |more| more.to_string())];
-    match (of(8 * p), of(16 * p)) {
+    match (of(32 * p), of(64 * p)) {
         (Ok(short), Ok(long)) => {
-            let interval = (long.makespan - short.makespan) / f64::from(8 * p);
+            let interval = (long.makespan - short.makespan) / f64::from(32 * p);
             cells.extend([number(interval), number(long.peak_max)]);
         }
         (Err(reason), _) | (_, Err(reason)) => cells.push(reason),

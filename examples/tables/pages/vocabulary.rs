@@ -32,9 +32,13 @@ const TITLES: [&str; 12] = [
     "logits",
 ];
 
-/// Barriers between the last forward and its backward.
-fn barriers(with: &str) -> f64 {
-    if with == "vocab-2" { 1.0 } else { 2.0 }
+/// Microbatches more in flight: one for each barrier between the last forward and its backward, half of p in lock step.
+fn more(with: &str, p: u32) -> f64 {
+    match with {
+        "vocab-2" => 1.0,
+        "interlaced" => f64::from(p / 2),
+        _ => 2.0,
+    }
 }
 
 /// One row; `None` where the schedule does not exist at this size.
@@ -65,7 +69,7 @@ pub(crate) fn row(entry: &Entry, with: &str, size: (u32, u32)) -> Option<String>
             },
         )
     };
-    let most = (plain.peak_max + barriers(with)).min(f64::from(m));
+    let most = (plain.peak_max + more(with, p)).min(f64::from(m));
     let logits = free.held.get("logits").copied().unwrap_or_default();
     cells.push(number(free.makespan));
     cells.push(format!("{}{}", number(bound), over(free.makespan > bound + 1e-3)));
@@ -123,7 +127,7 @@ pub(crate) fn section(entries: &[Entry], ranks: &[u32]) -> String {
         "\n## Vocabulary parallelism\n\n\
          Costs: `{FREE}`; with latency `{LATENCY}`. The bound is that of 1F1B, m(f+b+w+S+T+IF+IB) + (p−1)(f+b+w): marked where a makespan \
          is above it, which a schedule with less memory may be. `plain + barriers` is the peak without the transform \
-         and a microbatch for each barrier; where two peaks stand, the second is that under latency. `logits` are shards of the output layer in flight.\n\
+         and a microbatch for each barrier, or p/2 in lock step; where two peaks stand, the second is that under latency. `logits` are shards of the output layer in flight.\n\
          {table}\n\
          Steady interval: the makespan of 16p microbatches less that of 8p, for each microbatch. A rank's work of one microbatch is {}: what is above \
          is bubble in steady state.\n{intervals}",
