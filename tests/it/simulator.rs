@@ -410,3 +410,44 @@ fn a_schedule_that_keeps_what_it_requires_compiles() {
     schedc(path, "compile own.sched -p 4 -m 4")
         .refused(1, &["schedc::simulate::unmet_requirement", "42.86 percent"]);
 }
+
+#[test]
+fn on_a_device_memory_is_what_the_training_keeps_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let model = "--layers 32 --hidden 3072 --heads 24 --seq 2048 --vocab 32768";
+    let words = format!("simulate 1f1b -p 8 -m 16 {model} --device a100-80g");
+    let done = schedc(path, &format!("{words} --json --over-time"));
+    assert_eq!(done.code, 0, "{}", done.err);
+    let report: serde_json::Value = serde_json::from_str(&done.out).unwrap();
+    assert_eq!(report["unit"], "µs");
+    let mfu = report["mfu"].as_f64().unwrap();
+    assert!((0.05..1.0).contains(&mfu), "{mfu}");
+    for rank in report["ranks"].as_array().unwrap() {
+        let memory = &rank["memory"];
+        let bytes = |name: &str| memory[name].as_u64().unwrap();
+        let resident =
+            ["parameters", "gradients", "optimizer"].map(|name| memory["resident"][name].as_u64().unwrap());
+        assert_eq!(bytes("total"), bytes("peak") + bytes("reserved") + resident.iter().sum::<u64>());
+        let owners: u64 =
+            memory["owners"].as_array().unwrap().iter().map(|owner| owner["bytes"].as_u64().unwrap()).sum();
+        assert_eq!(owners, bytes("peak"));
+        let sums = memory["over_time"]["bytes"].as_array().unwrap().iter();
+        let sums =
+            sums.map(|row| row.as_array().unwrap().iter().map(|bytes| bytes.as_u64().unwrap()).sum::<u64>());
+        assert_eq!(sums.max(), Some(bytes("peak")));
+    }
+    let most = report["ranks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|rank| rank["memory"]["total"].as_u64().unwrap())
+        .max();
+    let most = most.unwrap();
+    schedc(path, &format!("{words} --memory-limit {}", most - 1))
+        .refused(1, &["schedc::simulate::over_memory_limit", "parameters, gradients, optimizer"]);
+    let done = schedc(path, &format!("{words} --memory-limit {most}"));
+    assert_eq!(done.code, 0, "{}", done.err);
+    assert!(done.out.contains(" ms · "), "{}", done.out);
+    assert!(done.out.lines().all(|line| line.chars().count() <= 110), "{}", done.out);
+}
