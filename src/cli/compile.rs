@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use schedc::torch::{self, WriteError};
 use schedc::verify::Verified;
 
-use super::{Failure, files, job, model, print};
+use super::{Failure, files, job, limit, model, print};
 
 /// What `schedc compile` takes.
 #[derive(Clone, Debug, clap::Args)]
@@ -14,6 +14,8 @@ pub(crate) struct CompileArgs {
     job: job::JobArgs,
     #[command(flatten)]
     model: model::ModelArgs,
+    #[command(flatten)]
+    limit: limit::LimitArg,
     /// The form that the plan is written in
     #[arg(long, value_enum, default_value_t = Form::Text)]
     emit: Form,
@@ -51,6 +53,7 @@ enum Target {
 /// Compiles and writes the plan.
 pub(crate) fn compile(args: &CompileArgs) -> Result<(), Failure> {
     let plan = args.job.compile(&args.model)?;
+    args.limit.check(&plan, || args.job.costs_of(&plan.header))?;
     let text = match args.emit {
         Form::Text => schedc::emit::plan_text(&plan),
         Form::Json => schedc::emit::plan_json(&plan) + "\n",

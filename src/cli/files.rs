@@ -146,6 +146,24 @@ pub(crate) fn read(path: &Path, wanted: Wanted) -> Result<Contents, Failure> {
     Ok(if torch { Contents::Torch(bytes) } else { Contents::Plan(bytes) })
 }
 
+/// The most bytes of a file that says what things cost; the longest are traces.
+const MAX_TEXT_BYTES: u64 = 256 << 20;
+
+/// Reads a text that says what things cost.
+pub(crate) fn text(path: &Path) -> Result<String, Failure> {
+    let name = || path.display().to_string();
+    let help = "name a file that exists and may be read; docs/costs.md says what is in one";
+    let unreadable = |reason| Failure::usage(FileError::Unreadable { path: name(), reason, help });
+    let (file, _) = open(path).map_err(unreadable)?;
+    let mut bytes = Vec::new();
+    file.take(MAX_TEXT_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > MAX_TEXT_BYTES {
+        return Err(unreadable(io::Error::other("it has more than 256 MiB")));
+    }
+    let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+    Ok(String::from_utf8_lossy(text).into_owned())
+}
+
 /// Opens what has an end: a file or a pipe.
 fn open(path: &Path) -> io::Result<(File, Metadata)> {
     let metadata = fs::metadata(path)?;

@@ -4,12 +4,12 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use miette::Diagnostic;
-use schedc::cost::CostSpec;
+use schedc::cost::{CostSpec, DEVICES, Device};
 use schedc::driver::{self, Input, Job};
 use schedc::ir::{Catalog, Dims};
-use schedc::resolve::Model;
+use schedc::resolve::{Model, Partitioning};
 use schedc::simulate::Figures;
-use schedc::source::{Entry, Library, Sources};
+use schedc::source::{Embedded, Entry, Library, Sources};
 use thiserror::Error;
 
 use super::files::{self, Contents, Wanted};
@@ -48,6 +48,7 @@ pub(crate) struct ListArgs {
 const SMALL: Model = Model {
     layers: None,
     dims: Dims { layers: 0, hidden: 16, heads: 2, sequence: 8, batch: 1, vocab: 256, tied: false },
+    partition: Partitioning::Uniform,
 };
 
 /// Lists schedules with their bubble, their peak, their first sentence and their source, and transforms.
@@ -82,9 +83,22 @@ pub(crate) fn list(args: &ListArgs) -> Result<(), Failure> {
     let transforms: String = library.transforms().map(line).collect();
     print(&format!(
         "schedules: bubble, and most activations on a rank in microbatches, at {size}\n{schedules}\n\
-         transforms (--with)\n{transforms}"
+         transforms (--with)\n{transforms}\n\
+         devices (--device)\n{}",
+        devices()
     ));
     Ok(())
+}
+
+/// The devices that are shipped.
+fn devices() -> String {
+    let line = |device: &Embedded| format!("  {:<10}  {}", device.name, about(device.text));
+    DEVICES.iter().map(line).collect::<Vec<_>>().join("\n") + "\n"
+}
+
+/// What the first line of a device file says.
+fn about(text: &str) -> &str {
+    text.lines().next().unwrap_or_default().trim_start_matches(['#', ' '])
 }
 
 /// A schedule's figures and its catalog, or the reason why it cannot be had.
@@ -122,12 +136,17 @@ fn refuse_unknown_transforms(library: &Library, with: &[String]) -> Result<(), F
 pub(crate) fn show(name: &str) -> Result<(), Failure> {
     let mut sources = Sources::default();
     let library = Library::load(&mut sources);
+    if let Some(device) = Device::shipped(name) {
+        print(device.text);
+        return Ok(());
+    }
     if let Some(text) = library.show(name) {
         print(text);
         return Ok(());
     }
     let entries = library.schedules().chain(library.transforms()).map(|entry| entry.name);
-    let names: Vec<&str> = ["prelude", "vocab"].into_iter().chain(entries).collect();
+    let devices = DEVICES.iter().map(|device| device.name);
+    let names: Vec<&str> = ["prelude", "vocab"].into_iter().chain(entries).chain(devices).collect();
     Err(unknown(name, &names))
 }
 

@@ -7,13 +7,16 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use schedc::execute::ExecuteError;
 use schedc::execute::check::CheckReport;
+use schedc::execute::dump::probe;
 use schedc::execute::model::Train;
+use schedc::execute::recording::Recording;
 use schedc::execute::tokenizer::TokenizerKind;
 use schedc::execute::train::{Ending, Listener, Opening, Settings, Taken, train};
 use schedc::execute::watchdog::{Drill, Limits};
 use schedc::ir::{Bytes, Dims, Header, Plan};
+use schedc::view::{Scene, chrome, measured};
 
-use super::{Failure, job, model};
+use super::{Failure, files, job, model, view};
 
 /// What `schedc run` takes.
 #[derive(Clone, Debug, clap::Args)]
@@ -49,6 +52,12 @@ pub(crate) struct RunArgs {
     /// Write the first step's weights, tokens, loss and gradients as safetensors
     #[arg(long, value_name = "FILE", help_heading = "Training")]
     dump: Option<PathBuf>,
+    /// Write what each rank did in the last steps: FILE.json for Chrome, Perfetto and `schedc view`, or a picture, FILE.svg or FILE.html
+    #[arg(long, value_name = "FILE", help_heading = "Training")]
+    trace: Option<PathBuf>,
+    /// How many of the last steps a trace has; a picture shows the last one
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..), requires = "trace", help_heading = "Training")]
+    trace_steps: u32,
     /// End the run when no rank makes progress for so many seconds
     #[arg(long, value_name = "SECS", default_value_t = 60.0, value_parser = positive, help_heading = "Drills")]
     stall_timeout: f32,
@@ -80,6 +89,7 @@ impl RunArgs {
             checkpoint: self.checkpoint.clone(),
             checkpoint_every: self.checkpoint_every,
             dump: self.dump.clone(),
+            record: if self.trace.is_some() { self.trace_steps } else { 0 },
             limits: Limits { stall: Duration::from_secs_f32(self.stall_timeout), drill: self.inject },
             plan_hash: Some(plan_hash),
         }
@@ -91,14 +101,23 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     let plan = args.job.plan(&args.model)?;
     let hash = schedc::emit::plan_hash(&plan).to_string();
     let trains = plan.header.mode.is_training();
+    let form = args.trace.as_deref().map(view::form).transpose()?;
+    if let Some(path) = &args.trace {
+        probe(path).map_err(Failure::one)?;
+    }
     let mut screen = Screen::new(args.steps);
     screen.lines(&summary(&plan, &hash));
-    let result = train(&plan, &args.settings(hash), &mut screen);
+    let result = train(&plan, &args.settings(hash.clone()), &mut screen);
     screen.bar.finish_and_clear();
     match result {
         Ok(ending) => {
             screen.lines(&if trains { ended(&ending) } else { evaluated(&ending) });
-            Ok(())
+            match (&args.trace, form, screen.recording.take()) {
+                (Some(path), Some(form), Some(recording)) => {
+                    traced(&plan, &hash, path, form, &recording, &screen)
+                }
+                _ => Ok(()),
+            }
         }
         Err(error) => {
             if let ExecuteError::Stalled { report, .. } | ExecuteError::RankFailed { report, .. } = &error {
@@ -109,10 +128,34 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     }
 }
 
+/// Writes what happened.
+fn traced(
+    plan: &Plan,
+    hash: &str,
+    path: &Path,
+    form: view::Form,
+    recording: &Recording,
+    screen: &Screen,
+) -> Result<(), Failure> {
+    let steps = measured(plan, hash, recording);
+    let Some(last) = steps.last().cloned() else {
+        screen.lines("trace     no step was taken, so nothing is written");
+        return Ok(());
+    };
+    match form {
+        view::Form::Trace => files::write(path, |file| chrome::write(file, &[&steps[..]]))?,
+        form => view::draw(path, form, &Scene::new(vec![last]))?,
+    }
+    screen.lines(&format!("trace     {} ({} steps)", path.display(), steps.len()));
+    Ok(())
+}
+
 /// Where a run is shown: a bar on a terminal, lines elsewhere.
 struct Screen {
     bar: ProgressBar,
     plain: bool,
+    /// What happened in the last steps.
+    recording: Option<Recording>,
 }
 
 impl Screen {
@@ -122,7 +165,7 @@ impl Screen {
         if let Ok(style) = ProgressStyle::with_template("{bar:32} {pos}/{len}  {msg}  {eta} left") {
             bar.set_style(style);
         }
-        Self { bar, plain }
+        Self { bar, plain, recording: None }
     }
 
     /// Prints lines above the bar. A reader that has gone away is no reason to stop training.
@@ -162,6 +205,10 @@ impl Listener for Screen {
 
     fn dumped(&mut self, path: &Path) {
         self.lines(&format!("dumped    {}", path.display()));
+    }
+
+    fn recorded(&mut self, recording: Recording) {
+        self.recording = Some(recording);
     }
 }
 

@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 
 use miette::Diagnostic;
-use schedc::ir::Bytes;
+use schedc::cost::UNIT;
 use schedc::torch;
 use schedc::verify::{Channel, Fifo, Options, Sends, Verified};
 use thiserror::Error;
 
 use super::files::{self, Contents, Wanted};
 use super::job::JobError;
-use super::{Failure, print};
+use super::{Failure, limit, print};
 
 /// What `schedc verify` takes.
 #[derive(Clone, Debug, clap::Args)]
@@ -24,9 +24,8 @@ pub(crate) struct VerifyArgs {
     /// Which sends and receives of a rank run one after the other [default: pair]
     #[arg(long, value_enum)]
     fifo: Option<Queue>,
-    /// Refuse a plan whose arena is larger on any rank: a number of bytes, or with KB, MB, GB
-    #[arg(long, value_name = "BYTES", value_parser = bytes)]
-    memory_limit: Option<Bytes>,
+    #[command(flatten)]
+    limit: limit::LimitArg,
     #[command(flatten)]
     torch: TorchArgs,
 }
@@ -98,15 +97,6 @@ fn transport(text: &str) -> Result<Transport, String> {
     })
 }
 
-fn bytes(text: &str) -> Result<Bytes, String> {
-    let units = [("KB", 1_000), ("MB", 1_000_000), ("GB", 1_000_000_000), ("B", 1), ("", 1)];
-    let cut = |(unit, scale): (&str, u64)| Some((text.strip_suffix(unit)?, scale));
-    let (number, scale) = units.into_iter().find_map(cut).unwrap_or((text, 1));
-    let number: u64 =
-        number.trim().parse().map_err(|_| "write a number of bytes, such as 1048576 or 80GB".to_owned())?;
-    number.checked_mul(scale).map(Bytes).ok_or_else(|| "that is more bytes than there are".to_owned())
-}
-
 /// Verifies and says so.
 pub(crate) fn verify(args: &VerifyArgs) -> Result<(), Failure> {
     let name = args.plan.display().to_string();
@@ -145,8 +135,9 @@ fn plan(name: &str, bytes: &[u8], args: &VerifyArgs) -> Result<(), Failure> {
         Queue::Pair => Fifo::PerPair,
         Queue::Rank => Fifo::PerRank,
     };
-    let options = Options { channel: Channel { sends, queue }, memory_limit: args.memory_limit };
+    let options = Options { channel: Channel { sends, queue }, memory_limit: None };
     let plan = verified(name, bytes, &options)?;
+    args.limit.check(&plan, || UNIT.bind_plan(&plan.header).map_err(Failure::one))?;
     let instrs: usize = plan.ranks.iter().map(|rank| rank.instrs.len()).sum();
     let peak = plan.ranks.iter().map(|rank| rank.peak.bytes).max().unwrap_or_default();
     let hash = schedc::emit::plan_hash(&plan);
@@ -176,7 +167,7 @@ fn foreign(name: &str, bytes: &[u8], args: &VerifyArgs) -> Result<(), Failure> {
             "leave it out: the channel says what runs one after the other",
         ));
     }
-    if args.memory_limit.is_some() {
+    if args.limit.is_given() {
         let help = "leave it out: a file of actions states no memory";
         return Err(wrong("--memory-limit".to_owned(), WHAT, help));
     }

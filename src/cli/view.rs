@@ -84,9 +84,12 @@ enum PictureError {
 
 /// The forms of a picture in a file.
 #[derive(Clone, Copy)]
-enum Form {
+pub(crate) enum Form {
+    /// For papers.
     Svg,
+    /// To look around in.
     Html,
+    /// For Chrome and Perfetto.
     Trace,
 }
 
@@ -116,12 +119,19 @@ pub(crate) fn view(args: &ViewArgs) -> Result<(), Failure> {
         print(&grid);
         return Ok(());
     };
+    write(path, form, &scene, &svg::Options { range, messages: args.messages, critical: args.critical })
+}
+
+/// Writes all of a scene, without arrows.
+pub(crate) fn draw(path: &Path, form: Form, scene: &Scene) -> Result<(), Failure> {
+    let range = Range::of(scene, None, None).map_err(Failure::one)?;
+    write(path, form, scene, &svg::Options { range, messages: false, critical: false })
+}
+
+fn write(path: &Path, form: Form, scene: &Scene, options: &svg::Options) -> Result<(), Failure> {
     match form {
-        Form::Svg => {
-            let options = svg::Options { range, messages: args.messages, critical: args.critical };
-            files::write(path, |file| file.write_all(svg::draw(&scene, &options).as_bytes()))
-        }
-        Form::Html => files::write(path, |file| html::write(file, &scene, range)),
+        Form::Svg => files::write(path, |file| file.write_all(svg::draw(scene, options).as_bytes())),
+        Form::Html => files::write(path, |file| html::write(file, scene, options.range)),
         Form::Trace => {
             let runs: Vec<&[Chart]> = scene.charts.iter().map(std::slice::from_ref).collect();
             files::write(path, |file| chrome::write(file, &runs))
@@ -130,7 +140,7 @@ pub(crate) fn view(args: &ViewArgs) -> Result<(), Failure> {
 }
 
 /// The form that a file's ending names.
-fn form(path: &Path) -> Result<Form, Failure> {
+pub(crate) fn form(path: &Path) -> Result<Form, Failure> {
     match path.extension().and_then(|ending| ending.to_str()) {
         Some("svg") => Ok(Form::Svg),
         Some("html" | "htm") => Ok(Form::Html),
@@ -201,7 +211,7 @@ impl ViewArgs {
             set: &entry.set,
             ranks: ranks.ok_or_else(|| missing("--ranks"))?,
             microbatches: microbatches.ok_or_else(|| missing("--microbatches"))?,
-            model: self.model.model(),
+            model: self.model.model(&self.cost)?,
             costs,
             retime: self.cost.retime,
             mode: self.mode.mode(),

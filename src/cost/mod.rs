@@ -7,15 +7,34 @@
 //! Passes at every rank are not divided. Where sequences are cut into s slices every pass is one slice's and takes `1/s` of it; messages and
 //! collectives are not divided. A backward that does W's work too takes B's cost and W's.
 
+mod balance;
 mod bind;
+mod device;
 mod durations;
 mod error;
+mod footprint;
+mod links;
+mod model;
 mod number;
+mod pipeline;
+mod problem;
+mod profile;
+mod rates;
 mod spec;
+mod toml;
+mod topology;
 
+pub use balance::balance;
+pub use device::{DEVICES, Device, Efficiency};
 pub use durations::Durations;
 pub use error::CostError;
+pub use footprint::Footprint;
+pub use model::{ModelFile, Optimizer, Precision, Recompute, Training};
+pub use problem::{FileError, Problem};
+pub use profile::Profile;
+pub use rates::{Rates, step_flops};
 pub use spec::{CostSpec, UNIT};
+pub use topology::{Link, Topology};
 
 use crate::ir::{Catalog, CollectiveId, Pass, Rank, Site, Ticks};
 
@@ -110,6 +129,12 @@ impl Costs {
     #[must_use]
     pub fn collective(&self, collective: CollectiveId) -> Ticks {
         self.collectives[collective.index()]
+    }
+
+    /// Whether the unit is the microsecond: the costs come from [`Durations`].
+    #[must_use]
+    pub fn in_microseconds(&self) -> bool {
+        matches!(self.messages, Messages::ByPair { .. })
     }
 
     /// A time in the unit that the costs were written in.

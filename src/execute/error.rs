@@ -87,6 +87,15 @@ pub enum ExecuteError {
         /// What the system says is available.
         available: Bytes,
     },
+    /// More is to be recorded than is kept.
+    #[error("a recording of {steps} steps takes {bytes}, more than is kept")]
+    #[diagnostic(code(schedc::execute::recording_too_large), help("record fewer steps with `--trace-steps`"))]
+    RecordingTooLarge {
+        /// How many steps.
+        steps: u32,
+        /// What they take.
+        bytes: Bytes,
+    },
     /// A thread is refused.
     #[error("the thread of `{rank}` cannot be started")]
     #[diagnostic(code(schedc::execute::thread), help("run on fewer ranks"))]

@@ -19,6 +19,7 @@ use super::error::ExecuteError;
 pub use super::machine::Finish;
 use super::machine::{Machine, RankError, Shared, Work};
 use super::prepare::{Action, Operand, Script, prepare};
+use super::recording::{MOMENTS, MOST_BYTES, RecordedStep, Recorder, Recording};
 use super::watchdog::{Drill, Limits, Report, Scene, Status};
 use crate::ir::{Bytes, Header, Plan, Rank};
 use crate::verify::Verified;
@@ -139,6 +140,37 @@ impl<B: Backend + 'static> Engine<B> {
         } else {
             self.mean_loss()
         })
+    }
+
+    /// Lets every rank note when each instruction begins and ends, and keep that of the last `steps` steps. Call it before the first.
+    ///
+    /// # Errors
+    /// That takes more than [`MOST_BYTES`].
+    pub fn record(&mut self, steps: u32) -> Result<(), ExecuteError> {
+        let instrs = |script: &Arc<Script>| script.total as u64;
+        let moments = self.scripts.iter().map(instrs).sum::<u64>().saturating_mul(u64::from(steps));
+        let bytes = moments.saturating_mul(MOMENTS);
+        if bytes > MOST_BYTES {
+            return Err(ExecuteError::RecordingTooLarge { steps, bytes: Bytes(bytes) });
+        }
+        let clock = Instant::now();
+        for (machine, script) in self.machines.iter_mut().flatten().zip(&self.scripts) {
+            machine.recorder = Some(Recorder::new(clock, script.total, steps as usize));
+        }
+        Ok(())
+    }
+
+    /// The last steps that all ranks have come to the end of, as far as they were recorded.
+    #[must_use]
+    pub fn recording(&self) -> Recording {
+        let recorders = || self.machines.iter().flatten().filter_map(|machine| machine.recorder.as_ref());
+        let mut steps: Vec<u64> = recorders().next().into_iter().flat_map(Recorder::steps).collect();
+        steps.sort_unstable();
+        let taken = |step: u64| {
+            let ranks = recorders().map(|recorder| recorder.step(step).map(<[_]>::to_vec));
+            Some(RecordedStep { step, ranks: ranks.collect::<Option<Vec<_>>>()? })
+        };
+        Recording { steps: steps.into_iter().filter_map(taken).collect() }
     }
 
     /// The mean over all microbatches of losses that come up on several ranks; summed in the order of microbatches.

@@ -12,6 +12,7 @@ use super::arena::Arena;
 use super::backend::{Backend, Earlier, InOut, MOST_EARLIER, Views};
 use super::data::Tokens;
 use super::prepare::{Action, Entry, Operand, Part, Script};
+use super::recording::Recorder;
 use super::transport::{Mismatch, Seat};
 use super::views::{PLACES, Place, Places};
 use super::watchdog::{Drill, Failure, Status};
@@ -84,6 +85,8 @@ pub(super) struct Machine<B> {
     pub(super) loss: Option<f64>,
     /// The losses of its microbatches, as far as this rank has them.
     pub(super) losses: Vec<Option<f64>>,
+    /// Where it notes what it does, if it should.
+    pub(super) recorder: Option<Recorder>,
 }
 
 impl<B: Backend> Machine<B> {
@@ -98,6 +101,7 @@ impl<B: Backend> Machine<B> {
             deposited: vec![false; lanes],
             loss: None,
             losses: Vec::with_capacity(microbatches as usize),
+            recorder: None,
         }
     }
 
@@ -116,6 +120,9 @@ impl<B: Backend> Machine<B> {
         self.heads.fill(0);
         self.deposited.fill(false);
         status.begin(work.step, work.turn);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.begin();
+        }
         let mut left = script.total;
         while left > 0 {
             if shared.abort.load(Ordering::SeqCst) {
@@ -137,6 +144,9 @@ impl<B: Backend> Machine<B> {
                 shared.network.bells.wait(self.rank, NAP);
             }
         }
+        if let Some(recorder) = &mut self.recorder {
+            recorder.done(work.step);
+        }
         Ok(())
     }
 
@@ -156,8 +166,14 @@ impl<B: Backend> Machine<B> {
             return Ok(false);
         }
         self.act_out(entry.instr, shared)?;
+        if let Some(recorder) = &mut self.recorder {
+            recorder.reached(entry.instr);
+        }
         if !self.execute(entry, lane, work, shared)? {
             return Ok(false);
+        }
+        if let Some(recorder) = &mut self.recorder {
+            recorder.ended(entry.instr);
         }
         self.heads[lane] += 1;
         shared.status[self.rank.index()].ended(lane);

@@ -11,6 +11,7 @@ use super::dump::{dump, probe};
 use super::error::ExecuteError;
 use super::interpreter::{Engine, Finish};
 use super::model::{Held, Train};
+use super::recording::Recording;
 use super::stored::gather;
 use super::tokenizer::{Tokenizer, TokenizerKind};
 use super::watchdog::Limits;
@@ -36,6 +37,8 @@ pub struct Settings {
     pub checkpoint_every: u64,
     /// Where the first step is written.
     pub dump: Option<PathBuf>,
+    /// How many of the last steps are recorded, instruction by instruction; 0 for none.
+    pub record: u32,
     /// When the run is given up.
     pub limits: Limits,
     /// The plan's hash, if it is known.
@@ -113,6 +116,10 @@ pub trait Listener {
     fn saved(&mut self, path: &Path);
     /// The first step was written.
     fn dumped(&mut self, path: &Path);
+    /// The steps are taken, and the last of them were recorded.
+    fn recorded(&mut self, recording: Recording) {
+        drop(recording);
+    }
 }
 
 /// Trains a model by a plan; by a forward-only plan, evaluates it on the batches of as many steps.
@@ -153,6 +160,9 @@ pub fn train(
     let mut engine = Engine::new(plan, make, &settings.limits)?;
     let hash = settings.plan_hash.as_deref();
     let run = Identity::new(header, seed, settings.train.lr, &tokenizer, corpus.fingerprint(), hash);
+    if settings.record > 0 {
+        engine.record(settings.record)?;
+    }
     if let Some(checkpoint) = &resumed {
         checkpoint.check(&run, header.mode)?;
         checkpoint.restore(backends(&mut engine).into_iter())?;
@@ -194,6 +204,9 @@ pub fn train(
                 listener.saved(&path);
             }
         }
+    }
+    if settings.record > 0 {
+        listener.recorded(engine.recording());
     }
     let (tokens_per_second, gflops) = pace.mean();
     let steps = end.saturating_sub(begin);

@@ -91,6 +91,18 @@ impl<'a> Causes<'a> {
         self.of_start(at, rank, instr)
     }
 
+    /// What an instruction came after, and from when on the time until `to` is its own.
+    pub(super) fn share(&self, at: usize, to: Ticks) -> (Option<Cause>, Ticks) {
+        let cause = self.of_instr(at);
+        let from = match cause {
+            None => Ticks(0),
+            // A message that waits for its link may start before the one ahead of it has arrived.
+            Some(Cause::Link(_)) => self.timeline.starts[at],
+            Some(cause) => self.timeline.ends[cause.instr()].min(to),
+        };
+        (cause, from)
+    }
+
     /// What an instruction's start came after, on its own rank. A pass of a pair starts when both may.
     fn of_start(&self, at: usize, rank: Rank, instr: &Instr) -> Option<Cause> {
         let start = self.timeline.starts[at];

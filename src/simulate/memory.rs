@@ -69,7 +69,13 @@ pub fn memory(plan: &Verified, timeline: &Timeline) -> Vec<RankMemory> {
 /// The peak of every rank, by [`Rank`], without what comes before and after.
 #[must_use]
 pub fn memory_peaks(plan: &Verified, timeline: &Timeline) -> Vec<Peak> {
-    Rank::all(plan.ranks.len()).map(|rank| scan(plan, timeline, rank, None)).collect()
+    Rank::all(plan.ranks.len()).map(|rank| memory_peak(plan, timeline, rank)).collect()
+}
+
+/// The peak of one rank.
+#[must_use]
+pub fn memory_peak(plan: &Verified, timeline: &Timeline, rank: Rank) -> Peak {
+    scan(plan, timeline, rank, None)
 }
 
 /// What is held over time, as it is found.

@@ -9,17 +9,30 @@
 //! Shares no code with the rooms that made the plan. Linear in the instructions: each is looked at when its lane comes to it, and once
 //! more when what it waited for there has ended.
 
+mod bounds;
 mod causes;
+mod error;
 mod figures;
+mod idle;
 mod memory;
 mod path;
 mod queues;
+mod report;
+mod resident;
 mod run;
 mod timeline;
 
+pub use bounds::{OwnerGroup, check, check_memory, groups};
+pub use error::SimulateError;
 pub use figures::Figures;
-pub use memory::{Owner, Peak, RankMemory, memory, memory_peaks};
+pub use idle::{Idle, idle};
+pub use memory::{Owner, Peak, RankMemory, memory, memory_peak, memory_peaks};
 pub use path::{Link, critical_links, critical_path};
+pub use report::{
+    IdleReport, Known, MemoryReport, OwnerReport, PathPart, PathReport, REPORT_VERSION, RankReport, Rate,
+    Report, Series, report_schema,
+};
+pub use resident::{Resident, resident};
 pub use timeline::{Messages, RankTime, Timeline};
 
 use crate::cost::Costs;

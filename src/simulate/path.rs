@@ -1,7 +1,7 @@
 //! Timeline -> the critical path: instructions of which each starts as soon as the one before lets it, from the beginning to the last pass.
 
 use super::Timeline;
-use super::causes::{Cause, Causes};
+use super::causes::Causes;
 use crate::ir::{InstrId, Lane, Op, Plan, Rank, Ticks};
 use crate::verify::Verified;
 
@@ -39,14 +39,7 @@ pub(super) fn walk(plan: &Plan, timeline: &Timeline, causes: &Causes<'_>) -> Vec
     let Some(mut at) = last_pass(plan, timeline) else { return links };
     let mut to = timeline.ends[at];
     loop {
-        let cause = causes.of_instr(at);
-        // A message that waits for its link may start before the one ahead of it has arrived.
-        let from = match cause {
-            None => Ticks(0),
-            Some(Cause::Link(_)) => timeline.starts[at],
-            Some(Cause::Meeting(other)) => timeline.ends[other].min(to),
-            Some(cause) => timeline.ends[cause.instr()].min(to),
-        };
+        let (cause, from) = causes.share(at, to);
         let (rank, instr) = causes.place(at);
         links.push(Link { rank, instr, from, to });
         let Some(cause) = cause else { break };

@@ -429,11 +429,13 @@ pub enum Problem {
         state: &'static str,
     },
     /// Ranks that wait for each other.
-    #[error("{}", circle(.cells, .channel))]
+    #[error("{}", circle(.cells, *.more, *.channel))]
     #[diagnostic(code(schedc::torch::deadlock), help("{help}"))]
     Deadlock {
-        /// The cells of the shortest circle.
+        /// The cells of the shortest circle, the first few of many.
         cells: Vec<Cell>,
+        /// How many more there are.
+        more: usize,
         /// Under which channel.
         channel: super::Channel,
         /// What to do.
@@ -451,9 +453,13 @@ fn when(late: Option<&Cell>) -> String {
     }
 }
 
-fn circle(cells: &[Cell], channel: &super::Channel) -> String {
+fn circle(cells: &[Cell], more: usize, channel: super::Channel) -> String {
     let names: Vec<String> = cells.iter().map(ToString::to_string).collect();
-    format!("deadlock on a {channel} channel: each waits for the next, in a circle: {}", names.join(", "))
+    let rest = if more == 0 { String::new() } else { format!(", and {more} more") };
+    format!(
+        "deadlock on a {channel} channel: each waits for the next, in a circle: {}{rest}",
+        names.join(", ")
+    )
 }
 
 impl Problem {

@@ -40,8 +40,10 @@ impl CsvSource {
     pub(super) fn cell(&self, at: usize, text: String, row: usize) -> Cell {
         let start = self.text[..at].rfind('\n').map_or(0, |newline| newline + 1);
         let column = self.text[start..at].matches(',').count() + 1;
-        let rest = self.text[at..].bytes().take(LONGEST);
-        let length = rest.take_while(|byte| byte.is_ascii_alphanumeric() || *byte == b'_').count();
+        let pair = self.text[at..].starts_with('(');
+        let within =
+            |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_' || pair && b"(;)".contains(byte);
+        let length = self.text[at..].bytes().take(LONGEST).take_while(within).count();
         Cell { text, row, column, span: (at, length.max(usize::from(at < self.text.len()))).into() }
     }
 }

@@ -4,6 +4,8 @@
 //! message had to be handed over in person; the cells keep that order. Where nothing else is said the waits stand as late as they may: that
 //! for an activation behind the backward that it comes back in, those for gradients at the end of the row.
 
+mod around;
+
 use std::fmt::Write as _;
 
 use super::action::{Form, Op};
@@ -41,13 +43,13 @@ pub fn write(plan: &Verified, target: Target, form: Form) -> Result<String, Writ
     let words = words(plan).map_err(WriteError::Unsupported)?;
     let mut text = String::new();
     for (rank, list) in plan.ranks.iter().enumerate() {
-        let cells = cells(&plan.header, list, &words);
+        let cells = cells(list, &words);
         match form {
             Form::Compute => {
                 let passes = cells.iter().filter(|cell| matches!(cell, Cell::Pass(_) | Cell::Pair(..)));
                 row(&mut text, passes);
             }
-            Form::Comms => row(&mut text, around(&plan.header, Rank::new(rank), cells).iter()),
+            Form::Comms => row(&mut text, around::around(&plan.header, Rank::new(rank), cells).iter()),
         }
     }
     let name = format!("{}.csv", plan.header.name);
@@ -105,12 +107,12 @@ fn words(plan: &Verified) -> Result<Vec<Op>, Vec<Unsupported>> {
     let words: Vec<Option<Op>> = catalog.kinds.iter().map(|kind| of_compute(kind.computes?)).collect();
     let missing = catalog.kinds.iter().zip(&words).filter(|(_, word)| word.is_none());
     let missing: Vec<String> = missing.map(|(kind, _)| format!("`{}`", kind.name)).collect();
-    if !missing.is_empty() {
+    if missing.is_empty() {
+        reasons.extend(needs(catalog, &words));
+    } else {
         let brought =
             if transforms.is_empty() { String::new() } else { format!(" of {}", transforms.join(" and ")) };
         reasons.push(Unsupported::NoSuchPass { passes: missing.join(", ") + &brought });
-    } else {
-        reasons.extend(needs(catalog, &words));
     }
     if plan.header.flows > 1 {
         reasons.push(Unsupported::TwoCopies { schedule: name.clone() });
@@ -147,15 +149,13 @@ fn needs(catalog: &Catalog, words: &[Option<Op>]) -> Vec<Unsupported> {
         for need in &kind.needs {
             let (from, met) = match need.from {
                 Source::Pass { kind: from, at, .. } => {
-                    let met = match (word, words[from.index()], at) {
-                        (Some(Op::F), Some(Op::F), Relation::Prev)
-                        | (_, _, Relation::Earlier | Relation::Later) => true,
-                        (Some(Op::I | Op::B), Some(Op::I | Op::B), Relation::Next) => true,
-                        (Some(word), Some(from), Relation::Here) => {
-                            from as u8 <= *word as u8 || from == Op::F
-                        }
-                        _ => false,
-                    };
+                    let met = matches!(
+                        (word, words[from.index()], at),
+                        (_, _, Relation::Earlier | Relation::Later)
+                            | (Some(_), Some(_), Relation::Here)
+                            | (Some(Op::F), Some(Op::F), Relation::Prev)
+                            | (Some(Op::I | Op::B), Some(Op::I | Op::B), Relation::Next)
+                    );
                     (format!("`{}` of another stage", catalog.kind(from).name), met)
                 }
                 Source::Collective(id) => (format!("`{}`", catalog.collective(id).name), false),
@@ -169,7 +169,7 @@ fn needs(catalog: &Catalog, words: &[Option<Op>]) -> Vec<Unsupported> {
 }
 
 /// A rank's passes and messages in list order, pairs in one cell.
-fn cells(header: &Header, list: &RankPlan, words: &[Op]) -> Vec<Cell> {
+fn cells(list: &RankPlan, words: &[Op]) -> Vec<Cell> {
     let mut cells: Vec<Cell> = Vec::with_capacity(list.instrs.len());
     // The cell of a pair whose second pass is still to come; that of a pair that has just closed.
     let (mut open, mut closed) = (None, None);
@@ -193,8 +193,8 @@ fn cells(header: &Header, list: &RankPlan, words: &[Op]) -> Vec<Cell> {
                 open = instr.overlaps.then_some(cells.len());
                 cells.push(Cell::Pass(word));
             }
-            Instruction::Send { value, .. } => cells.extend(message(header, value.pass, words, true)),
-            Instruction::Recv { value, .. } => cells.extend(message(header, value.pass, words, false)),
+            Instruction::Send { value, .. } => cells.extend(message(value.pass, words, true)),
+            Instruction::Recv { value, .. } => cells.extend(message(value.pass, words, false)),
             Instruction::Collective { .. } | Instruction::Step => {}
         }
     }
@@ -217,65 +217,13 @@ fn fused(cell: &mut Cell, word: Word) -> bool {
 }
 
 /// An end of the message with a pass's value, named for the stage on its own rank.
-fn message(header: &Header, pass: Pass, words: &[Op], sends: bool) -> Option<Cell> {
+fn message(pass: Pass, words: &[Op], sends: bool) -> Option<Cell> {
     let Word { op, stage, microbatch } = named(pass, words)?;
-    let last = header.stages.len() as u32;
     let (op, stage) = match (op, sends) {
         (Op::F, true) => (Op::SendF, stage),
-        (Op::F, false) => (Op::RecvF, (stage + 1).min(last)),
+        (Op::F, false) => (Op::RecvF, stage + 1),
         (_, true) => (Op::SendB, stage),
         (_, false) => (Op::RecvB, stage.saturating_sub(1)),
     };
     Some(Cell::Other(Word { op, stage, microbatch }))
-}
-
-/// What stands around a rank's passes and messages: waits, reductions, gathering.
-fn around(header: &Header, rank: Rank, cells: Vec<Cell>) -> Vec<Cell> {
-    let held: Vec<u32> =
-        (0..header.stages.len() as u32).filter(|&stage| header.stages[stage as usize] == rank).collect();
-    let of_stage = |op, stage| Cell::Other(Word { op, stage, microbatch: 0 });
-    // Passes that still add to each stage's gradients, by its position among the rank's.
-    let mut left = vec![header.microbatches; held.len()];
-    let mut row: Vec<Cell> = held.iter().map(|&stage| of_stage(Op::Unshard, stage)).collect();
-    row.reserve(cells.len() * 2);
-    let mut tail = Vec::new();
-    let mut pending: Option<u32> = None;
-    let mut settle = |row: &mut Vec<Cell>, next: Option<u32>| {
-        if let Some(stage) = std::mem::replace(&mut pending, next) {
-            row.extend([of_stage(Op::WaitReduceGrad, stage), of_stage(Op::Reshard, stage)]);
-        }
-    };
-    for cell in cells {
-        row.push(cell);
-        let halves = match cell {
-            Cell::Pass(one) => [Some(one), None],
-            Cell::Pair(first, second) => [Some(first), Some(second)],
-            Cell::Other(one) => {
-                if one.op == Op::SendB {
-                    tail.push(Cell::Other(Word { op: Op::WaitSendB, ..one }));
-                }
-                continue;
-            }
-        };
-        // One pass has run beside the reduction before it is waited for.
-        settle(&mut row, None);
-        for half in halves.into_iter().flatten() {
-            let sent = header.stages.get(half.stage as usize + 1).is_some_and(|&next| next != rank);
-            if matches!(half.op, Op::I | Op::B) && sent {
-                row.push(Cell::Other(Word { op: Op::WaitSendF, ..half }));
-            }
-            if matches!(half.op, Op::W | Op::B) {
-                let position = held.binary_search(&half.stage).unwrap_or_default();
-                left[position] -= 1;
-                if left[position] == 0 {
-                    settle(&mut row, None);
-                    row.push(of_stage(Op::ReduceGrad, half.stage));
-                    settle(&mut row, Some(half.stage));
-                }
-            }
-        }
-    }
-    settle(&mut row, None);
-    row.append(&mut tail);
-    row
 }

@@ -1,7 +1,7 @@
 //! Scene -> one self-contained page: the data packed as columns of integers, a script that draws them, no network.
 //!
 //! A row's columns, by event in the order of the rank's list: `k` style * 3 + share, `s` site, `u` unit + 1 or 0, `t` start since the one before, `d`
-//! duration, `l` lane * 3 + track, `f` effect; `w` for each event how many it waits for and how far back each is; `p` for each message the other
+//! duration, `q` for what waits for others how far it is from the one before that does, and how long before its start its rank has come to it; `l` lane * 3 + track, `f` effect; `w` for each event how many it waits for and how far back each is; `p` for each message the other
 //! rank and the position there. Times are in the chart's own unit, `scale` makes them the axis's.
 
 use std::io::{self, Write};
@@ -11,9 +11,10 @@ use serde::Serialize;
 use super::Range;
 use super::scene::{Act, Chart, Effect, Event, Row, Scene};
 
-const PAGE: &str = include_str!("page.html");
-const STYLE: &str = include_str!("page.css");
-const SCRIPT: &str = include_str!("page.js");
+const PAGE: &str = include_str!("page/page.html");
+const STYLE: &str = include_str!("page/page.css");
+const SCRIPT: &str =
+    concat!(include_str!("page/data.js"), include_str!("page/draw.js"), include_str!("page/hands.js"));
 
 #[derive(Serialize)]
 struct Data<'a> {
@@ -38,6 +39,7 @@ struct ChartData<'a> {
     effects: Vec<[Vec<u64>; 2]>,
     rows: Vec<RowData>,
     critical: Vec<u32>,
+    peaks: Vec<(f64, u64)>,
 }
 
 #[derive(Default, Serialize)]
@@ -47,6 +49,7 @@ struct RowData {
     u: Vec<u64>,
     t: Vec<i64>,
     d: Vec<u64>,
+    q: Vec<u64>,
     l: Vec<u32>,
     f: Vec<u32>,
     w: Vec<u32>,
@@ -106,15 +109,16 @@ fn charted(chart: &Chart) -> ChartData<'_> {
         effects: chart.effects.iter().map(effect).collect(),
         rows: chart.rows.iter().map(|row| packed(chart, row)).collect(),
         critical: chart.critical.iter().flat_map(|&(rank, at)| [rank, at]).collect(),
+        peaks: chart.peaks.iter().map(|&(at, bytes)| (chart.time(at), bytes)).collect(),
     }
 }
 
 fn packed(chart: &Chart, row: &Row) -> RowData {
     let mut data = RowData::default();
     let mut before = chart.clock.zero;
-    let mut waits = 0;
+    let (mut waits, mut waited) = (0, 0);
     for (at, event) in row.events.iter().enumerate() {
-        let Event { style, site, unit, peer, start, end, lane, track, share, effect, .. } = *event;
+        let Event { style, site, unit, peer, posted, start, end, lane, track, share, effect, .. } = *event;
         data.k.push(style * 3 + share as u32);
         data.s.push(site);
         data.u.push(unit.map_or(0, |unit| u64::from(unit) + 1));
@@ -122,6 +126,10 @@ fn packed(chart: &Chart, row: &Row) -> RowData {
         data.t.push(start.cast_signed().wrapping_sub(before.cast_signed()));
         before = start;
         data.d.push(end - start);
+        if posted < start {
+            data.q.extend([(at - waited) as u64, start - posted]);
+            waited = at;
+        }
         data.l.push(lane.saturating_mul(3).saturating_add(track as u32));
         data.f.push(effect);
         let ends = row.wait_ends[at] as usize;

@@ -13,9 +13,10 @@ pub mod recorded;
 pub mod scene;
 pub mod svg;
 pub mod terminal;
+pub mod words;
 
 pub use error::ViewError;
-pub use planned::predicted;
+pub use planned::{measured, predicted};
 pub use scene::{Chart, Scene};
 
 /// The part of the axis that is drawn.
@@ -38,7 +39,7 @@ impl Range {
         if range.from < range.to {
             return Ok(range);
         }
-        let shown = |moment: f64| scene::with_unit(moment, scene.unit());
+        let shown = |moment: f64| words::with_unit(moment, scene.unit());
         Err(ViewError::EmptyRange { from: shown(range.from), to: shown(to.unwrap_or(end)), end: shown(end) })
     }
 

@@ -126,7 +126,11 @@ impl Colour {
     /// The nearest of the 256 colours that every terminal has.
     #[must_use]
     pub fn ansi(self) -> u8 {
-        let level = |value: u8| if value < 48 { 0 } else { (u32::from(value.max(115)) - 35) / 40 };
+        let level = |value: u8| match value {
+            0..48 => 0,
+            48..115 => 1,
+            _ => (u32::from(value) - 35) / 40,
+        };
         let [red, green, blue] = self.0.map(level);
         (16 + 36 * red + 6 * green + blue) as u8
     }

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use super::palette::{self, COMMUNICATION, Colour, STEP};
 use super::scene::{Act, Chart, Clock, Effect, Event, Origin, Row, Share, Style, Track};
 use crate::cost::Costs;
+use crate::execute::recording::{RecordedStep, Recording};
 use crate::ir::{
-    At, Bytes, Catalog, ClassId, Instr, InstrId, Kind, Lane, Op, Pass, Payload, Place, Plan, Queue, Rank,
-    RankPlan, Site, Ticks, Value,
+    At, Bytes, Catalog, ClassId, GroupId, Instr, InstrId, Kind, Lane, Op, Pass, Payload, Place, Plan, Queue,
+    Rank, RankPlan, Site, Ticks, Value,
 };
 use crate::simulate::{self, Timeline};
 use crate::verify::Verified;
@@ -17,16 +18,44 @@ use crate::verify::Verified;
 pub fn predicted(plan: &Verified, timeline: &Timeline, costs: &Costs) -> Chart {
     let moments = |rank, instr| (timeline.start(rank, instr).0, timeline.end(rank, instr).0);
     let scale = costs.in_units(Ticks(1));
-    let clock = Clock { zero: 0, scale, unit: "", fitted: false };
+    let (scale, unit) = if costs.in_microseconds() { (scale * 1e-3, "ms") } else { (scale, "") };
+    let clock = Clock { zero: 0, scale, unit, fitted: false };
     let mut chart = charted(plan, Origin::Predicted, clock, moments);
     chart.plan = Some(crate::emit::plan_hash(plan).to_string());
     let held = simulate::activations(plan).into_iter().fold(0.0, f64::max);
     chart.held = Some(held);
+    let critical = simulate::critical_path(plan, timeline);
+    chart.critical = critical.into_iter().map(|(rank, instr)| (rank.0, instr.0)).collect();
+    let peaks = simulate::memory_peaks(plan, timeline);
+    chart.peaks = peaks.into_iter().map(|peak| (peak.at.0, peak.bytes.0)).collect();
     chart
 }
 
+/// What happened in each recorded step of a run, on one clock that begins with the first step's first pass.
+#[must_use]
+pub fn measured(plan: &Plan, hash: &str, recording: &Recording) -> Vec<Chart> {
+    let step = |taken: &RecordedStep| {
+        let moments = |rank: Rank, instr: InstrId| taken.ranks[rank.index()][instr.index()].into();
+        let clock = Clock { zero: 0, scale: 1e-6, unit: "ms", fitted: false };
+        let mut chart = charted(plan, Origin::Measured, clock, moments);
+        chart.step = Some(taken.step);
+        chart.plan = Some(hash.to_owned());
+        chart
+    };
+    let mut charts: Vec<Chart> = recording.steps.iter().map(step).collect();
+    let first = |chart: &Chart| {
+        let passes = chart.rows.iter().flat_map(|row| chart.passes(row));
+        passes.map(|event| event.start).min().unwrap_or_default()
+    };
+    let zero = charts.first().map_or(0, first);
+    for chart in &mut charts {
+        chart.clock.zero = zero;
+    }
+    charts
+}
+
 /// The events of every instruction. `moments` gives start and end; what needs several ranks begins when all have come.
-pub(crate) fn charted(
+fn charted(
     plan: &Plan,
     origin: Origin,
     clock: Clock,
@@ -38,7 +67,6 @@ pub(crate) fn charted(
     let mut rows: Vec<Row> = ranks.clone().map(|rank| builder.row(rank, &moments)).collect();
     pair_messages(plan, &mut rows);
     meet(plan, &mut rows);
-    let peak = |rank: &RankPlan| (0, rank.peak.bytes.0);
     let name = std::iter::once(&header.name).chain(&header.transforms);
     let mut chart = Chart {
         name: name.map(String::as_str).collect::<Vec<_>>().join(" + "),
@@ -55,7 +83,8 @@ pub(crate) fn charted(
         effects: Vec::new(),
         rows,
         critical: Vec::new(),
-        peaks: plan.ranks.iter().map(peak).collect(),
+        peaks: Vec::new(),
+        arena: plan.ranks.iter().map(|rank| rank.peak.bytes.0).max(),
         held: None,
     };
     chart.effects = vec![Effect::default(); builder.effects.len()];
@@ -133,6 +162,7 @@ impl<'a> Builder<'a> {
                 chunk,
                 unit,
                 peer: None,
+                posted: start,
                 start,
                 end: end.max(start),
                 lane: instr.lane.0,
@@ -211,15 +241,15 @@ fn kind_styles(catalog: &Catalog) -> Vec<Style> {
     catalog.kinds.iter().map(style).collect()
 }
 
-/// Buffer classes with their colours: that of the pass that leaves one, paler for a value that is passed on.
+/// Buffer classes with their colours: a paler one of the pass that leaves it, a greyer one for a value that is passed on.
 fn classes(catalog: &Catalog, styles: &[Style]) -> Vec<(String, Colour)> {
     let maker = |of: &dyn Fn(&Kind) -> &[ClassId], class| {
         let maker = catalog.kinds.iter().position(|kind| of(kind).contains(&class))?;
-        Some(styles[maker].colour)
+        Some(styles[maker].colour.mix(Colour([0xff; 3]), 35))
     };
     let colour = |class| {
         let left = maker(&|kind| &kind.makes, class);
-        let passed = || maker(&|kind| &kind.gives, class).map(|colour| colour.mix(COMMUNICATION, 60));
+        let passed = || maker(&|kind| &kind.gives, class).map(|colour| colour.mix(COMMUNICATION, 55));
         left.or_else(passed).unwrap_or(COMMUNICATION)
     };
     let ids = ClassId::all(catalog.classes.len());
@@ -255,31 +285,33 @@ fn pair_messages(plan: &Plan, rows: &mut [Row]) {
             let send = sends.get(&(from, rank)).and_then(|sends| sends.get(*turn)).copied();
             *turn += 1;
             let Some(send) = send else { continue };
-            let sent = &mut rows[from.index()].events[send as usize];
-            sent.peer = Some((rank.0, at as u32));
-            let sent = sent.start;
+            let sender = &mut rows[from.index()].events[send as usize];
+            sender.peer = Some((rank.0, at as u32));
+            let begun = sender.start;
             let event = &mut rows[rank.index()].events[at];
             event.peer = Some((from.0, send));
-            event.start = event.start.max(sent).min(event.end);
+            event.start = event.start.max(begun).min(event.end);
         }
     }
 }
 
 /// Lets each collective begin on all members when the last has come to it.
 fn meet(plan: &Plan, rows: &mut [Row]) {
-    let mut begins: BTreeMap<(u32, u32, u32), u64> = BTreeMap::new();
-    let each = |rows: &mut [Row], act: &mut dyn FnMut((u32, u32, u32), &mut Event)| {
-        for (row, plan) in rows.iter_mut().zip(&plan.ranks) {
-            for (event, instr) in row.events.iter_mut().zip(&plan.instrs) {
-                if let Op::Collective { group, .. } = instr.op {
-                    act((event.style, group.0, event.unit.unwrap_or(u32::MAX)), event);
-                }
+    let group = |op: Op| if let Op::Collective { group, .. } = op { Some(group) } else { None };
+    let mut begins: BTreeMap<(u32, GroupId, Option<u32>), u64> = BTreeMap::new();
+    for (row, plan) in rows.iter().zip(&plan.ranks) {
+        for (event, instr) in row.events.iter().zip(&plan.instrs) {
+            if let Some(group) = group(instr.op) {
+                let latest = begins.entry((event.style, group, event.unit)).or_default();
+                *latest = event.start.max(*latest);
             }
         }
-    };
-    each(rows, &mut |key, event| {
-        let latest = begins.entry(key).or_default();
-        *latest = event.start.max(*latest);
-    });
-    each(rows, &mut |key, event| event.start = begins[&key].clamp(event.start, event.end));
+    }
+    for (row, plan) in rows.iter_mut().zip(&plan.ranks) {
+        for (event, instr) in row.events.iter_mut().zip(&plan.instrs) {
+            if let Some(group) = group(instr.op) {
+                event.start = begins[&(event.style, group, event.unit)].clamp(event.start, event.end);
+            }
+        }
+    }
 }

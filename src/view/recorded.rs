@@ -153,7 +153,7 @@ fn sane(event: &Raw<'_>) -> bool {
 
 /// A chart without events.
 fn empty(head: &Head, name: &str, step: u64) -> Chart {
-    let held = |rank: u32| head.stages.iter().filter(|&&holder| holder == rank).count() as u32;
+    let chunks = |rank: u32| head.stages.iter().filter(|&&holder| holder == rank).count() as u32;
     let in_seconds = head.measured || head.unit.as_deref().is_some_and(|unit| unit != "cost");
     let origin = if head.measured { Origin::Measured } else { Origin::Predicted };
     Chart {
@@ -163,7 +163,7 @@ fn empty(head: &Head, name: &str, step: u64) -> Chart {
         plan: head.plan.clone(),
         microbatches: head.microbatches,
         slices: head.slices,
-        chunks: held(0).max(1),
+        chunks: chunks(0).max(1),
         stages: head.stages.clone(),
         // Nanoseconds; a unit of the costs was written as a millisecond.
         clock: Clock { zero: 0, scale: 1e-6, unit: if in_seconds { "ms" } else { "" }, fitted: false },
@@ -173,6 +173,7 @@ fn empty(head: &Head, name: &str, step: u64) -> Chart {
         rows: vec![Row::default(); head.ranks as usize],
         critical: Vec::new(),
         peaks: Vec::new(),
+        arena: None,
         held: None,
     }
 }
@@ -228,6 +229,7 @@ impl Looks {
             chunk,
             unit: raw.args.microbatch,
             peer: None,
+            posted: start,
             start,
             end: nanos(raw.ts - first + raw.dur).max(start),
             lane: raw.tid,

@@ -1,6 +1,7 @@
 //! What a picture shows: charts one above the other on one time axis. Each has a row for each rank and what happened there.
 
 use super::palette::Colour;
+use super::words::{number, size, with_unit};
 
 /// Charts on one time axis, from top to bottom.
 #[derive(Clone, Debug, Default)]
@@ -40,8 +41,10 @@ pub struct Chart {
     pub rows: Vec<Row>,
     /// Rank and position in its row of what nothing could have been later than, first to last.
     pub critical: Vec<(u32, u32)>,
-    /// Moment and bytes of each rank's peak, by rank; empty where it is not known.
+    /// The moment at which each rank's buffers take the most bytes, and how many, by rank; empty where it is not known.
     pub peaks: Vec<(u64, u64)>,
+    /// The largest arena of a rank.
+    pub arena: Option<u64>,
     /// Activations that a rank holds at most, in microbatches of its share of the model.
     pub held: Option<f64>,
 }
@@ -144,6 +147,8 @@ pub struct Event {
     pub unit: Option<u32>,
     /// The other rank of a message, and the position of its send or receive there.
     pub peer: Option<(u32, u32)>,
+    /// When its rank comes to it. A message or a collective begins when all who take part have.
+    pub posted: u64,
     /// When it begins.
     pub start: u64,
     /// When it has ended.
@@ -168,10 +173,14 @@ pub struct Effect {
 }
 
 impl Scene {
-    /// Charts on one axis. Where some have times in seconds and others in the unit of costs, those are stretched so that their passes take as
+    /// Charts on one axis, each from its first pass on. Where some have times in seconds and others in the unit of costs, those are stretched so that their passes take as
     /// long in all.
     #[must_use]
     pub fn new(mut charts: Vec<Chart>) -> Self {
+        for chart in &mut charts {
+            let passes = chart.rows.iter().flat_map(|row| chart.passes(row));
+            chart.clock.zero = passes.map(|event| event.start).min().unwrap_or_default();
+        }
         let real = charts.iter().find(|chart| !chart.clock.unit.is_empty());
         let real = real.map(|chart| (chart.clock.unit, chart.busy()));
         if let Some((unit, busy)) = real {
@@ -287,14 +296,11 @@ impl Chart {
             format!("makespan {}", with_unit(self.makespan(), self.clock.unit)),
             format!("bubble {:.1} %", self.bubble() * 100.0),
         ];
-        let most = self.peaks.iter().map(|&(_, bytes)| bytes).max();
-        match (self.held, most) {
-            (Some(held), Some(most)) if held > 0.0 => {
-                parts.push(format!("peak {} microbatches in flight, {}", number(held), size(most)));
-            }
-            (_, Some(most)) => parts.push(format!("peak {}", size(most))),
-            _ => {}
+        let arena = self.arena.map(|arena| format!("{} allocated", size(arena)));
+        if let Some(held) = self.held.filter(|&held| held > 0.0) {
+            parts.push(format!("peak {} microbatches in flight", number(held)));
         }
+        parts.extend(arena);
         if self.clock.fitted {
             parts.push("times stretched to the measured passes".to_owned());
         }
@@ -326,38 +332,4 @@ impl Chart {
         let style = &self.styles[event.style as usize];
         if style.at_stage { style.colour.of_chunk(event.chunk, self.chunks) } else { style.colour }
     }
-}
-
-/// A number with its unit.
-#[must_use]
-pub fn with_unit(value: f64, unit: &str) -> String {
-    if unit.is_empty() { number(value) } else { format!("{} {unit}", number(value)) }
-}
-
-/// With at most three decimals, and no more than it needs.
-#[must_use]
-pub fn number(value: f64) -> String {
-    let text = format!("{value:.3}");
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
-}
-
-/// Bytes as people read them.
-#[must_use]
-#[allow(clippy::cast_precision_loss, reason = "one decimal is shown")]
-pub fn size(bytes: u64) -> String {
-    let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
-    let fits = units.into_iter().find(|(shift, _)| bytes >> shift > 0);
-    fits.map_or_else(
-        || format!("{bytes} B"),
-        |(shift, unit)| format!("{:.1} {unit}", bytes as f64 / (1u64 << shift) as f64),
-    )
-}
-
-/// A round distance for about `most` marks on an axis of this length.
-#[must_use]
-pub fn tick(length: f64, most: f64) -> f64 {
-    let least = (length / most.max(1.0)).max(1e-9);
-    let power = 10f64.powf(least.log10().floor());
-    let factor = [1.0, 2.0, 5.0].into_iter().find(|factor| factor * power >= least * 0.999_999);
-    factor.unwrap_or(10.0) * power
 }

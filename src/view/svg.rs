@@ -5,12 +5,19 @@
 
 #![allow(clippy::cast_precision_loss, clippy::cast_sign_loss, reason = "positions on a page")]
 
-use std::collections::BTreeMap;
+mod numbers;
+mod overlay;
+mod row;
+
 use std::fmt::Write as _;
+
+pub(super) use numbers::escape;
+use numbers::short;
 
 use super::Range;
 use super::palette::COMMUNICATION;
-use super::scene::{Act, Chart, Event, Row, Scene, Share, Track, number, tick, with_unit};
+use super::scene::{Act, Chart, Event, Scene, Track};
+use super::words::{number, tick, with_unit};
 
 /// What is drawn beside the passes.
 #[derive(Clone, Copy, Debug)]
@@ -92,13 +99,15 @@ impl<'a> Drawing<'a> {
             chart.rows.iter().flat_map(|row| &row.events).any(|event| event.track == Track::Group)
         };
         let lane = if scene.charts.iter().any(group) { (pass / 5.0_f64).max(2.0) } else { 0.0 };
+        // Arrows need room.
+        let between = if options.messages { 9.0 } else { 2.5 };
         let mut before = 0;
         let mut classes = Vec::new();
         for chart in &scene.charts {
             classes.push(before);
             before += chart.styles.len();
         }
-        Self { options, width, heights: [pass, lane, pass + lane + 2.5], classes }
+        Self { options, width, heights: [pass, lane, pass + lane + between], classes }
     }
 
     fn x(&self, moment: f64) -> f64 {
@@ -179,185 +188,6 @@ impl<'a> Drawing<'a> {
         rows + chart.rows.len() as f64 * row_height + 8.0
     }
 
-    /// One path for each kind and chunk of a row: every box a stroke, each step relative to the end of the one before.
-    fn boxes(&self, text: &mut String, chart: &Chart, row: &Row, before: usize) {
-        let [pass, ..] = self.heights;
-        let mut paths: BTreeMap<(u32, u32, u8), Path> = BTreeMap::new();
-        for event in row.events.iter().filter(|event| event.track == Track::Compute) {
-            let style = &chart.styles[event.style as usize];
-            if style.act == Act::Collective {
-                continue;
-            }
-            let Some((start, end)) = self.extent(chart, event) else { continue };
-            let chunk = if style.at_stage { event.chunk } else { 0 };
-            // A hair between boxes, where they are wide enough to be told apart.
-            let gap = if end - start >= 300 { 50 } else { 0 };
-            let path = paths.entry((event.style, chunk, event.share as u8)).or_default();
-            path.add(start, end - gap);
-        }
-        for ((style, chunk, share), path) in paths {
-            let (class, y) = match share {
-                0 => ("p", pass / 2.0),
-                1 => ("h", pass / 4.0),
-                _ => ("h", pass * 0.75),
-            };
-            let name = before + style as usize;
-            let colour = if chart.styles[style as usize].colour == COMMUNICATION {
-                "c".to_owned()
-            } else {
-                format!("k{name}-{chunk}")
-            };
-            let _ = writeln!(text, "<path class=\"{class} {colour}\" d=\"M0 {}{}\"/>", short(y), path.text);
-        }
-    }
-
-    /// Collectives and what runs between them, as one path.
-    fn collectives(&self, text: &mut String, chart: &Chart, row: &Row) {
-        let [pass, lane, _] = self.heights;
-        let mut path = Path::default();
-        let mut last: Option<(i64, i64)> = None;
-        let drawn = |event: &&Event| {
-            event.track == Track::Group || chart.styles[event.style as usize].act == Act::Collective
-        };
-        let mut extents: Vec<(i64, i64)> =
-            row.events.iter().filter(drawn).filter_map(|event| self.extent(chart, event)).collect();
-        extents.sort_unstable();
-        for (start, end) in extents {
-            // What takes no time is a mark; marks closer than can be seen are one.
-            let end = end.max(start + 60);
-            match &mut last {
-                Some(last) if start <= last.1 + 40 => last.1 = end.max(last.1),
-                _ => {
-                    if let Some((start, end)) = last.replace((start, end)) {
-                        path.add(start, end);
-                    }
-                }
-            }
-        }
-        if let Some((start, end)) = last {
-            path.add(start, end);
-            let y = pass + 0.5 + lane / 2.0;
-            let _ = writeln!(text, "<path class=\"c\" d=\"M0 {}{}\"/>", short(y), path.text);
-        }
-    }
-
-    /// The microbatch in each box that has room for it. Where hardly any has, some of the first kind's boxes get a mark.
-    fn numbers(&self, text: &mut String, chart: &Chart, row: &Row) {
-        let mut inks: [String; 2] = Default::default();
-        let (mut all, mut named) = (0, 0);
-        for event in chart.passes(row) {
-            let (Some((start, end)), Some(unit)) = (self.extent(chart, event), event.unit) else { continue };
-            let label = chart.unit_name(unit);
-            all += 1;
-            if (end - start) as f64 / 100.0 < label.len() as f64 * DIGIT[1] + 1.5 {
-                continue;
-            }
-            named += 1;
-            let y = match event.share {
-                Share::Whole => self.heights[0] / 2.0 + 2.7,
-                Share::Upper => self.heights[0] / 2.0 - 1.3,
-                Share::Lower => self.heights[0] - 1.3,
-            };
-            let ink = usize::from(chart.colour(event).has_dark_ink());
-            let x = (start + end) as f64 / 200.0 - 0.25;
-            let _ = write!(inks[ink], "<text x=\"{}\" y=\"{}\">{label}</text>", tenth(x), tenth(y));
-        }
-        if named * 5 < all {
-            return self.marks(text, chart, row);
-        }
-        for (class, ink) in ["w", "b"].into_iter().zip(inks).filter(|(_, ink)| !ink.is_empty()) {
-            let _ = writeln!(text, "<g class=\"{class}\">{ink}</g>");
-        }
-    }
-
-    /// Every so many microbatches, where its first pass of this row begins.
-    fn marks(&self, text: &mut String, chart: &Chart, row: &Row) {
-        let total = chart.microbatches.saturating_mul(chart.slices).max(1);
-        let each = (f64::from(total) * 60.0 / self.width.max(1.0)).max(1.0);
-        let each = (each as u32).next_power_of_two();
-        let mut next = 0;
-        let mut last = f64::NEG_INFINITY;
-        let _ = write!(text, "<g class=\"m\">");
-        for event in chart.passes(row) {
-            let (Some((start, _)), Some(unit)) = (self.extent(chart, event), event.unit) else { continue };
-            let x = start as f64 / 100.0;
-            let first = event.chunk == 0 && chart.styles[event.style as usize].at_stage;
-            if first && unit >= next && unit.is_multiple_of(each) && x > last + 24.0 {
-                let y = self.heights[0] / 2.0 + 2.7;
-                let _ = write!(
-                    text,
-                    "<text x=\"{}\" y=\"{}\">{}</text>",
-                    tenth(x + 4.0),
-                    tenth(y),
-                    chart.unit_name(unit)
-                );
-                (next, last) = (unit + 1, x);
-            }
-        }
-        text.push_str("</g>\n");
-    }
-
-    /// An arrow from each send to its receive; without heads where there are very many.
-    fn messages(&self, text: &mut String, chart: &Chart, top: f64) {
-        let sends = || {
-            let rows = chart.rows.iter().zip(0u32..);
-            rows.flat_map(|(row, rank)| row.events.iter().map(move |event| (rank, event)))
-                .filter(|(_, event)| chart.styles[event.style as usize].act == Act::Send)
-        };
-        let heads = sends().count() <= MOST_HEADS;
-        let _ = write!(text, "<g class=\"a\" transform=\"translate({} {})\">", MARGINS[0], short(top));
-        let mut lines = String::new();
-        for (rank, event) in sends() {
-            let Some((peer, at)) = event.peer else { continue };
-            let received = &chart.rows[peer as usize].events[at as usize];
-            let (Some((start, _)), Some((_, end))) =
-                (self.extent(chart, event), self.extent(chart, received))
-            else {
-                continue;
-            };
-            let (down, up) = if peer > rank { (self.heights[0], 0.0) } else { (0.0, self.heights[0]) };
-            let from = f64::from(rank) * self.heights[2] + down;
-            let to = f64::from(peer) * self.heights[2] + up;
-            let line = format!(
-                "M{} {}L{} {}",
-                tenth(start as f64 / 100.0),
-                tenth(from),
-                tenth(end as f64 / 100.0),
-                tenth(to)
-            );
-            if heads {
-                let _ = writeln!(text, "<path marker-end=\"url(#to)\" d=\"{line}\"/>");
-            } else {
-                lines.push_str(&line);
-            }
-        }
-        if !lines.is_empty() {
-            let _ = writeln!(text, "<path d=\"{lines}\"/>");
-        }
-        text.push_str("</g>\n");
-    }
-
-    /// A line under every pass of the critical path, and from one to the next.
-    fn critical(&self, text: &mut String, chart: &Chart, top: f64) {
-        let mut line = String::new();
-        let mut last = None;
-        for &(rank, at) in &chart.critical {
-            let event = &chart.rows[rank as usize].events[at as usize];
-            let Some((start, end)) = self.extent(chart, event) else { continue };
-            if start == end {
-                continue;
-            }
-            let y = top + f64::from(rank) * self.heights[2] + self.heights[0] - 0.8;
-            let (x, to) = (MARGINS[0] + start as f64 / 100.0, MARGINS[0] + end as f64 / 100.0);
-            let word = if last.is_some() { 'L' } else { 'M' };
-            let _ = write!(line, "{word}{} {}H{}", tenth(x), tenth(y), tenth(to));
-            last = Some(rank);
-        }
-        if !line.is_empty() {
-            let _ = writeln!(text, "<path class=\"k\" d=\"{line}\"/>");
-        }
-    }
-
     /// The time axis and the legend; where the picture ends.
     fn foot(&self, text: &mut String, scene: &Scene, top: f64) -> f64 {
         let Range { from, to } = self.options.range;
@@ -404,30 +234,6 @@ impl<'a> Drawing<'a> {
     }
 }
 
-/// More arrows than this have no heads: a page would take long to draw them.
-const MOST_HEADS: usize = 3000;
-
-/// Strokes in one row.
-#[derive(Default)]
-struct Path {
-    /// Where the last stroke ended.
-    at: i64,
-    text: String,
-}
-
-impl Path {
-    /// Adds a stroke, in hundredths of a pixel.
-    fn add(&mut self, start: i64, end: i64) {
-        if start == self.at && !self.text.is_empty() {
-            // Goes on where the last one ended.
-            let _ = write!(self.text, "h{}", hundredths(end - start));
-        } else {
-            let _ = write!(self.text, "m{} 0h{}", hundredths(start - self.at), hundredths(end - start));
-        }
-        self.at = end;
-    }
-}
-
 /// Pixels for a unit of time at which the numbers of a usual pass fit.
 fn natural(chart: &Chart) -> Option<f64> {
     let passes = || chart.rows.iter().flat_map(|row| chart.passes(row));
@@ -439,41 +245,4 @@ fn natural(chart: &Chart) -> Option<f64> {
     let usual = *lengths.get(lengths.len() / 2)?;
     let digits = passes().filter_map(|event| event.unit).max().map_or(1, |unit| chart.unit_name(unit).len());
     Some((digits as f64 * DIGIT[1] + 3.0) / usual)
-}
-
-/// Hundredths as a number.
-fn hundredths(value: i64) -> String {
-    short(value as f64 / 100.0)
-}
-
-/// A number with at most two decimals and no needless characters.
-fn short(value: f64) -> String {
-    let text = format!("{value:.2}");
-    let text = text.trim_end_matches('0').trim_end_matches('.');
-    match text.strip_prefix("0.") {
-        Some(rest) => format!(".{rest}"),
-        None if text == "-0" => "0".to_owned(),
-        None => text.to_owned(),
-    }
-}
-
-/// With one decimal.
-fn tenth(value: f64) -> String {
-    short((value * 10.0).round() / 10.0)
-}
-
-/// Text for an element or an attribute. What XML forbids is left out.
-pub(super) fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            _ if character.is_control() => {}
-            _ => escaped.push(character),
-        }
-    }
-    escaped
 }

@@ -7,7 +7,8 @@ use std::fmt::Write as _;
 
 use super::Range;
 use super::palette::Colour;
-use super::scene::{Chart, Event, Row, Scene, Share, number, tick, with_unit};
+use super::scene::{Chart, Event, Row, Scene, Share};
+use super::words::{number, tick, with_unit};
 
 /// How the terminal shows colours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,12 +156,8 @@ impl Grid {
         let cells = self.cells(chart, row);
         let mut rest = &cells[..];
         while let Some(first) = rest.first() {
-            let same = |cell: &&Option<&Event>| match (cell, first) {
-                (Some(cell), Some(first)) => std::ptr::eq(*cell, *first),
-                (None, None) => true,
-                _ => false,
-            };
-            let length = rest.iter().take_while(same).count();
+            let place = first.map(std::ptr::from_ref);
+            let length = rest.iter().take_while(|cell| cell.map(std::ptr::from_ref) == place).count();
             rest = &rest[length..];
             match first {
                 Some(event) => self.cell(text, chart, event, length),
@@ -210,27 +207,37 @@ impl Grid {
     }
 }
 
-/// The time of a column at which the shortest pass has one, and a usual pass has room for its label.
+/// The time of a column at which the shortest passes have one, and a usual pass at a stage has room for its label.
 fn natural(scene: &Scene, depth: Depth) -> f64 {
     let mut least = f64::INFINITY;
     for chart in &scene.charts {
-        let mut lengths: Vec<f64> = Vec::new();
+        let (mut lengths, mut at_stage) = (Vec::new(), Vec::new());
         let mut widest = 1;
         for event in chart.rows.iter().flat_map(|row| chart.passes(row)) {
-            lengths.push(chart.time(event.end) - chart.time(event.start));
-            let name = if depth == Depth::Plain { chart.styles[event.style as usize].name.len() } else { 1 };
+            let style = &chart.styles[event.style as usize];
+            let length = chart.time(event.end) - chart.time(event.start);
+            lengths.push(length);
+            if style.at_stage {
+                at_stage.push(length);
+            }
+            let name = if depth == Depth::Plain { style.name.len() } else { 1 };
             widest = widest.max(name + event.unit.map_or(0, |unit| chart.unit_name(unit).len()));
         }
-        lengths.retain(|&length| length > 0.0);
-        lengths.sort_by(f64::total_cmp);
-        let Some(&usual) = lengths.get(lengths.len() / 2) else { continue };
         // What fewer than one pass in twenty falls below may vanish.
-        let shortest = lengths[lengths.len() / 20];
+        let Some(shortest) = quantile(&mut lengths, 20) else { continue };
+        let usual = quantile(&mut at_stage, 2).unwrap_or(shortest);
         #[allow(clippy::cast_precision_loss, reason = "names are short")]
         let labelled = usual / widest as f64;
         least = least.min(labelled.min(shortest).max(usual / 8.0));
     }
     if least.is_finite() { least } else { 1.0 }
+}
+
+/// The length that one in so many falls below, of those that take time.
+fn quantile(lengths: &mut Vec<f64>, one_in: usize) -> Option<f64> {
+    lengths.retain(|&length| length > 0.0);
+    lengths.sort_by(f64::total_cmp);
+    lengths.get(lengths.len().saturating_sub(1) / one_in).copied()
 }
 
 /// Text on a colour.

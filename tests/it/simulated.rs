@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use schedc::cost::{CostError, CostSpec, Costs, UNIT};
 use schedc::driver::{Input, Job, compile};
 use schedc::ir::{At, InstrId, Microbatch, Mode, Op, Pass, Rank, Site, Stage, Ticks};
-use schedc::resolve::Model;
+use schedc::resolve::{Model, Partitioning};
 use schedc::simulate::{Timeline, activations, simulate};
 use schedc::source::Sources;
 use schedc::verify::Verified;
@@ -26,7 +26,7 @@ pub(crate) fn timed(
     let spec = CostSpec::parse(costs).unwrap();
     let with: Vec<String> = with.iter().map(ToString::to_string).collect();
     let set: Vec<_> = set.iter().map(|&(name, value)| (name.to_owned(), value)).collect();
-    let model = Model { layers: None, dims: tiny(1, false) };
+    let model = Model { layers: None, dims: tiny(1, false), partition: Partitioning::Uniform };
     let job = Job {
         input: Input::Library(name),
         with: &with,

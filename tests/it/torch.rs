@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use schedc::cost::UNIT;
 use schedc::driver::{Input, Job, compile, schedule};
 use schedc::ir::{Dims, Mode, Schedule, Site};
-use schedc::resolve::Model;
+use schedc::resolve::{Model, Partitioning};
 use schedc::source::Sources;
 use schedc::torch::{
     Channel, Form, Placement, Sound, Target, TorchError, Unsupported, WriteError, check, read, write,
@@ -82,9 +82,9 @@ fn a_deadlock_depends_on_the_channel() {
     assert_eq!(verdicts("deadlock@compute_nccl"), [false, false, false]);
 }
 
-/// A receive may be posted early, as long as the messages of a rank stay in one order: only where it lasts until its send is that a deadlock.
+/// A receive may be posted before other passes, but where messages queue up not before the send that its own message waits for.
 #[test]
-fn an_early_receive_is_refused_only_by_rendezvous() {
+fn an_early_receive_is_safe_where_the_messages_of_both_ranks_stay_in_one_order() {
     let early = "0F0,0SEND_F0,0RECV_B0,0F1,0WAIT_SEND_F0,0B0,0SEND_F1,0RECV_B1,0B1,0WAIT_SEND_F1,0REDUCE_GRAD,0WAIT_REDUCE_GRAD\n\
                  1RECV_F0,1F0,1B0,1SEND_B0,1RECV_F1,1F1,1B1,1SEND_B1,1REDUCE_GRAD,1WAIT_REDUCE_GRAD,1WAIT_SEND_B0,1WAIT_SEND_B1\n";
     for (name, channel) in CHANNELS {
@@ -198,7 +198,7 @@ fn job<'a>(sound: &'a Sound, with: &'a [String], mode: Mode) -> Job<'a> {
         set: &[],
         ranks: sound.rows().ranks() as u32,
         microbatches: sound.microbatches(),
-        model: Model { layers: None, dims },
+        model: Model { layers: None, dims, partition: Partitioning::Uniform },
         costs: &UNIT,
         retime: None,
         mode,
@@ -283,7 +283,7 @@ fn what_pytorch_has_no_word_for_is_refused_by_name() {
         );
     };
     let vocab = library("1f1b", Some("vocab-2"), 2, 4, model);
-    one(&vocab, "schedc::torch::no_such_pass", "`S`, `T`");
+    one(&vocab, "schedc::torch::no_such_pass", "`S`, `C1`, `T`");
     one(&vocab, "schedc::torch::no_such_pass", "of vocab-2");
     one(&library("dualpipe", None, 2, 4, model), "schedc::torch::two_copies", "`dualpipe`");
     one(&library("seq1f1b", None, 2, 4, model), "schedc::torch::sliced", "2 slices");
@@ -294,7 +294,7 @@ fn what_pytorch_has_no_word_for_is_refused_by_name() {
 }
 
 fn compiled(text: &str) -> Verified {
-    let model = Model { layers: None, dims: tiny(1, false) };
+    let model = Model { layers: None, dims: tiny(1, false), partition: Partitioning::Uniform };
     let job = Job {
         input: Input::File { name: "own.sched", bytes: text.as_bytes(), schedule: None },
         with: &[],
@@ -311,8 +311,8 @@ fn compiled(text: &str) -> Verified {
 
 #[test]
 fn a_need_that_pytorch_cannot_meet_is_refused_by_name() {
-    let skip = "pass G at stage computes stage_forward needs G(prev), G(first) gives x makes act\n\
-                pass H at stage computes stage_backward needs G, H(next) gives dx frees act\n\
+    let skip = "pass G at stage computes stage_forward needs G(prev) gives x makes act\n\
+                pass H at stage computes stage_backward needs G, G(first), H(next) gives dx frees act\n\
                 schedule \"skip\" {\n    passes G, H\n    order G^* H^*\n}\n";
     let reasons = refusals(&compiled(skip));
     assert!(reasons[0].starts_with("schedc::torch::no_such_need"), "{reasons:?}");
@@ -360,7 +360,10 @@ fn a_foreign_1f1b_makes_the_plan_of_the_library() {
     let sound = sound("1F1B", &text, Channel::Nccl).unwrap();
     let dims = Dims { layers: 4, ..tiny(4, false) };
     let mut foreign = compile(
-        &Job { model: Model { layers: Some(4), dims }, ..job(&sound, &[], Mode::Training) },
+        &Job {
+            model: Model { layers: Some(4), dims, partition: Partitioning::Uniform },
+            ..job(&sound, &[], Mode::Training)
+        },
         &mut Sources::default(),
     )
     .unwrap_or_else(|errors| panic!("{errors:?}"))

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use schedc::cost::CostSpec;
 use schedc::driver::{self, Input, Job};
 use schedc::ir::{At, Dims, Mode, Placed, Schedule};
-use schedc::resolve::Model;
+use schedc::resolve::{Model, Partitioning};
 use schedc::simulate::Figures;
 use schedc::source::{Library, Sources};
 
@@ -57,7 +57,7 @@ fn job<'a>(
         ranks,
         microbatches,
         retime: None,
-        model: Model { layers: None, dims },
+        model: Model { layers: None, dims, partition: Partitioning::Uniform },
         costs,
         mode: Mode::Training,
     }

@@ -10,6 +10,9 @@ use super::super::action::{Action, Form, Op};
 use super::super::error::{Cell, Problem, Report};
 use super::{Facts, NONE, Sort};
 
+/// Cells of a circle that a report shows.
+const SHOWN: usize = 12;
+
 /// Runs all rows.
 ///
 /// Requires: no other rule is broken.
@@ -263,6 +266,8 @@ impl<'a> Run<'a> {
     }
 
     fn told(&self, circle: &[u32]) -> Problem {
+        let more = circle.len().saturating_sub(SHOWN);
+        let circle = &circle[..circle.len() - more];
         let cells: Vec<Cell> = circle.iter().map(|&at| self.facts.rows.cell(at)).collect();
         let label = |(at, cell): (&u32, &Cell)| LabeledSpan::new_with_span(Some(self.link(*at).1), cell.span);
         let waits = circle.iter().zip(&cells).map(label).collect();
@@ -277,9 +282,9 @@ impl<'a> Run<'a> {
                 "put the receives before these waits and the messages of both ranks in one order: those of a rank run one after the other"
             }
             (Form::Comms, Channel::Rendezvous) => {
-                "put the messages of both ranks in one order, or verify for `--channel nccl` or `gloo`"
+                "put the messages of both ranks in one order; where messages are posted in the background, `--channel gloo` may accept the file"
             }
         };
-        Problem::Deadlock { cells, channel: self.channel, help, waits }
+        Problem::Deadlock { cells, more, channel: self.channel, help, waits }
     }
 }

@@ -61,10 +61,12 @@ pub(super) fn ranks(rows: &Rows, stages: usize, report: &mut Report) -> Option<V
                 *held = rank as u32;
             } else if *held != rank as u32 && !told {
                 told = true;
-                let first = rows.actions.iter().position(|action| action.stage == stage).unwrap_or_default();
-                report.add(|| Problem::StageOnTwoRanks {
-                    first: rows.cell(first as u32),
-                    second: rows.cell(position as u32),
+                report.add(|| {
+                    let first = rows.actions.iter().position(|action| action.stage == stage);
+                    Problem::StageOnTwoRanks {
+                        first: rows.cell(first.unwrap_or_default() as u32),
+                        second: rows.cell(position as u32),
+                    }
                 });
             }
         }
