@@ -6,7 +6,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use schedc::cost::UNIT;
 use schedc::driver::{Input, Job, compile};
 use schedc::ir::{Dims, Mode};
-use schedc::resolve::Model;
+use schedc::resolve::{Model, Partitioning};
 use schedc::simulate::{Known, Report, simulate};
 use schedc::source::Sources;
 use schedc::verify::Verified;
@@ -21,7 +21,7 @@ fn plan(microbatches: u32) -> Verified {
         set: &[],
         ranks: RANKS,
         microbatches,
-        model: Model { layers: None, dims },
+        model: Model { layers: None, dims, partition: Partitioning::Uniform },
         costs: &UNIT,
         retime: None,
         mode: Mode::Training,

@@ -94,7 +94,7 @@ pub enum CostError {
         devices: u64,
         /// The topology file.
         #[source_code]
-        text: NamedSource<Arc<str>>,
+        text: Arc<NamedSource<Arc<str>>>,
         /// The number of nodes.
         #[label("{devices} devices in all")]
         at: SourceSpan,
@@ -138,7 +138,7 @@ pub enum CostError {
         place: String,
         /// The profile.
         #[source_code]
-        text: NamedSource<Arc<str>>,
+        text: Arc<NamedSource<Arc<str>>>,
         /// Where it begins.
         #[label("not in this profile")]
         at: SourceSpan,

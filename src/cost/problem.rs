@@ -187,14 +187,14 @@ pub enum Problem {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileError {
     problem: Problem,
-    text: NamedSource<Arc<str>>,
+    text: Box<NamedSource<Arc<str>>>,
 }
 
 impl FileError {
     /// A problem in a text.
     #[must_use]
     pub fn new(problem: Problem, name: &str, text: &str) -> Self {
-        Self { problem, text: NamedSource::new(name, Arc::from(text)) }
+        Self { problem, text: Box::new(NamedSource::new(name, Arc::from(text))) }
     }
 
     /// What is wrong.
@@ -230,6 +230,6 @@ impl Diagnostic for FileError {
     }
 
     fn source_code(&self) -> Option<&dyn SourceCode> {
-        Some(&self.text)
+        Some(&*self.text)
     }
 }

@@ -18,7 +18,7 @@ pub struct Profile {
     rows: Rows,
     /// By name, then by row; `None` where nothing is said.
     times: BTreeMap<String, Vec<Option<f64>>>,
-    text: NamedSource<Arc<str>>,
+    text: Arc<NamedSource<Arc<str>>>,
     /// The line with the names.
     at: SourceSpan,
 }
@@ -71,7 +71,7 @@ impl Profile {
     /// # Errors
     /// The first thing that is wrong.
     pub fn parse(name: &str, text: &str) -> Result<Self, FileError> {
-        let source = NamedSource::new(name, Arc::from(text));
+        let source = Arc::new(NamedSource::new(name, Arc::from(text)));
         let read = if text.trim_start().starts_with('{') { trace(text, source) } else { table(text, source) };
         read.map_err(|problem| FileError::new(problem, name, text))
     }
@@ -130,7 +130,7 @@ impl Profile {
 }
 
 /// A head, then a line for each rank or site.
-fn table(text: &str, source: NamedSource<Arc<str>>) -> Result<Profile, Problem> {
+fn table(text: &str, source: Arc<NamedSource<Arc<str>>>) -> Result<Profile, Problem> {
     let mut lines = lines(text);
     let Some((head, head_at)) = lines.next() else {
         return Err(Problem::BadHeading { at: (0, text.len().min(1)).into() });
@@ -213,7 +213,7 @@ fn cells(line: &str, mut at: usize) -> impl Iterator<Item = (&str, SourceSpan)> 
 }
 
 /// The median of each pass at each site, over all microbatches and steps that were recorded.
-fn trace(text: &str, source: NamedSource<Arc<str>>) -> Result<Profile, Problem> {
+fn trace(text: &str, source: Arc<NamedSource<Arc<str>>>) -> Result<Profile, Problem> {
     let trace: Trace<'_> = serde_json::from_str(text).map_err(|error| {
         let line =
             text.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum::<usize>();

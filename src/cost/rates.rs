@@ -85,7 +85,7 @@ struct Size {
 
 impl Size {
     #[allow(clippy::cast_precision_loss, reason = "a duration needs no more than 52 bits")]
-    fn of(pipeline: &Pipeline<'_>, training: &Training) -> Self {
+    fn of(pipeline: &Pipeline<'_>, training: Training) -> Self {
         let model = pipeline.model;
         Self {
             n: model.tokens() as f64 / f64::from(pipeline.slices),
@@ -104,9 +104,7 @@ impl Size {
 
     fn layer_forward(self) -> Work {
         let Self { n, h, s, .. } = self;
-        let products =
-            Work { linear: 24.0 * n * h * h, attention: 4.0 * n * s * h, ..self.over_memory(LAYER_FORWARD) };
-        products
+        Work { linear: 24.0 * n * h * h, attention: 4.0 * n * s * h, ..self.over_memory(LAYER_FORWARD) }
     }
 
     /// The gradient of the input, with what is computed again for it.
@@ -164,7 +162,7 @@ impl Rates {
         })?;
         let beside = catalog.collectives.iter().any(|collective| !collective.lockstep) && pipeline.ranks > 1;
         let clock = Clock { rates: self, peak, beside };
-        let size = Size::of(pipeline, &self.training);
+        let size = Size::of(pipeline, self.training);
         let mut passes = Vec::with_capacity(catalog.kinds.len());
         for kind in &catalog.kinds {
             let Some(computes) = kind.computes else {

@@ -20,7 +20,7 @@ pub struct Topology {
     /// Between two nodes, in each direction.
     pub between: Link,
     /// Where the number of nodes was written.
-    pub(super) text: NamedSource<Arc<str>>,
+    pub(super) text: Arc<NamedSource<Arc<str>>>,
     pub(super) at: SourceSpan,
 }
 
@@ -66,7 +66,7 @@ fn read(name: &str, text: &str) -> Result<Topology, Problem> {
         devices: file.count("devices-per-node")?,
         inside: link(&file.required_table("inside", "`[inside]`", &LINK)?)?,
         between: link(&file.required_table("between", "`[between]`", &LINK)?)?,
-        text: NamedSource::new(name, Arc::from(text)),
+        text: Arc::new(NamedSource::new(name, Arc::from(text))),
         at: file.place("nodes"),
     })
 }

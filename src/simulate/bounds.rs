@@ -51,7 +51,7 @@ pub fn check_memory(
         }
     };
     let advice = "take more ranks, a schedule that holds less (`schedc list`), or a smaller model";
-    let help = format!("{beside}{}; {advice}", story(&plan.header, costs, &peak));
+    let help = format!("{beside}{}; {advice}", story(plan, rank, costs, &peak));
     Err(SimulateError::OverMemoryLimit { rank, needed: Bytes(needs(rank)), limit, help })
 }
 
@@ -63,7 +63,7 @@ fn unmet(
     requirement: &Requirement,
 ) -> Option<SimulateError> {
     let Requirement { measure, most, span } = *requirement;
-    let peak_of = |rank: Rank| story(&plan.header, costs, &memory_peak(plan, timeline, rank));
+    let peak_of = |rank: Rank| story(plan, rank, costs, &memory_peak(plan, timeline, rank));
     let (required, found, why) = match measure {
         Measure::Activations => {
             let held = activations(plan);
@@ -116,16 +116,20 @@ fn shown(number: f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// `its buffers take 1.2 MiB at 12: 1.0 MiB act of F s0 m0-m7, …`.
-fn story(header: &Header, costs: &Costs, peak: &Peak) -> String {
-    let groups = groups(header, peak);
+/// `at 12 its live buffers take 1.2 MiB: 1.0 MiB act of F.s0 m0-m7, …`.
+fn story(plan: &Verified, rank: Rank, costs: &Costs, peak: &Peak) -> String {
+    let groups = groups(&plan.header, peak);
     let mut shares: Vec<String> = groups.iter().take(SHOWN).map(OwnerGroup::to_string).collect();
     let rest: u64 = groups.iter().skip(SHOWN).map(|group| group.bytes.0).sum();
     if rest > 0 {
         shares.push(format!("{} of others", Bytes(rest).short()));
     }
     let at = shown(costs.in_units(peak.at));
-    format!("at {at} its live buffers take {}: {}", peak.bytes.short(), shares.join(", "))
+    let arena = plan.ranks[rank.index()].peak.bytes;
+    // Slots of different size leave room between what is live.
+    let of_arena =
+        if arena > peak.bytes { format!(" of an arena of {}", arena.short()) } else { String::new() };
+    format!("at {at} its live buffers take {}{of_arena}: {}", peak.bytes.short(), shares.join(", "))
 }
 
 /// Buffers of one class that one kind of pass made at one site, all live at a peak.

@@ -12,6 +12,7 @@ use schedc::simulate::Figures;
 use schedc::source::Sources;
 use schedc::verify::Verified;
 
+use crate::cli::schedc;
 use crate::compiled::{library, tiny};
 
 const MODEL: &str = "layers = 32\nhidden = 3072\nheads = 24\nsequence = 2048\nvocabulary = 256000\nprecision = \"bf16\"\nrecompute = \"selective\"\n";
@@ -278,4 +279,42 @@ fn a_balanced_partition_shortens_the_step() {
         Figures::of(&plan, &spec.bind_plan(&plan.header).unwrap()).makespan
     };
     assert!(makespan(balance(&dims)) < 0.75 * makespan(Partitioning::Uniform));
+}
+
+#[test]
+fn the_command_line_predicts_by_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    write("model.toml", &MODEL.replace("layers = 32", "layers = 8"));
+    write("topology.toml", TOPOLOGY);
+    write("profile.csv", "rank,F,B\n0,10,20\n1,11,21\n");
+    let run = |words: &str| schedc(folder.path(), words);
+    let files = "--model-file model.toml --topology topology.toml --device";
+    let done = run(&format!("compare 1f1b -p 4 -m 8 {files} a100-80g --partition balanced"));
+    assert_eq!(done.code, 0, "{}", done.err);
+    assert!(done.out.contains("MFU") && done.out.contains("device GiB"), "{}", done.out);
+    let done = run(&format!("simulate 1f1b -p 4 -m 8 {files} h100"));
+    assert!(
+        done.code == 0 && done.out.contains("MFU") && done.out.contains("µs"),
+        "{}{}",
+        done.out,
+        done.err
+    );
+    let done = run("simulate gpipe -p 2 -m 4 --profile profile.csv");
+    // Rank 0's first F, four of rank 1's F and B, rank 0's last B.
+    assert!(done.code == 0 && done.out.contains("makespan 158 µs"), "{}{}", done.out, done.err);
+    run("compare 1f1b -p 4 -m 8 --device a100-80")
+        .refused(2, &["did you mean `a100-80g`?", "schedc::cli::unknown_device"]);
+    run(&format!("compare 1f1b -p 16 -m 8 {files} h200"))
+        .refused(1, &["schedc::cost::too_few_devices", "8 devices in all"]);
+    run("simulate zb-h1 -p 2 -m 4 --profile profile.csv")
+        .refused(1, &["schedc::cost::missing_pass", "not in this profile"]);
+    run("compile 1f1b -p 4 -m 8 --layers 4 --partition 2,2")
+        .refused(1, &["schedc::resolve::partition_stages"]);
+    assert_eq!(run("compile 1f1b -p 2 -m 2 --layers 4 --partition 3,1 -o a.plan").code, 0);
+    run("run a.plan --steps 1 --partition 1,3")
+        .refused(2, &["--partition 1,3", "3,1", "schedc::cli::contradiction"]);
+    assert_eq!(run("run a.plan --steps 1 --partition 3,1 --check").code, 0);
+    assert!(run("show h200").out.contains("4.8 TB/s"));
+    assert!(run("list -p 2 -m 2").out.contains("a100-80g"));
 }
