@@ -97,6 +97,8 @@ fn head(header: &Header, report: &Report) -> String {
 /// A line for each rank, and the mean or the largest of all below. Parts of idle time that no rank has are left out.
 fn table(known: &Known, report: &Report) -> String {
     type Part = (&'static str, fn(&RankReport) -> f64);
+    /// A figure of a rank.
+    type Of<'a> = &'a dyn Fn(&RankReport) -> f64;
     let parts: [Part; 6] = [
         ("warm-up", |rank| rank.idle_parts.warm_up),
         ("depend.", |rank| rank.idle_parts.dependency),
@@ -107,7 +109,7 @@ fn table(known: &Known, report: &Report) -> String {
     ];
     let parts: Vec<Part> =
         parts.into_iter().filter(|(_, of)| report.ranks.iter().any(|rank| of(rank) > 0.0)).collect();
-    let cells = |name: String, of: &dyn Fn(&dyn Fn(&RankReport) -> f64) -> f64| {
+    let cells = |name: String, of: &dyn Fn(Of<'_>) -> f64| {
         let mut cells = vec![name, time(of(&|rank| rank.busy)), time(of(&|rank| rank.idle))];
         cells.extend(parts.iter().map(|(_, part)| time(of(part))));
         cells.push(percent(of(&|rank| rank.bubble)));
@@ -140,7 +142,7 @@ fn table(known: &Known, report: &Report) -> String {
     let mut mean = cells("mean".to_owned(), &|of| report.ranks.iter().map(of).sum::<f64>() / count);
     mean.extend([String::new(), String::new(), String::new()]);
     lines.push(mean);
-    columns(&lines).lines().map(|line| format!("{}\n", line.trim_end())).collect()
+    columns(&lines).lines().map(str::trim_end).collect::<Vec<_>>().join("\n") + "\n"
 }
 
 /// Three decimals at most, and fewer for large numbers: columns stay narrow.
