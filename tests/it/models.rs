@@ -295,7 +295,7 @@ fn the_command_line_predicts_by_files() {
     assert!(done.out.contains("MFU") && done.out.contains("device GiB"), "{}", done.out);
     let done = run(&format!("simulate 1f1b -p 4 -m 8 {files} h100"));
     assert!(
-        done.code == 0 && done.out.contains("MFU") && done.out.contains("µs"),
+        done.code == 0 && done.out.contains("MFU") && done.out.contains(" ms · "),
         "{}{}",
         done.out,
         done.err
