@@ -13,13 +13,20 @@ struct Constant {
     step: f64,
 }
 
+/// What RoCE brings, each way.
+fn between(rates: &mut Rates) -> &mut f64 {
+    &mut rates.topology.as_mut().expect("the paper's machines are four nodes").between.bandwidth
+}
+
+/// One gigabyte.
+const GB: f64 = 1e9;
 /// One gibibyte.
 const GIB: f64 = 1_073_741_824.0;
 
 const CONSTANTS: [Constant; 4] = [
     Constant { name: "efficiency.linear", of: |rates| &mut rates.device.efficiency.linear, step: 0.04 },
     Constant { name: "efficiency.attention", of: |rates| &mut rates.device.efficiency.attention, step: 0.04 },
-    Constant { name: "efficiency.overlap", of: |rates| &mut rates.device.efficiency.overlap, step: 0.02 },
+    Constant { name: "between.bandwidth", of: between, step: 5.0 * GB },
     Constant { name: "reserved", of: |rates| &mut rates.device.reserved, step: 0.2 * GIB },
 ];
 
@@ -43,7 +50,7 @@ pub(crate) fn fit(mut rates: Rates) -> Rates {
         of.iter().sum::<f64>()
     };
     let mut best = error(&rates);
-    let mut steps = CONSTANTS.map(|constant| constant.step);
+    let mut steps = CONSTANTS.each_ref().map(|constant| constant.step);
     for _ in 0..6 {
         for (constant, step) in CONSTANTS.iter().zip(&mut steps) {
             for way in [1.0, -1.0] {
@@ -51,7 +58,7 @@ pub(crate) fn fit(mut rates: Rates) -> Rates {
                     let mut other = rates.clone();
                     let value = (constant.of)(&mut other);
                     *value = (*value + way * *step).max(0.0);
-                    let most = if constant.name == "reserved" { 8.0 * GIB } else { 1.0 };
+                    let most = if constant.step < 1.0 { 1.0 } else { 100.0 * GIB };
                     if *value > most || *value <= 0.0 {
                         break;
                     }

@@ -21,10 +21,10 @@ pub(crate) fn page(rates: &Rates, cells: &[(Case, Cell)]) -> String {
     let mut text = INTRODUCTION.to_owned();
     text += "\n## Constants\n\n| constant | value |\n| --- | --- |\n";
     for (name, value) in fit::values(rates) {
-        let value = if name == "reserved" {
-            format!("{:.2} GiB", value / f64::from(1 << 30))
-        } else {
-            format!("{value:.3}")
+        let value = match name {
+            "reserved" => format!("{:.2} GiB", value / f64::from(1 << 30)),
+            "between.bandwidth" => format!("{:.1} GB/s", value / 1e9),
+            _ => format!("{value:.3}"),
         };
         let _ = writeln!(text, "| `{name}` | {value} |");
     }

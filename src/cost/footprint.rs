@@ -7,7 +7,9 @@
 
 use super::model::{Recompute, Training};
 use super::pipeline::Pipeline;
-use crate::ir::{Buffer, ClassId, Compute, Instr, Op, Pass, Plan, Rank, RankPlan, Site, Stage};
+use crate::ir::{
+    Buffer, BufferId, ClassId, Compute, Instr, Op, Operands, Pass, Plan, Rank, RankPlan, Site, Stage,
+};
 
 /// What a rank takes, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -204,6 +206,22 @@ impl<'a> Weights<'a> {
         stages.saturating_add(if sharded[0] || ends { table } else { 0 })
     }
 
+    /// What a backward lets go of the forward's state before its weight gradient runs: the logits, of which both gradients are computed in it.
+    fn let_go(&self, op: Op, operands: Operands<'_>, plan: &RankPlan, held: &mut [u64]) -> u64 {
+        let catalog = &self.plan.header.catalog;
+        let Op::Pass(pass) = op else { return 0 };
+        if catalog.kind(pass.kind).computes != Some(Compute::StageInputGrad) {
+            return 0;
+        }
+        let forward = catalog.kinds.iter().find(|kind| kind.computes == Some(Compute::StageForward));
+        let state =
+            |id: &BufferId| forward.is_some_and(|kind| kind.makes.contains(&plan.buffers[id.index()].class));
+        let Some(id) = operands.reads().find(state) else { return 0 };
+        let gone = self.logits(self.rows(pass), LOGIT).min(held[id.index()]);
+        held[id.index()] -= gone;
+        gone
+    }
+
     /// The most that lies in buffers at once, with the workspace of the pass that runs.
     fn live(&self, plan: &RankPlan) -> u64 {
         let mut held = vec![0_u64; plan.buffers.len()];
@@ -220,6 +238,7 @@ impl<'a> Weights<'a> {
                 live = live.saturating_add(bytes);
             }
             most = most.max(live.saturating_add(self.workspace(instr)));
+            live -= self.let_go(instr.op, operands, plan, &mut held);
             for id in operands.frees() {
                 live = live.saturating_sub(std::mem::take(&mut held[id.index()]));
             }

@@ -2,7 +2,7 @@
 //!
 //! Work is counted as in Yeung et al. 2024, table 4, for n tokens: a transformer layer has linear products of `24nh²` and attention's of
 //! `4nsh` operations forward, and twice as much backward, half of it for the inputs and half for the weights; attention has no
-//! weights. The output layer has `2nhV` forward and `4nhV` backward. Beside the products there are passes over memory: what norms,
+//! weights. The output layer has `2nhV` forward and `4nhV` backward, both its gradients in B: its logits do not wait for W. Beside the products there are passes over memory: what norms,
 //! activations and residuals read and write, the statistics of the softmax, the input layer. The optimizer is not part of the pipeline.
 
 use super::device::Device;
@@ -246,13 +246,10 @@ fn at_stage(computes: Compute, stage: Stage, catalog: &Catalog, pipeline: &Pipel
     let output = pipeline.last(stage) && !catalog.shards_output();
     let when = |there: bool, work: Work| if there { work } else { Work::default() };
     let input_gradient = || {
-        let ends = when(output, size.output(size.v, 1.0, SOFTMAX_BACKWARD));
+        let ends = when(output, size.output(size.v, 2.0, SOFTMAX_BACKWARD));
         size.layer_input().times(layers).plus(ends)
     };
-    let weight_gradient = || {
-        let ends = when(output, size.output(size.v, 1.0, 0.0)).plus(when(input, size.scatter(size.v)));
-        size.layer_weights().times(layers).plus(ends)
-    };
+    let weight_gradient = || size.layer_weights().times(layers).plus(when(input, size.scatter(size.v)));
     match computes {
         Compute::StageForward => {
             let ends = when(output, size.output(size.v, 1.0, SOFTMAX)).plus(when(input, size.lookup()));
