@@ -67,12 +67,15 @@ fn table(what: &str, rows: &[&(Case, Cell)], of: impl Fn(&Cell) -> f64) -> Strin
     text
 }
 
+/// A figure by its name.
+type Figure = (&'static str, fn(&Cell) -> f64);
+
 /// Median and worst error, and whether the methods are in their order.
 fn measures(cells: &[(Case, Cell)]) -> String {
     let mut text = "| | rows | median error | worst error | pairs of methods in the published order |\n\
                     | --- | --- | --- | --- | --- |\n"
         .to_owned();
-    let kinds: [(&str, fn(&Cell) -> f64); 2] = [("MFU", |cell| cell.mfu), ("peak GB", |cell| cell.gb)];
+    let kinds: [Figure; 2] = [("MFU", |cell| cell.mfu), ("peak GB", |cell| cell.gb)];
     let mut wrong = Vec::new();
     for (name, of) in kinds {
         let mut errors: Vec<f64> = cells

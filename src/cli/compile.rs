@@ -53,7 +53,7 @@ enum Target {
 /// Compiles and writes the plan.
 pub(crate) fn compile(args: &CompileArgs) -> Result<(), Failure> {
     let plan = args.job.compile(&args.model)?;
-    args.limit.check(&plan, || args.job.costs_of(&plan.header))?;
+    args.limit.check(&plan, || Ok((args.job.costs_of(&plan.header)?, args.job.known(&plan)?)))?;
     let text = match args.emit {
         Form::Text => schedc::emit::plan_text(&plan),
         Form::Json => schedc::emit::plan_json(&plan) + "\n",

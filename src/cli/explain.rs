@@ -23,7 +23,6 @@ pages![
     "transform",
     "forward",
     "lower",
-    "simulate",
     "verify",
     "import",
     "torch",

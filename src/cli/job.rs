@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use miette::Diagnostic;
-use schedc::cost::{CostSpec, Costs, Footprint, ModelFile, Profile, Rates, Topology, Training, step_flops};
+use schedc::cost::{CostSpec, Costs, ModelFile, Profile, Rates, Topology, Training, step_flops};
 use schedc::driver::{self, Input, Job};
 use schedc::ir::{Header, Mode};
-use schedc::simulate::{Known, Rate, Resident};
+use schedc::simulate::{Known, OnDevice, Rate};
 use schedc::source::{Library, Sources};
 use schedc::torch::{Channel, Sound};
 use schedc::verify::Verified;
@@ -289,14 +289,10 @@ impl JobArgs {
         let rate = rates.rate().map(|device_flops| Rate {
             step_flops: step_flops(&plan.header.model, plan.header.microbatches),
             device_flops,
-            seconds: 1e6,
+            seconds: 1e-6,
         });
-        let resident = Footprint::of(plan, &rates.training).into_iter().map(|rank| Resident {
-            parameters: rank.parameters,
-            gradients: rank.gradients,
-            optimizer: rank.optimizer,
-        });
-        Ok(Known { unit, rate, resident: Some(resident.collect()), over_time: false })
+        let device = OnDevice { training: rates.training, reserved: rates.reserved() };
+        Ok(Known { unit, rate, device: Some(device), over_time: false })
     }
 
     /// Compiles the schedule.

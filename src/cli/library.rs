@@ -9,7 +9,7 @@ use schedc::driver::{self, Input, Job};
 use schedc::ir::{Catalog, Dims};
 use schedc::resolve::{Model, Partitioning};
 use schedc::simulate::Figures;
-use schedc::source::{Entry, Library, Sources};
+use schedc::source::{Embedded, Entry, Library, Sources};
 use thiserror::Error;
 
 use super::files::{self, Contents, Wanted};
@@ -92,7 +92,8 @@ pub(crate) fn list(args: &ListArgs) -> Result<(), Failure> {
 
 /// The devices that are shipped.
 fn devices() -> String {
-    DEVICES.iter().map(|device| format!("  {:<10}  {}\n", device.name, about(device.text))).collect()
+    let line = |device: &Embedded| format!("  {:<10}  {}", device.name, about(device.text));
+    DEVICES.iter().map(line).collect::<Vec<_>>().join("\n") + "\n"
 }
 
 /// What the first line of a device file says.

@@ -2,7 +2,7 @@
 
 use schedc::cost::Costs;
 use schedc::ir::{ByteUnit, Bytes};
-use schedc::simulate::check_memory;
+use schedc::simulate::{Known, check_memory};
 use schedc::verify::Verified;
 
 use super::Failure;
@@ -10,7 +10,7 @@ use super::Failure;
 /// The limit on memory.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub(crate) struct LimitArg {
-    /// Refuse a plan whose buffers take more on any rank: bytes, or with kB, MB, GB, KiB, MiB, GiB
+    /// Refuse a plan whose buffers take more on any rank, with `--device` all that the rank holds: bytes, or with kB, MB, GB, KiB, MiB, GiB
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     memory_limit: Option<Bytes>,
 }
@@ -25,10 +25,11 @@ impl LimitArg {
     pub(crate) fn check(
         self,
         plan: &Verified,
-        costs: impl FnOnce() -> Result<Costs, Failure>,
+        under: impl FnOnce() -> Result<(Costs, Known), Failure>,
     ) -> Result<(), Failure> {
         let Some(limit) = self.memory_limit else { return Ok(()) };
-        check_memory(plan, &costs()?, limit, None).map_err(Failure::one)
+        let (costs, known) = under()?;
+        check_memory(plan, &costs, &known, limit).map_err(Failure::one)
     }
 }
 

@@ -31,7 +31,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Compile a schedule into a verified plan
-    Compile(compile::CompileArgs),
+    Compile(Box<compile::CompileArgs>),
     /// Prove a plan right, or name every rule that it breaks (exit 0: sound, 1: refused, 2: usage)
     Verify(verify::VerifyArgs),
     /// What a schedule or a plan takes in time and memory, and why: idle time, critical path, peaks
@@ -45,7 +45,7 @@ enum Command {
     /// Train a GPT by a schedule or a plan, a thread for each rank
     Run(Box<run::RunArgs>),
     /// List the library's schedules, with bubble and peak, and its transforms
-    List(library::ListArgs),
+    List(Box<library::ListArgs>),
     /// Print a file of the library: a schedule, `prelude` or `vocab`
     Show {
         /// Its name, as `schedc list` has it

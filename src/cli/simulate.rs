@@ -1,7 +1,8 @@
 //! `schedc simulate`: what a schedule or a plan takes in time and memory, and why.
 
+use schedc::cost::Weights;
 use schedc::ir::{Bytes, Header, Rank};
-use schedc::simulate::{Known, PathPart, RankReport, Report, Timeline, groups, memory_peak};
+use schedc::simulate::{IdleReport, Known, PathPart, RankReport, Report, Timeline, groups, memory_peak};
 use schedc::verify::Verified;
 
 use super::compare::{columns, number, percent};
@@ -28,8 +29,8 @@ pub(crate) struct SimulateArgs {
 pub(crate) fn simulate(args: &SimulateArgs) -> Result<(), Failure> {
     let plan = args.job.plan_for("simulate", &args.model)?;
     let costs = args.job.costs_of(&plan.header)?;
-    args.limit.check(&plan, || Ok(costs.clone()))?;
     let known = Known { over_time: args.over_time, ..args.job.known(&plan)? };
+    args.limit.check(&plan, || Ok((costs.clone(), known.clone())))?;
     let timeline = schedc::simulate::simulate(&plan, &costs);
     let report = Report::of_timeline(&plan, &costs, &known, &timeline);
     if args.json {
@@ -37,15 +38,36 @@ pub(crate) fn simulate(args: &SimulateArgs) -> Result<(), Failure> {
             serde_json::to_string_pretty(&report).expect("a report of names and numbers has a JSON form");
         print(&(text + "\n"));
     } else {
-        print(&page(&plan, &timeline, &report));
+        print(&page(&plan, &timeline, &known, &in_handy_units(report)));
     }
     Ok(())
 }
 
+/// Long times in microseconds as milliseconds.
+fn in_handy_units(mut report: Report) -> Report {
+    if report.unit.as_deref() != Some("µs") || report.makespan < 10_000.0 {
+        return report;
+    }
+    report.unit = Some("ms".to_owned());
+    let path = &mut report.critical_path;
+    let mut times = vec![&mut report.makespan, &mut report.step, &mut path.length];
+    times.extend(path.parts.iter_mut().map(|part| &mut part.time));
+    for rank in &mut report.ranks {
+        let IdleReport { warm_up, dependency, message, collective, imbalance, cool_down } =
+            &mut rank.idle_parts;
+        times.extend([warm_up, dependency, message, collective, imbalance, cool_down]);
+        times.extend([&mut rank.busy, &mut rank.idle, &mut rank.memory.at]);
+    }
+    for time in times {
+        *time /= 1000.0;
+    }
+    report
+}
+
 /// The report for people: what the plan is, each rank's time and memory, the critical path, who holds the peak.
-fn page(plan: &Verified, timeline: &Timeline, report: &Report) -> String {
-    let sections = [head(&plan.header, report), table(report), path(report), memory(plan, timeline, report)];
-    sections.join("\n")
+fn page(plan: &Verified, timeline: &Timeline, known: &Known, report: &Report) -> String {
+    let memory = memory(plan, timeline, known, report);
+    [head(&plan.header, report), table(known, report), path(report), memory].join("\n")
 }
 
 fn head(header: &Header, report: &Report) -> String {
@@ -73,8 +95,10 @@ fn head(header: &Header, report: &Report) -> String {
 }
 
 /// A line for each rank, and the mean or the largest of all below. Parts of idle time that no rank has are left out.
-fn table(report: &Report) -> String {
+fn table(known: &Known, report: &Report) -> String {
     type Part = (&'static str, fn(&RankReport) -> f64);
+    /// A figure of a rank.
+    type Of<'a> = &'a dyn Fn(&RankReport) -> f64;
     let parts: [Part; 6] = [
         ("warm-up", |rank| rank.idle_parts.warm_up),
         ("depend.", |rank| rank.idle_parts.dependency),
@@ -85,7 +109,7 @@ fn table(report: &Report) -> String {
     ];
     let parts: Vec<Part> =
         parts.into_iter().filter(|(_, of)| report.ranks.iter().any(|rank| of(rank) > 0.0)).collect();
-    let cells = |name: String, of: &dyn Fn(&dyn Fn(&RankReport) -> f64) -> f64| {
+    let cells = |name: String, of: &dyn Fn(Of<'_>) -> f64| {
         let mut cells = vec![name, time(of(&|rank| rank.busy)), time(of(&|rank| rank.idle))];
         cells.extend(parts.iter().map(|(_, part)| time(of(part))));
         cells.push(percent(of(&|rank| rank.bubble)));
@@ -94,12 +118,23 @@ fn table(report: &Report) -> String {
     let mut lines = Vec::with_capacity(report.ranks.len() + 2);
     let mut top: Vec<String> = ["rank", "busy", "idle"].map(str::to_owned).to_vec();
     top.extend(parts.iter().map(|(name, _)| (*name).to_owned()));
-    top.extend(["bubble", "peak", "arena", "resident"].map(str::to_owned));
+    let memory = if known.device.is_some() {
+        ["bubble", "peak", "resident", "total"]
+    } else {
+        ["bubble", "peak", "arena", "resident"]
+    };
+    top.extend(memory.map(str::to_owned));
     lines.push(top);
     for (index, rank) in report.ranks.iter().enumerate() {
         let mut line = cells(format!("r{index}"), &|of| of(rank));
         let memory = &rank.memory;
-        line.extend([memory.peak, memory.arena, memory.resident.total()].map(|bytes| Bytes(bytes).short()));
+        let resident = memory.resident.total();
+        let bytes = if known.device.is_some() {
+            [memory.peak, resident, memory.total]
+        } else {
+            [memory.peak, memory.arena, resident]
+        };
+        line.extend(bytes.map(|bytes| Bytes(bytes).short()));
         lines.push(line);
     }
     #[allow(clippy::cast_precision_loss, reason = "fewer than 2^52 ranks")]
@@ -107,12 +142,16 @@ fn table(report: &Report) -> String {
     let mut mean = cells("mean".to_owned(), &|of| report.ranks.iter().map(of).sum::<f64>() / count);
     mean.extend([String::new(), String::new(), String::new()]);
     lines.push(mean);
-    columns(&lines).lines().map(|line| format!("{}\n", line.trim_end())).collect()
+    columns(&lines).lines().map(str::trim_end).collect::<Vec<_>>().join("\n") + "\n"
 }
 
 /// Three decimals at most, and fewer for large numbers: columns stay narrow.
 fn time(value: f64) -> String {
-    if value >= 10_000.0 { format!("{value:.0}") } else { number(value) }
+    match value {
+        10_000.0.. => format!("{value:.0}"),
+        1_000.0.. => number((value * 10.0).round() / 10.0),
+        _ => number(value),
+    }
 }
 
 fn path(report: &Report) -> String {
@@ -126,16 +165,18 @@ fn path(report: &Report) -> String {
 }
 
 /// Who holds the peak of the rank that needs most.
-fn memory(plan: &Verified, timeline: &Timeline, report: &Report) -> String {
+fn memory(plan: &Verified, timeline: &Timeline, known: &Known, report: &Report) -> String {
     let most = report.ranks.iter().enumerate().rev().max_by_key(|(_, rank)| rank.memory.total);
     let Some((index, rank)) = most else { return String::new() };
-    let groups = groups(&plan.header, &memory_peak(plan, timeline, Rank::new(index)));
+    let weights = known.device.as_ref().map(|device| Weights::of(plan, &device.training));
+    let groups = groups(&plan.header, &memory_peak(plan, timeline, Rank::new(index), weights.as_ref()));
     let mut parts: Vec<String> = groups.iter().take(OWNERS).map(ToString::to_string).collect();
     if groups.len() > OWNERS {
         let rest: u64 = groups.iter().skip(OWNERS).map(|group| group.bytes.0).sum();
         parts.push(format!("{} of {} others", Bytes(rest).short(), groups.len() - OWNERS));
     }
-    let head = format!("peak of r{index} at {}: ", number(rank.memory.at));
+    let unit = report.unit.as_deref().map_or(String::new(), |unit| format!(" {unit}"));
+    let head = format!("peak of r{index} at {}{unit}: ", number(rank.memory.at));
     wrapped(&head, &parts)
 }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use miette::Diagnostic;
 use schedc::cost::UNIT;
+use schedc::simulate::Known;
 use schedc::torch;
 use schedc::verify::{Channel, Fifo, Options, Sends, Verified};
 use thiserror::Error;
@@ -137,7 +138,8 @@ fn plan(name: &str, bytes: &[u8], args: &VerifyArgs) -> Result<(), Failure> {
     };
     let options = Options { channel: Channel { sends, queue }, memory_limit: None };
     let plan = verified(name, bytes, &options)?;
-    args.limit.check(&plan, || UNIT.bind_plan(&plan.header).map_err(Failure::one))?;
+    let unit = || Ok((UNIT.bind_plan(&plan.header).map_err(Failure::one)?, Known::default()));
+    args.limit.check(&plan, unit)?;
     let instrs: usize = plan.ranks.iter().map(|rank| rank.instrs.len()).sum();
     let peak = plan.ranks.iter().map(|rank| rank.peak.bytes).max().unwrap_or_default();
     let hash = schedc::emit::plan_hash(&plan);

@@ -7,7 +7,9 @@
 
 use super::model::{Recompute, Training};
 use super::pipeline::Pipeline;
-use crate::ir::{BufferId, ClassId, Compute, Op, Operands, Pass, Plan, Rank, RankPlan, Site, Stage};
+use crate::ir::{
+    Buffer, BufferId, ClassId, Compute, Instr, Op, Operands, Pass, Plan, Rank, RankPlan, Site, Stage,
+};
 
 /// What a rank takes, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,14 +44,14 @@ impl Footprint {
     /// What each rank of a plan takes, by [`Rank`].
     #[must_use]
     pub fn of(plan: &Plan, training: &Training) -> Vec<Self> {
-        let sizes = Bytes::of(plan, training);
+        let sizes = Weights::of(plan, training);
         let ranks = Rank::all(plan.ranks.len()).zip(&plan.ranks);
         ranks.map(|(rank, plan)| sizes.rank(rank, plan)).collect()
     }
 }
 
-/// The sizes of what a plan holds.
-struct Bytes<'a> {
+/// What the buffers of a plan would take on a device.
+pub struct Weights<'a> {
     plan: &'a Plan,
     training: &'a Training,
     pipeline: Pipeline<'a>,
@@ -59,13 +61,33 @@ struct Bytes<'a> {
     wide: u64,
 }
 
-impl<'a> Bytes<'a> {
-    fn of(plan: &'a Plan, training: &'a Training) -> Self {
+impl<'a> Weights<'a> {
+    /// What a plan's buffers take where it is trained so.
+    #[must_use]
+    pub fn of(plan: &'a Plan, training: &'a Training) -> Self {
         let pipeline = Pipeline::of_plan(&plan.header);
         let tokens = plan.header.model.tokens() / u64::from(pipeline.slices);
         let wide = [u64::from(plan.header.model.hidden), training.precision.bytes()];
         let wide = wide.into_iter().fold(tokens, u64::saturating_mul);
         Self { plan, training, pipeline, tokens, wide }
+    }
+
+    /// What a buffer takes that an instruction writes.
+    #[must_use]
+    pub fn written(&self, instr: &Instr, buffer: &Buffer) -> u64 {
+        match instr.op {
+            Op::Pass(pass) => self.buffer(buffer.class, pass),
+            _ => buffer.elements().saturating_mul(self.training.precision.bytes()),
+        }
+    }
+
+    /// What an instruction takes beside its buffers while it runs.
+    #[must_use]
+    pub fn workspace(&self, instr: &Instr) -> u64 {
+        match instr.op {
+            Op::Pass(pass) => self.logits(self.rows(pass), WORKSPACE),
+            _ => 0,
+        }
     }
 
     fn shared(&self, bytes: u64) -> u64 {
@@ -206,23 +228,16 @@ impl<'a> Bytes<'a> {
         let (mut live, mut most) = (0_u64, 0);
         for instr in &plan.instrs {
             let operands = plan.operands(instr);
-            let mut workspace = 0;
             for id in operands.writes() {
                 let buffer = &plan.buffers[id.index()];
                 if !matches!(buffer.place, crate::ir::Place::Arena(_)) {
                     continue;
                 }
-                let bytes = match instr.op {
-                    Op::Pass(pass) => self.buffer(buffer.class, pass),
-                    _ => buffer.elements().saturating_mul(self.training.precision.bytes()),
-                };
+                let bytes = self.written(instr, buffer);
                 live = live.saturating_sub(std::mem::replace(&mut held[id.index()], bytes));
                 live = live.saturating_add(bytes);
             }
-            if let Op::Pass(pass) = instr.op {
-                workspace = self.logits(self.rows(pass), WORKSPACE);
-            }
-            most = most.max(live.saturating_add(workspace));
+            most = most.max(live.saturating_add(self.workspace(instr)));
             live -= self.let_go(instr.op, operands, plan, &mut held);
             for id in operands.frees() {
                 live = live.saturating_sub(std::mem::take(&mut held[id.index()]));

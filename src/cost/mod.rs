@@ -28,7 +28,7 @@ pub use balance::balance;
 pub use device::{DEVICES, Device, Efficiency};
 pub use durations::Durations;
 pub use error::CostError;
-pub use footprint::Footprint;
+pub use footprint::{Footprint, Weights};
 pub use model::{ModelFile, Optimizer, Precision, Recompute, Training};
 pub use problem::{FileError, Problem};
 pub use profile::Profile;

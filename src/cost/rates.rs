@@ -289,13 +289,19 @@ impl Rates {
 
     /// The bytes that the rank with most takes on the device, with what is reserved there.
     #[must_use]
+    pub fn most_bytes(&self, plan: &crate::ir::Plan) -> u64 {
+        let most = Footprint::of(plan, &self.training).iter().map(Footprint::total).max().unwrap_or(0);
+        most.saturating_add(self.reserved().0)
+    }
+
+    /// What the software of the device takes.
+    #[must_use]
     #[allow(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         reason = "a device has less than 2^63 bytes"
     )]
-    pub fn most_bytes(&self, plan: &crate::ir::Plan) -> u64 {
-        let most = Footprint::of(plan, &self.training).iter().map(Footprint::total).max().unwrap_or(0);
-        most.saturating_add(self.device.reserved as u64)
+    pub fn reserved(&self) -> crate::ir::Bytes {
+        crate::ir::Bytes(self.device.reserved as u64)
     }
 }

@@ -2,9 +2,9 @@
 
 use super::error::SimulateError;
 use super::memory::{Owner, Peak, memory_peak};
-use super::resident::Resident;
+use super::report::{Known, residents};
 use super::{Timeline, activations, simulate};
-use crate::cost::Costs;
+use crate::cost::{Costs, Weights};
 use crate::ir::{Bytes, Header, Measure, Microbatch, Rank, Requirement};
 use crate::verify::Verified;
 
@@ -27,7 +27,7 @@ pub fn check(plan: &Verified, costs: &Costs, required: &[Requirement]) -> Result
     if unmet.is_empty() { Ok(()) } else { Err(unmet) }
 }
 
-/// Checks that every rank's buffers, and what it holds beside them where that is known, fit a limit.
+/// Checks that what every rank holds fits a limit: of a plan for `schedc run` its buffers, on a device all of it.
 ///
 /// Requires: `costs` are bound to the plan's catalog.
 ///
@@ -36,23 +36,34 @@ pub fn check(plan: &Verified, costs: &Costs, required: &[Requirement]) -> Result
 pub fn check_memory(
     plan: &Verified,
     costs: &Costs,
+    known: &Known,
     limit: Bytes,
-    resident: Option<&[Resident]>,
 ) -> Result<(), SimulateError> {
-    let beside = |rank: Rank| resident.and_then(|all| all.get(rank.index())).map_or(0, Resident::total);
-    let needs = |rank: Rank| plan.ranks[rank.index()].peak.bytes.0.saturating_add(beside(rank));
-    let most = Rank::all(plan.ranks.len()).max_by_key(|&rank| (needs(rank), std::cmp::Reverse(rank)));
-    let Some(rank) = most.filter(|&rank| needs(rank) > limit.0) else { return Ok(()) };
-    let peak = memory_peak(plan, &simulate(plan, costs), rank);
-    let beside = match beside(rank) {
-        0 => String::new(),
-        bytes => {
-            format!("{} of it are parameters, gradients and the optimizer's state; ", Bytes(bytes).short())
+    let timeline = simulate(plan, costs);
+    let weights = known.device.as_ref().map(|device| Weights::of(plan, &device.training));
+    let peak = |rank: Rank| memory_peak(plan, &timeline, rank, weights.as_ref());
+    let beside: Vec<u64> = match known.device {
+        Some(device) => {
+            let residents = residents(plan, known);
+            residents.iter().map(|rank| rank.total().saturating_add(device.reserved.0)).collect()
         }
+        None => vec![0; plan.ranks.len()],
+    };
+    let buffers = |rank: Rank| match weights {
+        Some(_) => peak(rank).bytes.0,
+        None => plan.ranks[rank.index()].peak.bytes.0,
+    };
+    let needs =
+        Rank::all(plan.ranks.len()).map(|rank| (buffers(rank).saturating_add(beside[rank.index()]), rank));
+    let most = needs.max_by_key(|&(bytes, rank)| (bytes, std::cmp::Reverse(rank)));
+    let Some((needed, rank)) = most.filter(|&(bytes, _)| bytes > limit.0) else { return Ok(()) };
+    let beside = match beside[rank.index()] {
+        0 => String::new(),
+        bytes => format!("parameters, gradients, optimizer and software take {}; ", Bytes(bytes).short()),
     };
     let advice = "take more ranks, a schedule that holds less (`schedc list`), or a smaller model";
-    let help = format!("{beside}{}; {advice}", story(&plan.header, costs, &peak));
-    Err(SimulateError::OverMemoryLimit { rank, needed: Bytes(needs(rank)), limit, help })
+    let help = format!("{beside}{}; {advice}", story(plan, rank, costs, &peak(rank)));
+    Err(SimulateError::OverMemoryLimit { rank, needed: Bytes(needed), limit, help })
 }
 
 /// A requirement that is not kept.
@@ -63,7 +74,7 @@ fn unmet(
     requirement: &Requirement,
 ) -> Option<SimulateError> {
     let Requirement { measure, most, span } = *requirement;
-    let peak_of = |rank: Rank| story(&plan.header, costs, &memory_peak(plan, timeline, rank));
+    let peak_of = |rank: Rank| story(plan, rank, costs, &memory_peak(plan, timeline, rank, None));
     let (required, found, why) = match measure {
         Measure::Activations => {
             let held = activations(plan);
@@ -116,16 +127,20 @@ fn shown(number: f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// `its buffers take 1.2 MiB at 12: 1.0 MiB act of F s0 m0-m7, …`.
-fn story(header: &Header, costs: &Costs, peak: &Peak) -> String {
-    let groups = groups(header, peak);
+/// `at 12 its live buffers take 1.2 MiB: 1.0 MiB act of F.s0 m0-m7, …`.
+fn story(plan: &Verified, rank: Rank, costs: &Costs, peak: &Peak) -> String {
+    let groups = groups(&plan.header, peak);
     let mut shares: Vec<String> = groups.iter().take(SHOWN).map(OwnerGroup::to_string).collect();
     let rest: u64 = groups.iter().skip(SHOWN).map(|group| group.bytes.0).sum();
     if rest > 0 {
         shares.push(format!("{} of others", Bytes(rest).short()));
     }
     let at = shown(costs.in_units(peak.at));
-    format!("at {at} its live buffers take {}: {}", peak.bytes.short(), shares.join(", "))
+    let arena = plan.ranks[rank.index()].peak.bytes;
+    // Slots of different size leave room between what is live.
+    let of_arena =
+        if arena > peak.bytes { format!(" of an arena of {}", arena.short()) } else { String::new() };
+    format!("at {at} its live buffers take {}{of_arena}: {}", peak.bytes.short(), shares.join(", "))
 }
 
 /// Buffers of one class that one kind of pass made at one site, all live at a peak.

@@ -26,11 +26,11 @@ pub use bounds::{OwnerGroup, check, check_memory, groups};
 pub use error::SimulateError;
 pub use figures::Figures;
 pub use idle::{Idle, idle};
-pub use memory::{Owner, Peak, RankMemory, memory, memory_peak, memory_peaks};
+pub use memory::{Owner, Peak, RankMemory, memory, memory_on, memory_peak, memory_peaks};
 pub use path::{Link, critical_links, critical_path};
 pub use report::{
-    IdleReport, Known, MemoryReport, OwnerReport, PathPart, PathReport, REPORT_VERSION, RankReport, Rate,
-    Report, Series, report_schema,
+    IdleReport, Known, MemoryReport, OnDevice, OwnerReport, PathPart, PathReport, REPORT_VERSION, RankReport,
+    Rate, Report, Series, report_schema,
 };
 pub use resident::{Resident, resident};
 pub use timeline::{Messages, RankTime, Timeline};

@@ -6,12 +6,12 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::causes::Causes;
-use super::memory::{Peak, RankMemory, memory, memory_peaks};
+use super::memory::{Peak, RankMemory, class_names, memory_on, memory_peak};
 use super::path::{Link, walk};
 use super::resident::{Resident, resident};
 use super::{Idle, Timeline, idle, simulate};
-use crate::cost::Costs;
-use crate::ir::{Microbatch, Op, Rank, Ticks};
+use crate::cost::{Costs, Footprint, Training, Weights};
+use crate::ir::{Bytes, Microbatch, Op, Rank, Ticks};
 use crate::verify::Verified;
 
 /// The version of the form.
@@ -24,10 +24,19 @@ pub struct Known {
     pub unit: Option<String>,
     /// How much model there is to compute, and how fast a device could.
     pub rate: Option<Rate>,
-    /// What each rank holds beside the plan's buffers, by [`Rank`]; `None`: what `schedc run` holds.
-    pub resident: Option<Vec<Resident>>,
+    /// How the model is trained and on what; `None`: by `schedc run`.
+    pub device: Option<OnDevice>,
     /// Whether memory over time is asked for.
     pub over_time: bool,
+}
+
+/// What a device holds.
+#[derive(Clone, Copy, Debug)]
+pub struct OnDevice {
+    /// What is kept of parameters, gradients and activations.
+    pub training: Training,
+    /// What the device's own software takes.
+    pub reserved: Bytes,
 }
 
 /// What model FLOPs utilization is made of.
@@ -37,7 +46,7 @@ pub struct Rate {
     pub step_flops: f64,
     /// Floating-point operations a second that one device has at its peak.
     pub device_flops: f64,
-    /// Seconds in the unit of the costs.
+    /// How many seconds the unit of the costs is: 1e-6 where it is the microsecond.
     pub seconds: f64,
 }
 
@@ -117,9 +126,10 @@ pub struct IdleReport {
 /// What a rank holds, in bytes.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct MemoryReport {
-    /// What an executor allocates for the plan's buffers.
+    /// What `schedc run` allocates for the plan's buffers, in f32.
     pub arena: u64,
-    /// The most bytes of buffers that are live at one moment; at most the arena.
+    /// The most bytes of buffers that are live at one moment: at most the arena; on a device, what they take there with the workspace
+    /// of the pass that runs.
     pub peak: u64,
     /// That moment; the first of several.
     pub at: f64,
@@ -127,9 +137,11 @@ pub struct MemoryReport {
     pub by_class: BTreeMap<String, u64>,
     /// The buffers that are live then, in the order in which they were written.
     pub owners: Vec<OwnerReport>,
-    /// What is held all the time, beside the arena.
+    /// What is held all the time, beside the buffers.
     pub resident: Resident,
-    /// The arena and what is resident.
+    /// What the software of the device takes; 0 where no device is known.
+    pub reserved: u64,
+    /// All of it: what is resident and reserved, and the arena; on a device the peak.
     pub total: u64,
     /// Memory over time; where it is asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -194,7 +206,7 @@ pub struct PathPart {
 impl Report {
     /// Runs a plan under a cost model.
     ///
-    /// Requires: `costs` are bound to the plan's catalog; what is known of ranks, of as many as the plan has.
+    /// Requires: `costs` are bound to the plan's catalog.
     #[must_use]
     pub fn of(plan: &Verified, costs: &Costs, known: &Known) -> Self {
         Self::of_timeline(plan, costs, known, &simulate(plan, costs))
@@ -246,18 +258,10 @@ fn ranks(
     known: &Known,
     parts: &[Idle],
 ) -> Vec<RankReport> {
-    let residents = known.resident.clone().unwrap_or_else(|| resident(&plan.header));
-    let over_time = known.over_time.then(|| memory(plan, timeline));
-    let peaks = match &over_time {
-        Some(memory) => memory.iter().map(|rank| rank.peak.clone()).collect(),
-        None => memory_peaks(plan, timeline),
-    };
+    let memories = memories(plan, timeline, costs, known);
     let makespan = timeline.makespan();
-    let of_rank = |(index, peak): (usize, &Peak)| {
+    let of_rank = |(index, memory): (usize, MemoryReport)| {
         let idle = Ticks(makespan.0 - timeline.ranks[index].busy.0);
-        let resident = residents.get(index).copied().unwrap_or_default();
-        let mut memory = memory_report(plan, costs, Rank::new(index), peak, resident);
-        memory.over_time = over_time.as_ref().map(|all| series(costs, &all[index]));
         RankReport {
             busy: costs.in_units(timeline.ranks[index].busy),
             idle: costs.in_units(idle),
@@ -266,7 +270,47 @@ fn ranks(
             memory,
         }
     };
-    peaks.iter().enumerate().map(of_rank).collect()
+    memories.into_iter().enumerate().map(of_rank).collect()
+}
+
+/// What each rank holds, here or on a device.
+fn memories(plan: &Verified, timeline: &Timeline, costs: &Costs, known: &Known) -> Vec<MemoryReport> {
+    let weights = known.device.as_ref().map(|device| Weights::of(plan, &device.training));
+    let residents = residents(plan, known);
+    let reserved = known.device.map_or(0, |device| device.reserved.0);
+    let over_time = known.over_time.then(|| memory_on(plan, timeline, weights.as_ref()));
+    let of_rank = |(rank, resident): (Rank, Resident)| {
+        let over_time = over_time.as_ref().map(|all| &all[rank.index()]);
+        let peak = match over_time {
+            Some(memory) => memory.peak.clone(),
+            None => memory_peak(plan, timeline, rank, weights.as_ref()),
+        };
+        let arena = plan.ranks[rank.index()].peak.bytes.0;
+        let buffers = if weights.is_some() { peak.bytes.0 } else { arena };
+        MemoryReport {
+            arena,
+            peak: peak.bytes.0,
+            at: costs.in_units(peak.at),
+            by_class: by_class(plan, &peak, weights.is_some()),
+            owners: peak.owners.iter().map(|owner| owner_report(plan, owner)).collect(),
+            resident,
+            reserved,
+            total: resident.total().saturating_add(reserved).saturating_add(buffers),
+            over_time: over_time.map(|memory| series(costs, memory)),
+        }
+    };
+    Rank::all(plan.ranks.len()).zip(residents).map(of_rank).collect()
+}
+
+/// What each rank holds beside its buffers: as `schedc run` does, or as it is trained on a device.
+pub(super) fn residents(plan: &Verified, known: &Known) -> Vec<Resident> {
+    let Some(device) = &known.device else { return resident(&plan.header) };
+    let of_rank = |rank: &Footprint| Resident {
+        parameters: rank.parameters,
+        gradients: rank.gradients,
+        optimizer: rank.optimizer,
+    };
+    Footprint::of(plan, &device.training).iter().map(of_rank).collect()
 }
 
 fn idle_report(costs: &Costs, idle: &Idle) -> IdleReport {
@@ -281,34 +325,21 @@ fn idle_report(costs: &Costs, idle: &Idle) -> IdleReport {
     }
 }
 
-fn memory_report(
-    plan: &Verified,
-    costs: &Costs,
-    rank: Rank,
-    peak: &Peak,
-    resident: Resident,
-) -> MemoryReport {
-    let header = &plan.header;
-    let unit = |unit: Microbatch| header.cut().name(unit).to_string();
-    let owner = |owner: &super::Owner| OwnerReport {
+/// The classes that are live at a peak.
+fn by_class(plan: &Verified, peak: &Peak, on_device: bool) -> BTreeMap<String, u64> {
+    let names = class_names(&plan.header, on_device).into_iter();
+    names.zip(peak.by_class.iter().copied()).filter(|&(_, bytes)| bytes > 0).collect()
+}
+
+fn owner_report(plan: &Verified, owner: &super::Owner) -> OwnerReport {
+    let unit = |unit: Microbatch| plan.header.cut().name(unit).to_string();
+    OwnerReport {
         kind: owner.kind.clone(),
         site: owner.site.map(|site| site.to_string()),
         microbatch: owner.microbatch.map(unit),
         class: owner.class.clone(),
         bytes: owner.bytes.0,
         instruction: owner.instr.0,
-    };
-    let held = header.catalog.classes.iter().zip(&peak.by_class).filter(|&(_, &bytes)| bytes > 0);
-    let arena = plan.ranks[rank.index()].peak.bytes.0;
-    MemoryReport {
-        arena,
-        peak: peak.bytes.0,
-        at: costs.in_units(peak.at),
-        by_class: held.map(|(class, &bytes)| (class.name.clone(), bytes)).collect(),
-        owners: peak.owners.iter().map(owner).collect(),
-        resident,
-        total: arena.saturating_add(resident.total()),
-        over_time: None,
     }
 }
 

@@ -63,6 +63,9 @@ pub fn apply(
 /// For more passes than this no blocks are tried beside the order as it is: each has its idle time filled.
 const MANY: usize = 1 << 18;
 
+/// A written order is left for another one if that is shorter by more than one part in so many.
+const GAIN: u64 = 20;
+
 /// A transform on its way into a schedule.
 struct Inserting<'a> {
     transform: &'a Transform,
@@ -86,26 +89,26 @@ impl Inserting<'_> {
         let sides =
             self.manners(schedule).into_iter().filter_map(|manner| self.insert(schedule, manner).ok());
         let sides: Vec<_> = sides.map(|(orders, _)| orders).collect();
-        let deepened = self.deepened(schedule);
-        let (law, fits) = match deepened {
+        let (law, end) = match self.deepened(schedule) {
             Ok(deepened) => deepened,
             Err(error) if sides.is_empty() => return Err(error),
-            Err(_) => (Vec::new(), false),
+            Err(_) => (Vec::new(), Ticks(u64::MAX)),
         };
-        if others.is_empty() && (fits || sides.is_empty()) {
+        if others.is_empty() && sides.is_empty() {
             return Ok(law);
         }
-        let laws = Some(law).filter(|law| !law.is_empty());
-        let all = laws.into_iter().chain(sides).chain(others);
-        // What was placed by time is filled when all transforms have been applied.
+        // What was placed by time is filled when all transforms have been applied. A law stays as it is where little is gained.
         let fills = !schedule.by_time && schedule.transforms.is_empty();
-        let timed = all.enumerate().map(|(index, orders)| {
+        let laws = Some(law.clone()).filter(|law| !law.is_empty());
+        let timed = laws.into_iter().chain(sides).chain(others).enumerate().map(|(index, orders)| {
             let mut filled = Schedule { orders: orders.clone(), ..schedule.clone() };
             let end = timing::retime(&mut filled, &self.transform.limits, self.costs, 0);
             (end.unwrap_or(Ticks(u64::MAX)), index, if fills { filled.orders } else { orders })
         });
-        let shortest = timed.min_by_key(|&(end, index, _)| (end, index));
-        Ok(shortest.map(|(_, _, orders)| orders).unwrap_or_default())
+        match timed.min_by_key(|&(end, index, _)| (end, index)) {
+            Some((found, _, orders)) if schedule.by_time || found.0 < end.0 - end.0 / GAIN => Ok(orders),
+            _ => Ok(law),
+        }
     }
 
     /// Orders in which every microbatch does the same at a fixed interval, the transform's passes and all: for a base that was placed by
@@ -168,19 +171,18 @@ impl Inserting<'_> {
         self.transform.deepen as usize * schedule.shape.visits() as usize
     }
 
-    /// The base order with its backward side moved back by a fixed depth, and whether the depth of the transform was enough.
-    fn deepened(&self, schedule: &mut Schedule) -> Result<(Vec<Vec<Placed>>, bool), TransformError> {
+    /// The base order with its backward side moved back by a fixed depth.
+    fn deepened(&self, schedule: &mut Schedule) -> Result<insert::Inserted, TransformError> {
         let given = std::mem::take(&mut schedule.orders);
         let longest = given.iter().map(Vec::len).max().unwrap_or(0);
-        let depth = if schedule.by_time { 0 } else { self.depth(schedule) };
-        let mut by = depth;
+        let mut by = if schedule.by_time { 0 } else { self.depth(schedule) };
         loop {
             schedule.orders = given.iter().map(|order| deepen::deepen(order, self.sides, by)).collect();
             let reading = if schedule.by_time { Reading::Loose } else { Reading::Law };
             match self.insert(schedule, Manner { reading, polite: false }) {
                 // Two flows may come to the same pass at different depths; behind all forwards every backward side fits.
                 Err(_) if schedule.shape.flows > 1 && by > 0 && by < longest => by *= 2,
-                inserted => return inserted.map(|(orders, _)| (orders, by == depth)),
+                inserted => return inserted,
             }
         }
     }

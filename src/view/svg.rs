@@ -1,6 +1,6 @@
 //! Scene -> SVG, for papers: a row for each rank, a box for each pass with its microbatch where that fits, collectives on a thin lane below.
 //!
-//! A file stays small: the boxes of one kind in one row are one path of thick strokes, in steps relative to each other. Where boxes are too narrow for
+//! A file stays small: the boxes of one kind in one row are one path, each placed from the one before. Where boxes are too narrow for
 //! numbers, some of the forwards are numbered, with a mark.
 
 #![allow(clippy::cast_precision_loss, clippy::cast_sign_loss, reason = "positions on a page")]
@@ -35,6 +35,9 @@ const WIDTHS: [f64; 3] = [560.0, 2400.0, 3600.0];
 
 /// Space to the left, with the ranks' names, and to the right.
 const MARGINS: [f64; 2] = [34.0, 14.0];
+
+/// More events than this are drawn to a tenth of a pixel.
+const MANY: usize = 100_000;
 
 /// The height of a chart's title and caption.
 const HEAD: f64 = 34.0;
@@ -78,6 +81,8 @@ struct Drawing<'a> {
     width: f64,
     /// Height of a pass, of the lane of collectives, and from row to row.
     heights: [f64; 3],
+    /// Hundredths of a pixel that positions are rounded to: coarser where boxes are very many.
+    grain: f64,
     /// Styles of all charts before a chart: classes are numbered over all.
     classes: Vec<usize>,
 }
@@ -107,7 +112,10 @@ impl<'a> Drawing<'a> {
             classes.push(before);
             before += chart.styles.len();
         }
-        Self { options, width, heights: [pass, lane, pass + lane + between], classes }
+        let events: usize =
+            scene.charts.iter().flat_map(|chart| &chart.rows).map(|row| row.events.len()).sum();
+        let grain = if events > MANY { 10.0 } else { 1.0 };
+        Self { options, width, heights: [pass, lane, pass + lane + between], grain, classes }
     }
 
     fn x(&self, moment: f64) -> f64 {
@@ -121,22 +129,21 @@ impl<'a> Drawing<'a> {
         if end < from || start >= to {
             return None;
         }
-        let hundredths = |moment: f64| (self.x(moment.clamp(from, to)) * 100.0).round() as i64;
+        let parts = 100.0 / self.grain;
+        let hundredths =
+            |moment: f64| (self.x(moment.clamp(from, to)) * parts).round() as i64 * self.grain as i64;
         Some((hundredths(start), hundredths(end)))
     }
 
     fn styles(&self, text: &mut String, scene: &Scene) {
-        let [pass, lane, _] = self.heights;
+        let [pass, ..] = self.heights;
         let _ = write!(
             text,
             "<style>.bg{{fill:#fff}}text{{fill:#222}}.t{{font-size:12px;font-weight:bold}}.i{{fill:#666}}.n{{text-anchor:end}}\
-             path{{fill:none}}.p{{stroke-width:{p}}}.h{{stroke-width:{h}}}.c{{stroke:{COMMUNICATION};stroke-width:{lane}}}\
+             path{{fill:none}}.c{{fill:{COMMUNICATION}}}\
              .a{{stroke:#555;stroke-width:.6;opacity:.7}}.k{{stroke:#d00;stroke-width:1.6}}.x{{stroke:#ccc;stroke-width:.6}}\
              .b text,.w text,.m text{{font-size:{d}px;text-anchor:middle}}.b text{{fill:#000}}.w text{{fill:#fff}}\
              .m text{{fill:#000;stroke:#fff;stroke-width:2px;paint-order:stroke;font-weight:bold}}",
-            p = short(pass),
-            h = short(pass / 2.0),
-            lane = short(lane),
             d = short(DIGIT[0].min(pass - 3.0)),
         );
         for (chart, before) in scene.charts.iter().zip(&self.classes) {
@@ -145,7 +152,7 @@ impl<'a> Drawing<'a> {
                 let drawn = matches!(style.act, Act::Pass | Act::Step) && style.colour != COMMUNICATION;
                 for chunk in (0..chunks).filter(|_| drawn) {
                     let colour = style.colour.of_chunk(chunk, chunks);
-                    let _ = write!(text, ".k{}-{chunk}{{stroke:{colour}}}", before + at);
+                    let _ = write!(text, ".k{}-{chunk}{{fill:{colour}}}", before + at);
                 }
             }
         }

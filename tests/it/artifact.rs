@@ -4,6 +4,7 @@
 //! the row's method spreads them, which is in the times already; of S + T a third is S under algorithm 1 and two thirds under
 //! algorithm 2 (2 and 4 of 6 b s h V / p, table 4 of the paper). Collectives are free: they run beside the passes. Nothing is fitted.
 
+use std::fmt::Write as _;
 use std::fs;
 
 use schedc::cost::{CostSpec, Costs, Durations};
@@ -83,11 +84,11 @@ impl Row {
 
     /// What places the passes: the means over the ranks.
     fn spec(&self) -> CostSpec {
-        let mean = |times: Vec<f64>| (times.iter().sum::<f64>() / times.len() as f64).round();
+        let mean = |times: Vec<f64>| (times.iter().sum::<f64>() / f64::from(times.len() as u32)).round();
         let mut text = format!("F={},B={},W=0", mean(self.of("F")), mean(self.of("B")));
         if self.transform().is_some() {
             for kind in ["S", "T", "IF", "IB"] {
-                text += &format!(",{kind}={}", mean(self.of(kind)));
+                let _ = write!(text, ",{kind}={}", mean(self.of(kind)));
             }
         }
         CostSpec::parse(&text).unwrap()
@@ -135,7 +136,7 @@ fn simulated_iterations_take_what_measured_ones_took_within_three_percent() {
             costs.in_units(simulate(&plan, &costs).makespan()) / row.iteration
         };
         let (free, sent) = (ratio(0.0), ratio(row.p2p));
-        table += &format!("{:<10} {:>6}  {free:.4}  {sent:.4}\n", row.method, row.vocab);
+        let _ = writeln!(table, "{:<10} {:>6}  {free:.4}  {sent:.4}", row.method, row.vocab);
         worst = worst.max((free - 1.0).abs()).max((sent - 1.0).abs());
     }
     println!("simulated / measured: free messages, messages as given\n{table}");

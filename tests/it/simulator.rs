@@ -212,29 +212,30 @@ proptest! {
 }
 
 /// The parts of a rank's idle time in units: warm-up, dependency, message, collective, imbalance, cool-down.
-fn parts(costs: &str, with: Option<&str>, p: u32, m: u32, rank: usize) -> [f64; 6] {
+fn parts(costs: &str, with: Option<&str>, p: u32, m: u32, rank: usize) -> [i64; 6] {
     let (plan, timeline, _) = timed("1f1b", with, &[], (p, m), costs);
     let bound = CostSpec::parse(costs).unwrap().bind_plan(&plan.header).unwrap();
     let Idle { warm_up, dependency, message, collective, imbalance, cool_down } =
         idle(&plan, &timeline)[rank];
-    [warm_up, dependency, message, collective, imbalance, cool_down].map(|ticks| bound.in_units(ticks))
+    [warm_up, dependency, message, collective, imbalance, cool_down]
+        .map(|ticks| bound.in_units(ticks).round() as i64)
 }
 
 #[test]
 fn the_bubble_of_1f1b_is_warm_up_and_waiting_for_what_others_compute() {
     // Rank 3 starts after three forwards and ends before three backwards of two units each.
-    assert_eq!(parts("F=1,B=1,W=1", None, 4, 8, 3), [3.0, 0.0, 0.0, 0.0, 0.0, 6.0]);
+    assert_eq!(parts("F=1,B=1,W=1", None, 4, 8, 3), [3, 0, 0, 0, 0, 6]);
     // Rank 0 waits for the first backward to come back and then after every backward of its cool-down.
-    assert_eq!(parts("F=1,B=1,W=1", None, 4, 8, 0), [0.0, 9.0, 0.0, 0.0, 0.0, 0.0]);
+    assert_eq!(parts("F=1,B=1,W=1", None, 4, 8, 0), [0, 9, 0, 0, 0, 0]);
     // One microbatch there and back: two messages each way are under way.
-    assert_eq!(parts("F=1,B=1,W=1,p2p=2", None, 3, 1, 0), [0.0, 6.0, 8.0, 0.0, 0.0, 0.0]);
+    assert_eq!(parts("F=1,B=1,W=1,p2p=2", None, 3, 1, 0), [0, 6, 8, 0, 0, 0]);
 }
 
 #[test]
 fn a_collective_that_is_under_way_is_waited_for_as_one() {
     let costs = "F=10,B=10,W=0,S=3,T=0,IF=0,IB=0,p2p=2,broadcast=1,all_gather=4,all_reduce=5,reduce=5";
     // After its F rank 1 waits for the broadcast to S and, after S, for both parts of C1.
-    assert_eq!(parts(costs, Some("vocab-2"), 2, 1, 1)[3], 10.0);
+    assert_eq!(parts(costs, Some("vocab-2"), 2, 1, 1)[3], 10);
 }
 
 #[test]
@@ -290,7 +291,7 @@ fn the_predicted_memory_of_a_run_is_what_it_allocates_to_the_byte() {
 /// Two flows go with an even number of ranks.
 fn compiles(schedule: &str, with: Option<&str>, p: u32, tied: bool) -> Option<Verified> {
     let two_flows = ["dualpipe", "chimera"].contains(&schedule);
-    (!two_flows || p % 2 == 0).then(|| library(schedule, with, p, 8, tiny(p * 2, tied)))
+    (!two_flows || p.is_multiple_of(2)).then(|| library(schedule, with, p, 8, tiny(p * 2, tied)))
 }
 
 #[test]
@@ -409,4 +410,45 @@ fn a_schedule_that_keeps_what_it_requires_compiles() {
     assert_eq!(schedc(path, "fmt own.sched --check").code, 0);
     schedc(path, "compile own.sched -p 4 -m 4")
         .refused(1, &["schedc::simulate::unmet_requirement", "42.86 percent"]);
+}
+
+#[test]
+fn on_a_device_memory_is_what_the_training_keeps_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let model = "--layers 32 --hidden 3072 --heads 24 --seq 2048 --vocab 32768";
+    let words = format!("simulate 1f1b -p 8 -m 16 {model} --device a100-80g");
+    let done = schedc(path, &format!("{words} --json --over-time"));
+    assert_eq!(done.code, 0, "{}", done.err);
+    let report: serde_json::Value = serde_json::from_str(&done.out).unwrap();
+    assert_eq!(report["unit"], "µs");
+    let mfu = report["mfu"].as_f64().unwrap();
+    assert!((0.05..1.0).contains(&mfu), "{mfu}");
+    for rank in report["ranks"].as_array().unwrap() {
+        let memory = &rank["memory"];
+        let bytes = |name: &str| memory[name].as_u64().unwrap();
+        let resident =
+            ["parameters", "gradients", "optimizer"].map(|name| memory["resident"][name].as_u64().unwrap());
+        assert_eq!(bytes("total"), bytes("peak") + bytes("reserved") + resident.iter().sum::<u64>());
+        let owners: u64 =
+            memory["owners"].as_array().unwrap().iter().map(|owner| owner["bytes"].as_u64().unwrap()).sum();
+        assert_eq!(owners, bytes("peak"));
+        let sums = memory["over_time"]["bytes"].as_array().unwrap().iter();
+        let sums =
+            sums.map(|row| row.as_array().unwrap().iter().map(|bytes| bytes.as_u64().unwrap()).sum::<u64>());
+        assert_eq!(sums.max(), Some(bytes("peak")));
+    }
+    let most = report["ranks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|rank| rank["memory"]["total"].as_u64().unwrap())
+        .max();
+    let most = most.unwrap();
+    schedc(path, &format!("{words} --memory-limit {}", most - 1))
+        .refused(1, &["schedc::simulate::over_memory_limit", "parameters, gradients, optimizer"]);
+    let done = schedc(path, &format!("{words} --memory-limit {most}"));
+    assert_eq!(done.code, 0, "{}", done.err);
+    assert!(done.out.contains(" ms · "), "{}", done.out);
+    assert!(done.out.lines().all(|line| line.chars().count() <= 110), "{}", done.out);
 }

@@ -86,7 +86,7 @@ fn an_overlapped_pair_shares_its_row_in_a_svg() {
     let folder = folder();
     view(folder.path(), "dualpipe -p 4 -m 8 -o pairs.svg");
     let svg = fs::read_to_string(folder.path().join("pairs.svg")).unwrap();
-    assert!(svg.contains("class=\"h k"), "halves of a row: {svg}");
+    assert!(svg.contains("v8h-"), "halves of a row: {svg}");
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn a_svg_stays_small_and_numbers_what_it_can() {
     let folder = folder();
     view(folder.path(), "v-half --with vocab-1 -p 8 -m 32 -o small.svg");
     let svg = fs::read_to_string(folder.path().join("small.svg")).unwrap();
-    assert!(svg.len() < 150_000, "{} bytes", svg.len());
+    assert!(svg.len() < 200_000, "{} bytes", svg.len());
     assert_eq!(svg.matches(">31</text>").count(), 8 * 6, "F, B and W of two chunks on every rank");
     view(folder.path(), "1f1b -p 64 -m 256 -o large.svg");
     let svg = fs::read_to_string(folder.path().join("large.svg")).unwrap();

@@ -70,22 +70,22 @@ pub(crate) fn measure(
     size: (u32, u32),
     costs: &str,
 ) -> Result<Figures, String> {
-    figures(job(entry, with, size, &spec(costs)?))
+    figures(&job(entry, with, size, &spec(costs)?))
 }
 
 /// The figures with idle time filled, where ranks may hold some microbatches more.
 pub(crate) fn retimed(entry: &Entry, size: (u32, u32), costs: &str, extra: u32) -> Result<Figures, String> {
-    figures(Job { retime: Some(extra), ..job(entry, &[], size, &spec(costs)?) })
+    figures(&Job { retime: Some(extra), ..job(entry, &[], size, &spec(costs)?) })
 }
 
 fn spec(costs: &str) -> Result<CostSpec, String> {
     Ok(CostSpec::parse(costs).map_err(|error| error.to_string())?.lenient())
 }
 
-fn figures(job: Job<'_>) -> Result<Figures, String> {
+fn figures(job: &Job<'_>) -> Result<Figures, String> {
     let first =
         |errors: Vec<schedc::diag::Error>| errors.first().map_or_else(String::new, ToString::to_string);
-    let plan = driver::compile(&job, &mut Sources::default()).map_err(first)?;
+    let plan = driver::compile(job, &mut Sources::default()).map_err(first)?;
     let bound = job.costs.bind_plan(&plan.header).map_err(|error| error.to_string())?;
     Ok(Figures::of(&plan, &bound))
 }

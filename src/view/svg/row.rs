@@ -11,7 +11,7 @@ use crate::view::palette::COMMUNICATION;
 use crate::view::scene::{Act, Chart, Event, Row, Share, Track};
 
 impl Drawing<'_> {
-    /// One path for each kind and chunk of a row: every box a stroke, each step relative to the end of the one before.
+    /// One path for each kind and chunk of a row: every box a rectangle, each placed from the one before.
     pub(super) fn boxes(&self, text: &mut String, chart: &Chart, row: &Row, before: usize) {
         let [pass, ..] = self.heights;
         let mut paths: BTreeMap<(u32, u32, u8), Path> = BTreeMap::new();
@@ -24,30 +24,27 @@ impl Drawing<'_> {
             let chunk = if style.at_stage { event.chunk } else { 0 };
             // A hair between boxes, where they are wide enough to be told apart.
             let gap = if end - start >= 300 { 50 } else { 0 };
-            let path = paths.entry((event.style, chunk, event.share as u8)).or_default();
+            let high = if event.share == Share::Whole { pass } else { pass / 2.0 };
+            let path =
+                paths.entry((event.style, chunk, event.share as u8)).or_insert_with(|| Path::new(high));
             path.add(start, end - gap);
         }
         for ((style, chunk, share), path) in paths {
-            let (class, y) = match share {
-                0 => ("p", pass / 2.0),
-                1 => ("h", pass / 4.0),
-                _ => ("h", pass * 0.75),
-            };
+            let top = if share == Share::Lower as u8 { pass / 2.0 } else { 0.0 };
             let name = before + style as usize;
             let colour = if chart.styles[style as usize].colour == COMMUNICATION {
                 "c".to_owned()
             } else {
                 format!("k{name}-{chunk}")
             };
-            let _ = writeln!(text, "<path class=\"{class} {colour}\" d=\"M0 {}{}\"/>", short(y), path.text);
+            let _ = writeln!(text, "<path class=\"{colour}\" d=\"M0 {}{}\"/>", short(top), path.finish());
         }
     }
 
     /// Collectives and what runs between them, as one path.
     pub(super) fn collectives(&self, text: &mut String, chart: &Chart, row: &Row) {
         let [pass, lane, _] = self.heights;
-        let mut path = Path::default();
-        let mut last: Option<(i64, i64)> = None;
+        let mut path = Path::new(lane);
         let drawn = |event: &&Event| {
             event.track == Track::Group || chart.styles[event.style as usize].act == Act::Collective
         };
@@ -56,20 +53,12 @@ impl Drawing<'_> {
         extents.sort_unstable();
         for (start, end) in extents {
             // What takes no time is a mark; marks closer than can be seen are one.
-            let end = end.max(start + 60);
-            match &mut last {
-                Some(last) if start <= last.1 + 40 => last.1 = end.max(last.1),
-                _ => {
-                    if let Some((start, end)) = last.replace((start, end)) {
-                        path.add(start, end);
-                    }
-                }
-            }
+            path.near = 40;
+            path.add(start, end.max(start + 60));
         }
-        if let Some((start, end)) = last {
-            path.add(start, end);
-            let y = pass + 0.5 + lane / 2.0;
-            let _ = writeln!(text, "<path class=\"c\" d=\"M0 {}{}\"/>", short(y), path.text);
+        let boxes = path.finish();
+        if !boxes.is_empty() {
+            let _ = writeln!(text, "<path class=\"c\" d=\"M0 {}{boxes}\"/>", short(pass + 0.5));
         }
     }
 
@@ -105,7 +94,7 @@ impl Drawing<'_> {
     /// Every so many microbatches, where its first pass of this row begins.
     fn marks(&self, text: &mut String, chart: &Chart, row: &Row) {
         let total = chart.microbatches.saturating_mul(chart.slices).max(1);
-        let each = (f64::from(total) * 60.0 / self.width.max(1.0)).max(1.0);
+        let each = (f64::from(total) * 110.0 / self.width.max(1.0)).max(1.0);
         let each = (each as u32).next_power_of_two();
         let mut next = 0;
         let mut last = f64::NEG_INFINITY;
@@ -130,23 +119,45 @@ impl Drawing<'_> {
     }
 }
 
-/// Strokes in one row.
-#[derive(Default)]
+/// Rectangles in one row. Those that touch are one.
 struct Path {
-    /// Where the last stroke ended.
+    /// Their height, as the path has it.
+    high: String,
+    /// How far apart two may be that are drawn as one.
+    near: i64,
+    /// Where the one before began.
     at: i64,
+    /// The one that is not written yet.
+    last: Option<(i64, i64)>,
     text: String,
 }
 
 impl Path {
-    /// Adds a stroke, in hundredths of a pixel.
+    fn new(high: f64) -> Self {
+        Self { high: short(high), near: 0, at: 0, last: None, text: String::new() }
+    }
+
+    /// Adds a rectangle, in hundredths of a pixel.
     fn add(&mut self, start: i64, end: i64) {
-        if start == self.at && !self.text.is_empty() {
-            // Goes on where the last one ended.
-            let _ = write!(self.text, "h{}", hundredths(end - start));
-        } else {
-            let _ = write!(self.text, "m{} 0h{}", hundredths(start - self.at), hundredths(end - start));
+        match &mut self.last {
+            Some(last) if start <= last.1 + self.near => last.1 = end.max(last.1),
+            last => {
+                let before = last.replace((start, end));
+                self.write(before);
+            }
         }
-        self.at = end;
+    }
+
+    fn write(&mut self, rectangle: Option<(i64, i64)>) {
+        let Some((start, end)) = rectangle else { return };
+        let (step, wide) = (hundredths(start - self.at), hundredths(end - start));
+        let _ = write!(self.text, "m{step} 0h{wide}v{}h-{wide}z", self.high);
+        self.at = start;
+    }
+
+    fn finish(mut self) -> String {
+        let last = self.last.take();
+        self.write(last);
+        self.text
     }
 }
