@@ -6,6 +6,7 @@ mod diff;
 mod explain;
 mod files;
 mod job;
+mod launch;
 mod library;
 mod limit;
 mod model;
@@ -44,6 +45,8 @@ enum Command {
     View(Box<view::ViewArgs>),
     /// Train a GPT by a schedule or a plan, a thread for each rank
     Run(Box<run::RunArgs>),
+    /// Train with several processes on this machine: `schedc launch -n 2 -- run 1f1b --ranks 2 --microbatches 4`
+    Launch(launch::LaunchArgs),
     /// List the library's schedules, with bubble and peak, and its transforms
     List(Box<library::ListArgs>),
     /// Print a file of the library: a schedule, `prelude` or `vocab`
@@ -98,6 +101,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Explain { code } => explain::explain(code.as_deref()),
         Command::View(args) => view::view(&args),
         Command::Run(args) => run::run(&args),
+        Command::Launch(args) => launch::launch(&args),
         Command::List(args) => library::list(&args),
         Command::Show { name } => library::show(&name),
         Command::Fmt(args) => library::fmt(&args),

@@ -11,9 +11,10 @@ use schedc::execute::dump::probe;
 use schedc::execute::model::Train;
 use schedc::execute::recording::Recording;
 use schedc::execute::tokenizer::TokenizerKind;
-use schedc::execute::train::{Ending, Listener, Opening, Settings, Taken, train};
+use schedc::execute::train::{Ending, Listener, Opening, Settings, Taken, train_across};
 use schedc::execute::watchdog::{Drill, Limits};
 use schedc::ir::{Bytes, Dims, Header, Plan};
+use schedc::launch::Place;
 use schedc::view::{Scene, chrome, measured};
 
 use super::{Failure, files, job, model, view};
@@ -61,6 +62,12 @@ pub(crate) struct RunArgs {
     /// End the run when no rank makes progress for so many seconds
     #[arg(long, value_name = "SECS", default_value_t = 60.0, value_parser = positive, help_heading = "Drills")]
     stall_timeout: f32,
+    /// As process 0 of several, listen at this address of the machine [default: MASTER_ADDR, or 127.0.0.1]
+    #[arg(long, value_name = "ADDR", help_heading = "Several processes")]
+    listen: Option<String>,
+    /// Wait so many seconds for the other processes
+    #[arg(long, value_name = "SECS", default_value_t = 60.0, value_parser = positive, help_heading = "Several processes")]
+    rendezvous_timeout: f32,
     /// Act out a failure: rank, instruction, and `stall` or `panic`, such as r1@20=stall
     #[arg(long, value_name = "DRILL", help_heading = "Drills")]
     inject: Option<Drill>,
@@ -105,9 +112,13 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     if let Some(path) = &args.trace {
         probe(path).map_err(Failure::one)?;
     }
-    let mut screen = Screen::new(args.steps);
+    let patience = Duration::from_secs_f32(args.rendezvous_timeout);
+    let place = Place::read(|name| std::env::var(name).ok(), args.listen.as_deref(), patience);
+    let place = place.map_err(Failure::one)?;
+    let leads = place.as_ref().is_none_or(|place| place.process == 0);
+    let mut screen = Screen::new(args.steps, leads);
     screen.lines(&summary(&plan, &hash));
-    let result = train(&plan, &args.settings(hash.clone()), &mut screen);
+    let result = train_across(&plan, &args.settings(hash.clone()), place.as_ref(), &mut screen);
     screen.bar.finish_and_clear();
     match result {
         Ok(ending) => {
@@ -120,7 +131,11 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
             }
         }
         Err(error) => {
-            if let ExecuteError::Stalled { report, .. } | ExecuteError::RankFailed { report, .. } = &error {
+            if let ExecuteError::Stalled { report, .. }
+            | ExecuteError::RankFailed { report, .. }
+            | ExecuteError::ProcessFailed { report, .. } = &error
+                && !report.rows.is_empty()
+            {
                 let _ = write!(io::stderr(), "{report}");
             }
             Err(Failure::one(error))
@@ -154,22 +169,27 @@ fn traced(
 struct Screen {
     bar: ProgressBar,
     plain: bool,
+    /// Whether it shows anything: of several processes the first does.
+    leads: bool,
     /// What happened in the last steps.
     recording: Option<Recording>,
 }
 
 impl Screen {
-    fn new(steps: u64) -> Self {
-        let plain = !io::stderr().is_terminal();
+    fn new(steps: u64, leads: bool) -> Self {
+        let plain = !leads || !io::stderr().is_terminal();
         let bar = if plain { ProgressBar::hidden() } else { ProgressBar::new(steps) };
         if let Ok(style) = ProgressStyle::with_template("{bar:32} {pos}/{len}  {msg}  {eta} left") {
             bar.set_style(style);
         }
-        Self { bar, plain, recording: None }
+        Self { bar, plain, leads, recording: None }
     }
 
     /// Prints lines above the bar. A reader that has gone away is no reason to stop training.
     fn lines(&self, text: &str) {
+        if !self.leads {
+            return;
+        }
         self.bar.suspend(|| {
             let _ = writeln!(io::stdout(), "{text}");
         });

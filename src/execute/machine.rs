@@ -187,7 +187,7 @@ impl<B: Backend> Machine<B> {
         work: &Work,
         shared: &Shared,
     ) -> Result<bool, RankError> {
-        let Network { bells, mailboxes, .. } = &shared.network;
+        let network = &shared.network;
         match &entry.action {
             Action::Pass { compute, pass, places } => {
                 let batch = work.batches[pass.microbatch.index()].view();
@@ -196,10 +196,10 @@ impl<B: Backend> Machine<B> {
                 Ok(true)
             }
             Action::Send { mailbox, value, from } => {
-                Ok(mailboxes[*mailbox].try_send(*value, self.arena.view(from), bells))
+                Ok(network.send(*mailbox, *value, self.arena.view(from)))
             }
-            Action::Recv { mailbox, value, into } => mailboxes[*mailbox]
-                .try_receive(*value, self.arena.view_mut(into), bells)
+            Action::Recv { mailbox, value, into } => network
+                .receive(*mailbox, *value, self.arena.view_mut(into))
                 .map_err(|mismatch| unexpected(entry.instr, &mismatch)),
             Action::Collective(part) => self.collective(entry.instr, part, lane, work.turn, shared),
             Action::Step => {
@@ -222,8 +222,8 @@ impl<B: Backend> Machine<B> {
         turn: u64,
         shared: &Shared,
     ) -> Result<bool, RankError> {
-        let (board, bells) = (&shared.network.boards[part.board], &shared.network.bells);
-        let seat = Seat { member: part.member, sequence: shared.network.sequence(part, turn) };
+        let network = &shared.network;
+        let seat = Seat { member: part.member, sequence: network.sequence(part, turn) };
         if !self.deposited[lane] {
             let contribution = match &part.gives {
                 Some(Operand::Arena(range)) => Some(self.arena.view(range)),
@@ -231,7 +231,7 @@ impl<B: Backend> Machine<B> {
                 Some(Operand::StageGradient(stage)) => Some(&*self.backend.pack_gradient(*stage)),
                 None => None,
             };
-            let deposited = board.deposit(seat, part.tag, contribution, bells);
+            let deposited = network.deposit(part, seat, contribution);
             if !deposited.map_err(|mismatch| unexpected(instr, &mismatch))? {
                 return Ok(false);
             }
@@ -243,7 +243,8 @@ impl<B: Backend> Machine<B> {
             Some(Operand::StageGradient(stage)) => Some(self.backend.packed_gradient(*stage)),
             None => None,
         };
-        let collected = board.collect(seat, into, bells);
+        let collected = network.collect(part, seat, into);
+        let collected = collected.map_err(|mismatch| unexpected(instr, &mismatch))?;
         if let (true, Some(Operand::StageGradient(stage))) = (collected, &part.gets) {
             self.backend.unpack_gradient(*stage);
         }

@@ -20,6 +20,7 @@ pub mod model;
 mod prepare;
 pub mod recording;
 pub mod reference;
+mod remote;
 pub mod stored;
 pub mod tokenizer;
 pub mod train;

@@ -1,21 +1,25 @@
 //! A whole run: data, the check, steps, checkpoints, the dump. It prints nothing; whoever listens is told what happens.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use sha2::{Digest as _, Sha256};
+
 use super::check::{CheckReport, check};
-use super::checkpoint::{Checkpoint, Identity, Skipped, prepare, save};
+use super::checkpoint::{Checkpoint, Identity, Saving, Skipped, prepare};
 use super::cpu::CpuBackend;
 use super::data::{Corpus, Text, Tokens};
 use super::dump::{dump, probe};
 use super::error::ExecuteError;
-use super::interpreter::{Engine, Finish};
+use super::interpreter::{Engine, Finish, Patience};
 use super::model::{Held, Train};
 use super::recording::Recording;
 use super::stored::gather;
 use super::tokenizer::{Tokenizer, TokenizerKind};
 use super::watchdog::Limits;
 use crate::ir::{Bytes, Dims, Header, Rank};
+use crate::launch::{Place, Terms, meet};
 use crate::verify::Verified;
 
 /// What a run should do.
@@ -122,6 +126,40 @@ pub trait Listener {
     }
 }
 
+/// What the processes of a run must have in common.
+///
+/// # Errors
+/// The data cannot be read.
+pub fn terms(plan: &Verified, settings: &Settings) -> Result<Terms, ExecuteError> {
+    let text = Text::load(settings.data.as_deref())?;
+    let data: String =
+        Sha256::digest(&text.bytes).iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    let every = settings.checkpoint_every;
+    let terms = [
+        ("schedc", env!("CARGO_PKG_VERSION").to_owned()),
+        ("plan", settings.plan_hash.clone().unwrap_or_default()),
+        ("ranks", plan.ranks.len().to_string()),
+        ("steps", settings.steps.to_string()),
+        ("seed", settings.train.seed.to_string()),
+        ("learning rate", settings.train.lr.to_string()),
+        ("data", data),
+        ("tokenizer", format!("{:?}", settings.tokenizer).to_lowercase()),
+        ("checkpoint", settings.checkpoint.as_ref().map_or("none".to_owned(), |_| format!("every {every}"))),
+        ("stall timeout", format!("{} s", settings.limits.stall.as_secs_f64())),
+    ];
+    Ok(Terms(terms.map(|(name, value)| (name.to_owned(), value)).to_vec()))
+}
+
+/// Refuses what only one process can do.
+fn shareable(settings: &Settings) -> Result<(), ExecuteError> {
+    let asked =
+        [("--check", settings.check), ("--dump", settings.dump.is_some()), ("--trace", settings.record > 0)];
+    match asked.into_iter().find(|(_, asked)| *asked) {
+        Some((flag, _)) => Err(ExecuteError::OneProcessOnly { flag }),
+        None => Ok(()),
+    }
+}
+
 /// Trains a model by a plan; by a forward-only plan, evaluates it on the batches of as many steps.
 ///
 /// # Errors
@@ -132,8 +170,30 @@ pub fn train(
     settings: &Settings,
     listener: &mut impl Listener,
 ) -> Result<Ending, ExecuteError> {
+    train_across(plan, settings, None, listener)
+}
+
+/// The same where other processes have some of the ranks. Every process takes every step, and has its loss.
+///
+/// # Errors
+/// As [`train`]; or another process fails, stalls, or is gone.
+pub fn train_across(
+    plan: &Verified,
+    settings: &Settings,
+    place: Option<&Place>,
+    listener: &mut impl Listener,
+) -> Result<Ending, ExecuteError> {
     let (header, dims) = (&plan.header, plan.header.model);
-    fits(plan)?;
+    let all = plan.ranks.len();
+    let mut local = 0..all;
+    let mut mesh = None;
+    if let Some(place) = place {
+        local = place.ranks(all)?;
+        shareable(settings)?;
+        mesh = Some(meet(place, &terms(plan, settings)?)?);
+    }
+    let leads = local.start == 0;
+    fits(plan, &local)?;
     let text = Text::load(settings.data.as_deref())?;
     let mut resumed = settings.checkpoint.as_deref().map(Checkpoint::newest).transpose()?.flatten();
     let tokenizer = tokenizer(settings, resumed.as_ref(), &text, &dims)?;
@@ -144,7 +204,9 @@ pub fn train(
     let begin = resumed.as_ref().map_or(0, |checkpoint| checkpoint.step);
     let trains = header.mode.is_training();
     let end = if trains {
-        writable(settings, begin)?;
+        if leads {
+            writable(settings, begin)?;
+        }
         settings.steps
     } else {
         evaluable(settings, resumed.is_some())?;
@@ -157,7 +219,7 @@ pub fn train(
     }
 
     let make = |rank| Ok(CpuBackend::new(header, rank, &settings.train)?);
-    let mut engine = Engine::new(plan, make, &settings.limits)?;
+    let mut engine = Engine::across(plan, make, &settings.limits, mesh)?;
     let hash = settings.plan_hash.as_deref();
     let run = Identity::new(header, seed, settings.train.lr, &tokenizer, corpus.fingerprint(), hash);
     if settings.record > 0 {
@@ -165,15 +227,16 @@ pub fn train(
     }
     if let Some(checkpoint) = &resumed {
         checkpoint.check(&run, header.mode)?;
-        checkpoint.restore(backends(&mut engine).into_iter())?;
+        checkpoint.restore_part(local.start, all, backends(&mut engine).into_iter())?;
     }
+    let (parameter_bytes, workspace) = ready(&mut engine, begin)?;
     let skipped = resumed.as_mut().map(|checkpoint| std::mem::take(&mut checkpoint.skipped));
     let entropy = corpus.unigram_entropy();
     listener.opened(&Opening {
         parameters: parameters(&dims),
-        arenas: Bytes(engine.arena_bytes().iter().map(|bytes| bytes.0).sum()),
-        parameter_bytes: engine.parameter_bytes(),
-        workspace: engine.workspace_bytes(),
+        arenas: Bytes(plan.ranks.iter().map(|rank| rank.peak.bytes.0).sum()),
+        parameter_bytes,
+        workspace,
         data: corpus.name.clone(),
         tokens: corpus.len(),
         tokenizer: (tokenizer.name(), tokenizer.ids()),
@@ -200,17 +263,61 @@ pub fn train(
         if let Some(directory) = settings.checkpoint.as_ref().filter(|_| trains) {
             let done = step + 1;
             if done == settings.steps || done.is_multiple_of(settings.checkpoint_every.max(1)) {
-                let path = save(directory, done, &run, &tokenizer, backends(&mut engine).into_iter())?;
+                let saving =
+                    Saving { directory, step: done, run: &run, tokenizer: &tokenizer, ranks: all as u32 };
+                let path = save_part(&saving, &mut engine, local.start)?;
                 listener.saved(&path);
             }
         }
     }
+    engine.finish();
     if settings.record > 0 {
         listener.recorded(engine.recording());
     }
     let (tokens_per_second, gflops) = pace.mean();
     let steps = end.saturating_sub(begin);
     Ok(Ending { steps, losses: losses.ends, mean: losses.mean(), entropy, tokens_per_second, gflops })
+}
+
+/// Waits until all processes are ready for the first step; the bytes of parameters and workspaces of all.
+fn ready(engine: &mut Engine<CpuBackend>, begin: u64) -> Result<(Bytes, Bytes), ExecuteError> {
+    let (mut parameters, mut workspace) = (engine.parameter_bytes(), engine.workspace_bytes());
+    let own = [begin, parameters.0, workspace.0];
+    let all = engine.exchange(begin, &own, Patience::Start)?;
+    if !all.is_empty() {
+        (parameters, workspace) = (Bytes(0), Bytes(0));
+    }
+    for (process, numbers) in all.iter().enumerate() {
+        let &[step, first, second] = numbers.as_slice() else { continue };
+        if step != begin {
+            let reason = format!("resumes after step {step}, and this one after step {begin}");
+            return Err(ExecuteError::ProcessFailed { process, reason, step: begin, report: Box::default() });
+        }
+        parameters.0 = parameters.0.saturating_add(first);
+        workspace.0 = workspace.0.saturating_add(second);
+    }
+    Ok((parameters, workspace))
+}
+
+/// Writes a checkpoint with the other processes: the first makes the place, each writes its ranks, the first brings it under its name
+/// when all have.
+fn save_part(
+    saving: &Saving<'_>,
+    engine: &mut Engine<CpuBackend>,
+    first: usize,
+) -> Result<PathBuf, ExecuteError> {
+    let leads = first == 0;
+    if leads {
+        saving.begin()?;
+    }
+    engine.exchange(saving.step, &[], Patience::Life)?;
+    saving.write(first, backends(engine).into_iter())?;
+    engine.exchange(saving.step, &[], Patience::Life)?;
+    if leads {
+        saving.commit()?;
+    }
+    engine.exchange(saving.step, &[], Patience::Life)?;
+    Ok(saving.path())
 }
 
 /// The losses of a run's steps.
@@ -302,9 +409,9 @@ fn tokenizer(
 }
 
 /// Refuses a run that needs more memory than the machine has at hand, before it is killed for it.
-fn fits(plan: &Verified) -> Result<(), ExecuteError> {
+fn fits(plan: &Verified, local: &Range<usize>) -> Result<(), ExecuteError> {
     let mut needed: u64 = 0;
-    for rank in Rank::all(plan.ranks.len()) {
+    for rank in local.clone().map(Rank::new) {
         let held = Held::of(&plan.header, rank)?;
         let arena = plan.ranks[rank.index()].peak.bytes.0;
         needed = needed.saturating_add(arena).saturating_add(held.parameter_bytes());
