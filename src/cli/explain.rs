@@ -29,6 +29,7 @@ pages![
     "simulate",
     "view",
     "execute",
+    "launch",
     "driver",
     "cli"
 ];

@@ -43,15 +43,6 @@ enum LaunchFailure {
         /// What was asked for.
         command: String,
     },
-    /// A process cannot be started.
-    #[error("process {process} cannot be started: {source}")]
-    #[diagnostic(code(schedc::cli::cannot_start), help("start fewer processes"))]
-    CannotStart {
-        /// Which.
-        process: usize,
-        /// Why.
-        source: io::Error,
-    },
     /// A process failed.
     #[error("process {process} of {processes} {how}, so all were ended")]
     #[diagnostic(
@@ -79,11 +70,17 @@ pub(crate) fn launch(args: &LaunchArgs) -> Result<(), Failure> {
         error.exit();
     }
     let mut children = Children(Vec::new());
-    let failed = |process| move |source| Failure::one(LaunchFailure::CannotStart { process, source });
+    let processes = args.processes as usize;
+    let failed = |process| {
+        move |error: io::Error| {
+            let how = format!("cannot be started: {error}");
+            Failure::one(LaunchFailure::ProcessEnded { process, processes, how })
+        }
+    };
     let port = free_port().map_err(failed(0))?;
     let secret = std::env::var("SCHEDC_SECRET").ok().filter(|secret| !secret.is_empty());
     let secret = secret.unwrap_or_else(|| nonce().iter().map(|byte| format!("{byte:02x}")).collect());
-    for process in 0..args.processes as usize {
+    for process in 0..processes {
         let mut command = Command::new(std::env::current_exe().map_err(failed(process))?);
         command.args(&args.command).stdin(Stdio::null()).stderr(Stdio::piped());
         command
@@ -98,7 +95,6 @@ pub(crate) fn launch(args: &LaunchArgs) -> Result<(), Failure> {
         children.0.push((child, None));
     }
     let Some((process, status)) = children.wait() else { return Ok(()) };
-    let processes = args.processes as usize;
     let failure = LaunchFailure::ProcessEnded { process, processes, how: how(status) };
     // What the threads have not passed on yet.
     thread::sleep(NAP * 5);

@@ -15,6 +15,7 @@ mod forms;
 mod forward;
 mod golden;
 mod language;
+mod launch;
 mod model;
 mod models;
 mod mutations;
