@@ -79,7 +79,8 @@ pub(crate) fn launch(args: &LaunchArgs) -> Result<(), Failure> {
     };
     let port = free_port().map_err(failed(0))?;
     let secret = std::env::var("SCHEDC_SECRET").ok().filter(|secret| !secret.is_empty());
-    let secret = secret.unwrap_or_else(|| nonce().iter().map(|byte| format!("{byte:02x}")).collect());
+    let secret = secret
+        .unwrap_or_else(|| nonce().iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}")));
     for process in 0..processes {
         let mut command = Command::new(std::env::current_exe().map_err(failed(process))?);
         command.args(&args.command).stdin(Stdio::null()).stderr(Stdio::piped());

@@ -62,7 +62,7 @@ pub(crate) struct RunArgs {
     /// End the run when no rank makes progress for so many seconds
     #[arg(long, value_name = "SECS", default_value_t = 60.0, value_parser = positive, help_heading = "Drills")]
     stall_timeout: f32,
-    /// As process 0 of several, listen at this address of the machine [default: MASTER_ADDR, or 127.0.0.1]
+    /// As process 0 of several, listen at this address of the machine [default: `MASTER_ADDR`, or 127.0.0.1]
     #[arg(long, value_name = "ADDR", help_heading = "Several processes")]
     listen: Option<String>,
     /// Wait so many seconds for the other processes

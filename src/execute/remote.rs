@@ -187,6 +187,9 @@ impl Remote {
     }
 }
 
+/// What a thread of a connection does until it ends.
+type Duty = Box<dyn FnOnce(&Shared) -> Result<(), String> + Send>;
+
 /// Starts the threads of every connection.
 ///
 /// # Errors
@@ -201,7 +204,7 @@ pub(super) fn start(
     for (process, queue) in queues.into_iter().enumerate() {
         let Some(stream) = &remote.streams[process] else { continue };
         let (output, input) = (stream.try_clone()?, stream.try_clone()?);
-        let spawn = |name: String, run: Box<dyn FnOnce(&Shared) -> Result<(), String> + Send>| {
+        let spawn = |name: String, run: Duty| {
             let shared = Arc::clone(shared);
             thread::Builder::new().name(name).spawn(move || {
                 if let (Err(reason), Some(remote)) = (run(&shared), &shared.network.remote) {
@@ -267,7 +270,9 @@ fn value([pass, kind, site, microbatch, port]: [u32; 5]) -> Value {
 }
 
 fn floats(numbers: &[f32], into: &mut Vec<u8>) {
-    numbers.iter().for_each(|number| into.extend_from_slice(&number.to_le_bytes()));
+    for number in numbers {
+        into.extend_from_slice(&number.to_le_bytes());
+    }
 }
 
 /// Writes what is noted for a process, and a sign of life with what this process's ranks are doing.

@@ -19,7 +19,7 @@ use super::stored::gather;
 use super::tokenizer::{Tokenizer, TokenizerKind};
 use super::watchdog::Limits;
 use crate::ir::{Bytes, Dims, Header, Rank};
-use crate::launch::{Place, Terms, meet};
+use crate::launch::{Mesh, Place, Terms, meet};
 use crate::verify::Verified;
 
 /// What a run should do.
@@ -132,8 +132,10 @@ pub trait Listener {
 /// The data cannot be read.
 pub fn terms(plan: &Verified, settings: &Settings) -> Result<Terms, ExecuteError> {
     let text = Text::load(settings.data.as_deref())?;
-    let data: String =
-        Sha256::digest(&text.bytes).iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    let data: String = Sha256::digest(&text.bytes)
+        .iter()
+        .take(16)
+        .fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
     let every = settings.checkpoint_every;
     let terms = [
         ("schedc", env!("CARGO_PKG_VERSION").to_owned()),
@@ -185,13 +187,7 @@ pub fn train_across(
 ) -> Result<Ending, ExecuteError> {
     let (header, dims) = (&plan.header, plan.header.model);
     let all = plan.ranks.len();
-    let mut local = 0..all;
-    let mut mesh = None;
-    if let Some(place) = place {
-        local = place.ranks(all)?;
-        shareable(settings)?;
-        mesh = Some(meet(place, &terms(plan, settings)?)?);
-    }
+    let (local, mesh) = come_together(plan, settings, place)?;
     let leads = local.start == 0;
     fits(plan, &local)?;
     let text = Text::load(settings.data.as_deref())?;
@@ -203,15 +199,12 @@ pub fn train_across(
     let batches = |step| corpus.step(&dims, seed, step, header.microbatches);
     let begin = resumed.as_ref().map_or(0, |checkpoint| checkpoint.step);
     let trains = header.mode.is_training();
-    let end = if trains {
-        if leads {
-            writable(settings, begin)?;
-        }
-        settings.steps
-    } else {
-        evaluable(settings, resumed.is_some())?;
-        begin.saturating_add(settings.steps)
-    };
+    let end = if trains { settings.steps } else { begin.saturating_add(settings.steps) };
+    match trains {
+        true if leads => writable(settings, begin)?,
+        true => {}
+        false => evaluable(settings, resumed.is_some())?,
+    }
     if settings.check {
         let report = check(plan, &settings.train, &batches(0), &settings.limits)?;
         listener.checked(&report);
@@ -229,12 +222,12 @@ pub fn train_across(
         checkpoint.check(&run, header.mode)?;
         checkpoint.restore_part(local.start, all, backends(&mut engine).into_iter())?;
     }
-    let (parameter_bytes, workspace) = ready(&mut engine, begin)?;
+    let [arenas, parameter_bytes, workspace] = ready(&mut engine, begin)?;
     let skipped = resumed.as_mut().map(|checkpoint| std::mem::take(&mut checkpoint.skipped));
     let entropy = corpus.unigram_entropy();
     listener.opened(&Opening {
         parameters: parameters(&dims),
-        arenas: Bytes(plan.ranks.iter().map(|rank| rank.peak.bytes.0).sum()),
+        arenas,
         parameter_bytes,
         workspace,
         data: corpus.name.clone(),
@@ -247,7 +240,7 @@ pub fn train_across(
         steps: end,
     });
 
-    let mut pace = Pace::new(header);
+    let mut clock = Pace::new(header);
     let mut losses = Losses::default();
     for step in begin..end {
         let batches = batches(step);
@@ -258,45 +251,63 @@ pub fn train_across(
             listener.dumped(path);
         }
         losses.add(loss);
-        let (tokens_per_second, gflops) = pace.add(started.elapsed());
+        let (tokens_per_second, gflops) = clock.add(started.elapsed());
         listener.taken(&Taken { step: step + 1, loss, tokens_per_second, gflops });
-        if let Some(directory) = settings.checkpoint.as_ref().filter(|_| trains) {
-            let done = step + 1;
-            if done == settings.steps || done.is_multiple_of(settings.checkpoint_every.max(1)) {
-                let saving =
-                    Saving { directory, step: done, run: &run, tokenizer: &tokenizer, ranks: all as u32 };
-                let path = save_part(&saving, &mut engine, local.start)?;
-                listener.saved(&path);
-            }
+        let done = step + 1;
+        if let Some(directory) = settings.checkpoint.as_ref().filter(|_| trains && is_kept(settings, done)) {
+            let saving =
+                Saving { directory, step: done, run: &run, tokenizer: &tokenizer, ranks: all as u32 };
+            listener.saved(&save_part(&saving, &mut engine, local.start)?);
         }
     }
     engine.finish();
     if settings.record > 0 {
         listener.recorded(engine.recording());
     }
-    let (tokens_per_second, gflops) = pace.mean();
+    let (tokens_per_second, gflops) = clock.mean();
     let steps = end.saturating_sub(begin);
     Ok(Ending { steps, losses: losses.ends, mean: losses.mean(), entropy, tokens_per_second, gflops })
 }
 
-/// Waits until all processes are ready for the first step; the bytes of parameters and workspaces of all.
-fn ready(engine: &mut Engine<CpuBackend>, begin: u64) -> Result<(Bytes, Bytes), ExecuteError> {
-    let (mut parameters, mut workspace) = (engine.parameter_bytes(), engine.workspace_bytes());
-    let own = [begin, parameters.0, workspace.0];
+/// Meets the other processes, where there are any; the ranks of this one.
+fn come_together(
+    plan: &Verified,
+    settings: &Settings,
+    place: Option<&Place>,
+) -> Result<(Range<usize>, Option<Mesh>), ExecuteError> {
+    let all = plan.ranks.len();
+    let Some(place) = place else { return Ok((0..all, None)) };
+    let local = place.ranks(all)?;
+    shareable(settings)?;
+    let mesh = meet(place, &terms(plan, settings)?)?;
+    Ok((local, Some(mesh)))
+}
+
+/// Whether there is a checkpoint after so many steps.
+fn is_kept(settings: &Settings, done: u64) -> bool {
+    done == settings.steps || done.is_multiple_of(settings.checkpoint_every.max(1))
+}
+
+/// Waits until all processes are ready for the first step; the bytes of arenas, parameters and workspaces of all.
+fn ready(engine: &mut Engine<CpuBackend>, begin: u64) -> Result<[Bytes; 3], ExecuteError> {
+    let arenas = engine.arena_bytes().iter().map(|bytes| bytes.0).sum();
+    let mut sums = [arenas, engine.parameter_bytes().0, engine.workspace_bytes().0];
+    let own = [begin, sums[0], sums[1], sums[2]];
     let all = engine.exchange(begin, &own, Patience::Start)?;
     if !all.is_empty() {
-        (parameters, workspace) = (Bytes(0), Bytes(0));
+        sums = [0; 3];
     }
     for (process, numbers) in all.iter().enumerate() {
-        let &[step, first, second] = numbers.as_slice() else { continue };
+        let &[step, ref bytes @ ..] = numbers.as_slice() else { continue };
         if step != begin {
             let reason = format!("resumes after step {step}, and this one after step {begin}");
             return Err(ExecuteError::ProcessFailed { process, reason, step: begin, report: Box::default() });
         }
-        parameters.0 = parameters.0.saturating_add(first);
-        workspace.0 = workspace.0.saturating_add(second);
+        for (sum, &part) in sums.iter_mut().zip(bytes) {
+            *sum = sum.saturating_add(part);
+        }
     }
-    Ok((parameters, workspace))
+    Ok(sums.map(Bytes))
 }
 
 /// Writes a checkpoint with the other processes: the first makes the place, each writes its ranks, the first brings it under its name

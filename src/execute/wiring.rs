@@ -54,11 +54,11 @@ impl Network {
         let board = &self.boards[part.board];
         let deposited = board.deposit(seat, part.tag, gives, &self.bells)?;
         if let (true, Some(remote)) = (deposited, &self.remote) {
-            let given = Outgoing::Given { board: part.board, seat };
+            let out = Outgoing::Given { board: part.board, seat };
             match (part.tag.op, part.tag.root) {
-                (CollectiveOp::Reduce, Some(root)) => remote.post_members(&[root], &given),
+                (CollectiveOp::Reduce, Some(root)) => remote.post_members(&[root], &out),
                 (CollectiveOp::Broadcast, Some(root)) if board.members().get(seat.member) != Some(&root) => {}
-                _ => remote.post_members(board.members(), &given),
+                _ => remote.post_members(board.members(), &out),
             }
         }
         Ok(deposited)

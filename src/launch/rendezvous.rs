@@ -250,7 +250,6 @@ fn knock(place: &Place, at: SocketAddr, deadline: Instant) -> Result<(TcpStream,
             Ok(stream) if stream.local_addr().ok() != stream.peer_addr().ok() => {
                 return Ok((stream, nonce()));
             }
-            Ok(_) => {}
             Err(error) if Instant::now() >= deadline => {
                 return Err(LaunchError::NobodyListens {
                     process: place.process,
@@ -259,7 +258,7 @@ fn knock(place: &Place, at: SocketAddr, deadline: Instant) -> Result<(TcpStream,
                     reason: error.to_string(),
                 });
             }
-            Err(_) => {}
+            Ok(_) | Err(_) => {}
         }
         thread::sleep(NAP * 4);
     }

@@ -246,7 +246,9 @@ fn an_open_address_wants_a_secret_and_a_place_is_taken_once() {
     let port = free_port();
     let words = "run 1f1b -p 3 -m 4 --layers 3 --hidden 16 --heads 2 --seq 8 --rendezvous-timeout 5";
     let all = [0, 1, 1].map(|number| process(folder.path(), words, &place(number, 3, port, "s"))).map(done);
-    all.iter().for_each(|ended| ended.refused(1, &["schedc::launch::"]));
+    for ended in &all {
+        ended.refused(1, &["schedc::launch::"]);
+    }
     all[0].refused(1, &["schedc::launch::place_taken", "two processes are process 1"]);
     let apart =
         LaunchError::Unreachable { process: 1, other: "process 2".into(), reason: "timed out".into() };
