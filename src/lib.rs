@@ -10,6 +10,7 @@ pub mod forward;
 pub mod graph;
 pub mod import;
 pub mod ir;
+pub mod kernels;
 pub mod lower;
 pub mod order;
 pub mod resolve;

@@ -14,6 +14,7 @@ mod flows;
 mod forms;
 mod forward;
 mod golden;
+mod kernels;
 mod language;
 mod model;
 mod models;
