@@ -2,6 +2,7 @@
 #![doc = include_str!("ARCHITECTURE.md")]
 
 pub mod cost;
+pub mod cuda;
 pub mod diag;
 pub mod driver;
 pub mod emit;

@@ -29,6 +29,7 @@ pages![
     "simulate",
     "view",
     "execute",
+    "cuda",
     "driver",
     "cli"
 ];

@@ -101,4 +101,50 @@ kernels! {
         /// The sum of such shares.
         ColumnCollect = "column_collect",
     }
+    "elementwise.cu" {
+        /// GELU.
+        GeluForward = "gelu_forward",
+        /// GELU's slope times the gradient, in place.
+        GeluBackward = "gelu_backward",
+        /// Adds a bias to every row.
+        BiasAdd = "bias_add",
+        /// A step of Adam.
+        Adam = "adam",
+    }
+    "embedding.cu" {
+        /// Rows of a table by token, with or without positions.
+        EmbeddingForward = "embedding_forward",
+        /// Adds positions.
+        PositionsAdd = "positions_add",
+        /// The gradient of a table.
+        EmbeddingBackward = "embedding_backward",
+        /// The gradient of the positions.
+        PositionsBackward = "positions_backward",
+    }
+    "vocabulary.cu" {
+        /// Pass S: a shard's statistics in one read of its logits.
+        VocabStatistics = "vocab_statistics",
+        /// Algorithm 2's S: exponentials in place of logits.
+        VocabExponentials = "vocab_exponentials",
+        /// Algorithm 2's S: the sums out of the shard's gradient.
+        VocabNormalise = "vocab_normalise",
+        /// The statistics of all ranks combined.
+        VocabCombine = "vocab_combine",
+        /// Pass T: the gradient by the logits, in place.
+        VocabGradient = "vocab_gradient",
+        /// Algorithm 2's rescale between the gather and the sum.
+        VocabRescale = "vocab_rescale",
+        /// The mean of the tokens' losses.
+        VocabLoss = "vocab_loss",
+    }
+    "attention.cu" {
+        /// Attention; keeps the logarithms of the rows' sums.
+        AttentionForward = "attention_forward",
+        /// Rows of the output times rows of its gradient.
+        AttentionProducts = "attention_products",
+        /// The gradient of the queries.
+        AttentionQueries = "attention_queries",
+        /// The gradients of keys and values of one slice.
+        AttentionKeys = "attention_keys",
+    }
 }

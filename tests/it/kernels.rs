@@ -2,9 +2,13 @@
 #![allow(unsafe_code, reason = "kernels are called through a C interface")]
 #![allow(clippy::cast_possible_wrap, clippy::cast_precision_loss, reason = "sizes of tests are small")]
 
+mod attention;
+mod elementwise;
+mod embedding;
 mod host;
 mod norm;
 mod shimmed;
+mod vocabulary;
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 

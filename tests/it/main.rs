@@ -6,6 +6,7 @@ mod blocks;
 mod browser;
 mod cli;
 mod compiled;
+mod cuda;
 mod diff;
 mod differential;
 mod execute;

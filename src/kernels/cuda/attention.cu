@@ -102,6 +102,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     const int first = blockIdx.x * TILE, across = threadIdx.x % ACROSS, down = threadIdx.x / ACROSS;
     load(queries, qkv + head.qkv, stride, first, sequence);
     float sums[ROWS], most[ROWS], out[ROWS][WIDTHS] = {};
+#pragma unroll
     for (int i = 0; i < ROWS; ++i) sums[i] = 0.0f, most[i] = negative_infinity();
     for (int slice = 0; slice <= before; ++slice) {
         const bool own = slice == before;
@@ -113,9 +114,11 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             __syncthreads();
             float scores[ROWS][COLUMNS];
             multiply(scores, queries, keys, down, across);
+#pragma unroll
             for (int i = 0; i < ROWS; ++i) {
                 const int query = first + down + i * DOWN;
                 float larger = most[i];
+#pragma unroll
                 for (int j = 0; j < COLUMNS; ++j) {
                     const int key = start + across + j * ACROSS;
                     const bool seen = key < sequence && (!own || key <= query);
@@ -126,6 +129,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
                 // The first tile has a key for every query, so the maximum is a number from then on.
                 const float shrink = most[i] == negative_infinity() ? 0.0f : expf(most[i] - larger);
                 float sum = 0.0f;
+#pragma unroll
                 for (int j = 0; j < COLUMNS; ++j) {
                     const float weight = scores[i][j] == negative_infinity() ? 0.0f : expf(scores[i][j] - larger);
                     weights[(down + i * DOWN) * SCORES + across + j * ACROSS] = weight;
@@ -133,6 +137,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
                 }
                 sums[i] = fmaf(sums[i], shrink, over_lanes(sum, ACROSS, Add()));
                 most[i] = larger;
+#pragma unroll
                 for (int c = 0; c < WIDTHS; ++c) out[i][c] *= shrink;
             }
             __syncthreads();
@@ -141,10 +146,12 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             accumulate(out, weights, keys, down, across);
         }
     }
+#pragma unroll
     for (int i = 0; i < ROWS; ++i) {
         const int query = first + down + i * DOWN;
         if (query >= sequence) continue;
         const float inverse = 1.0f / sums[i];
+#pragma unroll
         for (int c = 0; c < WIDTHS; ++c) {
             const int column = across + c * ACROSS;
             if (column < HEAD) narrow(out[i][c] * inverse, attended[head.column + static_cast<long long>(query) * head.hidden + column]);
@@ -194,11 +201,13 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             float scores[ROWS][COLUMNS], weights[ROWS][COLUMNS];
             multiply(scores, queries, keys, down, across);
             multiply(weights, outputs, values, down, across);
+#pragma unroll
             for (int i = 0; i < ROWS; ++i) {
                 const int query = first + down + i * DOWN;
                 const bool exists = query < sequence;
                 const float logarithm = exists ? logarithms[head.statistic + query] : 0.0f;
                 const float product = exists ? products[head.statistic + query] : 0.0f;
+#pragma unroll
                 for (int j = 0; j < COLUMNS; ++j) {
                     const int key = start + across + j * ACROSS;
                     const bool seen = exists && key < sequence && (!own || key <= query);
@@ -211,9 +220,11 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             accumulate(out, slopes, keys, down, across);
         }
     }
+#pragma unroll
     for (int i = 0; i < ROWS; ++i) {
         const int query = first + down + i * DOWN;
         if (query >= sequence) continue;
+#pragma unroll
         for (int c = 0; c < WIDTHS; ++c) {
             const int column = across + c * ACROSS;
             if (column < HEAD) narrow(out[i][c], d_qkv[head.qkv + query * stride + column]);
@@ -247,11 +258,13 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         float scores[ROWS][COLUMNS], towards[ROWS][COLUMNS];
         multiply(scores, keys, queries, down, across);
         multiply(towards, values, outputs, down, across);
+#pragma unroll
         for (int j = 0; j < COLUMNS; ++j) {
             const int query = start + across + j * ACROSS;
             const bool exists = query < sequence;
             const float logarithm = exists ? logarithms[head.statistic + query] : 0.0f;
             const float product = exists ? products[head.statistic + query] : 0.0f;
+#pragma unroll
             for (int i = 0; i < ROWS; ++i) {
                 const int key = first + down + i * DOWN, place = (down + i * DOWN) * SCORES + across + j * ACROSS;
                 const bool seen = exists && key < sequence && (!own || key <= query);
@@ -266,9 +279,11 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     }
     // Where the head's first token of a slice lies in `owed`.
     const long long debt = head.column + static_cast<long long>(head.statistic / sequence / heads) * sequence * head.hidden;
+#pragma unroll
     for (int i = 0; i < ROWS; ++i) {
         const int key = first + down + i * DOWN;
         if (key >= sequence) continue;
+#pragma unroll
         for (int c = 0; c < WIDTHS; ++c) {
             const int column = across + c * ACROSS;
             if (column >= HEAD) continue;
