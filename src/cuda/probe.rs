@@ -84,7 +84,9 @@ pub fn load(library: Library, path: Option<&Path>) -> Result<PathBuf, CudaError>
         for file in library.names().iter().map(|name| place.join(name)).filter(|file| file.is_file()) {
             if library == Library::Nvrtc {
                 // It looks for its own part by name, in places that it is not in.
-                parts(place).iter().for_each(|part| drop(keep(part)));
+                for part in parts(place) {
+                    let _ = keep(&part);
+                }
             }
             match keep(&file) {
                 Ok(()) => return Ok(file),
