@@ -57,6 +57,7 @@ fn a_run_on_cuda_is_refused_by_name() {
 }
 
 /// Whether there is NVRTC; says so where there is none.
+#[allow(clippy::print_stderr, reason = "a skipped test says so")]
 fn has_nvrtc() -> bool {
     let found = load(Library::Nvrtc, None);
     if let Err(error) = &found {

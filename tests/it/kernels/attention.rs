@@ -24,39 +24,39 @@ fn attend(
     let acts: Vec<Buffer> = qkv.iter().map(|qkv| Buffer::stored(stored, qkv)).collect();
     let (own, earlier) = acts.split_last().unwrap();
     let pointers = Buffer::pointers(&earlier.iter().collect::<Vec<_>>());
-    let sides = [earlier.len(), sizes.heads, sizes.sequence].map(|side| Arg::Int(side as i32));
+    let lengths = [earlier.len(), sizes.heads, sizes.sequence].map(|side| Arg::Int(side as i32));
     let factor = Arg::Float(1.0 / (host.head as f32).sqrt());
     let attended = Buffer::stored(stored, &vec![0.0; nh]);
     let [logarithms, products] = [(); 2].map(|()| Buffer::f32(&vec![0.0; rows * sizes.sequence]));
     let forward = [&attended, &logarithms, own, &pointers].map(Arg::To);
     host.run(
         launch::attention_forward(heads, sequence, host.head),
-        &[&forward[..], &sides, &[factor]].concat(),
+        &[&forward[..], &lengths, &[factor]].concat(),
     );
 
     let gradient = Buffer::stored(stored, gradient);
     let count = Arg::Int((rows * sizes.sequence) as i32);
     let of_rows = [&products, &attended, &gradient].map(Arg::To);
-    host.run(launch::attention_products(heads, sequence), &[&of_rows[..], &sides[1..], &[count]].concat());
+    host.run(launch::attention_products(heads, sequence), &[&of_rows[..], &lengths[1..], &[count]].concat());
     let d_qkv = Buffer::stored(stored, &vec![0.0; 3 * nh]);
     let queries = [&d_qkv, own, &pointers, &gradient, &logarithms, &products].map(Arg::To);
     host.run(
         launch::attention_queries(heads, sequence, host.head),
-        &[&queries[..], &sides, &[factor]].concat(),
+        &[&queries[..], &lengths, &[factor]].concat(),
     );
     let shape = launch::attention_keys(heads, sequence, host.head);
     let mut found = Vec::new();
     for slice in earlier {
         let due = Buffer::f32(owed);
         let pointers = [&d_qkv, &due, own, slice, &gradient, &logarithms, &products].map(Arg::To);
-        host.run(shape, &[&pointers[..], &sides[1..], &[factor]].concat());
+        host.run(shape, &[&pointers[..], &lengths[1..], &[factor]].concat());
         found.push(due.values());
     }
     let mut pointers = [&d_qkv, &d_qkv, own, own, &gradient, &logarithms, &products].map(Arg::To);
     let due = Buffer::f32(owed);
     pointers[1] = if earlier.is_empty() { Arg::Null } else { Arg::To(&due) };
     pointers[3] = Arg::Null;
-    host.run(shape, &[&pointers[..], &sides[1..], &[factor]].concat());
+    host.run(shape, &[&pointers[..], &lengths[1..], &[factor]].concat());
     found.push(d_qkv.values());
     (attended.values(), found)
 }

@@ -42,6 +42,7 @@ pub(crate) enum Arg<'a> {
 }
 
 /// A C++ compiler; `None`, and a word on standard error, where there is none.
+#[allow(clippy::print_stderr, reason = "a skipped test says so")]
 pub(crate) fn compiler() -> Option<&'static str> {
     let runs =
         |name: &&str| Command::new(name).arg("--version").output().is_ok_and(|found| found.status.success());
