@@ -23,6 +23,7 @@ mod rates;
 mod spec;
 mod toml;
 mod topology;
+mod work;
 
 pub use balance::balance;
 pub use device::{DEVICES, Device, Efficiency};
@@ -30,6 +31,7 @@ pub use durations::Durations;
 pub use error::CostError;
 pub use footprint::{Footprint, Weights};
 pub use model::{ModelFile, Optimizer, Precision, Recompute, Training};
+pub use pipeline::held_parameters;
 pub use problem::{FileError, Problem};
 pub use profile::Profile;
 pub use rates::{Rates, step_flops};
@@ -45,6 +47,8 @@ pub struct Costs {
     passes: Vec<Vec<Ticks>>,
     /// By [`CollectiveId`].
     collectives: Vec<Ticks>,
+    /// The optimizer's step, by [`Rank`]; empty where it takes no time.
+    steps: Vec<Ticks>,
     messages: Messages,
     scale: Scale,
 }
@@ -81,6 +85,7 @@ impl Costs {
         Self {
             passes: vec![vec![Ticks(0)]; catalog.kinds.len()],
             collectives: vec![Ticks(0); catalog.collectives.len()],
+            steps: Vec::new(),
             messages: Messages::Alike(Hop::default()),
             scale: Scale { grain: 1, parts: 1 },
         }
@@ -129,6 +134,12 @@ impl Costs {
     #[must_use]
     pub fn collective(&self, collective: CollectiveId) -> Ticks {
         self.collectives[collective.index()]
+    }
+
+    /// The duration of the optimizer's step on a rank; 0 where nothing is known of it.
+    #[must_use]
+    pub fn step(&self, rank: Rank) -> Ticks {
+        self.steps.get(rank.index()).copied().unwrap_or_default()
     }
 
     /// Whether the unit is the microsecond: the costs come from [`Durations`].

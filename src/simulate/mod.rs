@@ -4,7 +4,8 @@
 //! on its lane and all that it waits for have ended. The k-th send on a channel meets the k-th receive. A message arrives so long
 //! after its send has started as [`Costs::message`] says; the next one the same way follows when its link is free of it, which is sooner
 //! ([`Costs::occupies`]). A collective starts when the instructions of all
-//! members have started and ends on all of them one duration later. The optimizer step and the sum of a tied embedding's gradients take no time.
+//! members have started and ends on all of them one duration later. The optimizer's step takes what the costs know of it, the sum of a tied embedding's gradients
+//! no time.
 //!
 //! Shares no code with the rooms that made the plan. Linear in the instructions: each is looked at when its lane comes to it, and once
 //! more when what it waited for there has ended.

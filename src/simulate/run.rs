@@ -118,6 +118,9 @@ impl Machine<'_> {
                 };
                 self.meet(self.queues.meetings[at] as usize, start, arrived)? + duration
             }
+            Op::Step if self.plan.header.mode.is_training() => {
+                start + self.costs.step(self.queues.ranks[lane])
+            }
             Op::Step => start,
         };
         self.ends[at] = end;
