@@ -9,6 +9,7 @@
 
 mod balance;
 mod bind;
+mod contention;
 mod device;
 mod durations;
 mod error;
@@ -26,6 +27,7 @@ mod topology;
 mod work;
 
 pub use balance::balance;
+pub use contention::{Load, Progress};
 pub use device::{DEVICES, Device, Efficiency};
 pub use durations::Durations;
 pub use error::CostError;
@@ -49,6 +51,8 @@ pub struct Costs {
     collectives: Vec<Ticks>,
     /// The optimizer's step, by [`Rank`]; empty where it takes no time.
     steps: Vec<Ticks>,
+    /// How much ranks slow each other down, in millionths: [`Load`].
+    contention: u64,
     messages: Messages,
     scale: Scale,
 }
@@ -86,6 +90,7 @@ impl Costs {
             passes: vec![vec![Ticks(0)]; catalog.kinds.len()],
             collectives: vec![Ticks(0); catalog.collectives.len()],
             steps: Vec::new(),
+            contention: 0,
             messages: Messages::Alike(Hop::default()),
             scale: Scale { grain: 1, parts: 1 },
         }
@@ -140,6 +145,13 @@ impl Costs {
     #[must_use]
     pub fn step(&self, rank: Rank) -> Ticks {
         self.steps.get(rank.index()).copied().unwrap_or_default()
+    }
+
+    /// How much ranks slow each other down that run passes at a time ([`Load`]); 0 where they do not. Durations are those of a rank alone.
+    #[must_use]
+    #[allow(clippy::cast_precision_loss, reason = "a few millions")]
+    pub fn contention(&self) -> f64 {
+        self.contention as f64 / 1e6
     }
 
     /// Whether the unit is the microsecond: the costs come from [`Durations`].

@@ -3,6 +3,7 @@
 mod fit;
 mod parts;
 mod recorded;
+mod sharing;
 mod table;
 
 use std::sync::Arc;
@@ -65,13 +66,14 @@ impl Profile {
         pipeline: &Pipeline<'_>,
         known: impl Fn(&str) -> bool,
     ) -> Result<Durations, CostError> {
-        let steps = match &self.source {
-            Source::Table(_) => Vec::new(),
+        let (steps, contention) = match &self.source {
+            Source::Table(_) => (Vec::new(), 0.0),
             Source::Recorded(recorded) => {
                 self.refuse_other(recorded, pipeline)?;
                 let sharded = [catalog.shards_input(), catalog.shards_output()];
                 let step = |rank: Rank| recorded.step(pipeline.held(rank, sharded).0, rank);
-                Rank::all(pipeline.ranks as usize).map_while(step).collect()
+                let steps = Rank::all(pipeline.ranks as usize).map_while(step).collect();
+                (steps, recorded.contention())
             }
         };
         let passes = catalog.kinds.iter().map(|kind| {
@@ -88,6 +90,7 @@ impl Profile {
             messages: ways.clone(),
             transfers: ways,
             steps,
+            contention,
             ranks: pipeline.ranks,
         })
     }

@@ -62,7 +62,15 @@ impl Rates {
             collectives.map(|one| links.collective(one, catalog, pipeline, size.bytes)).collect();
         let value = size.n * size.h * size.bytes / f64::from(self.training.tensor_parallel);
         let (messages, transfers) = links.messages(pipeline.ranks, value);
-        Ok(Durations { passes, collectives, messages, transfers, steps: Vec::new(), ranks: pipeline.ranks })
+        Ok(Durations {
+            passes,
+            collectives,
+            messages,
+            transfers,
+            steps: Vec::new(),
+            contention: 0.0,
+            ranks: pipeline.ranks,
+        })
     }
 }
 

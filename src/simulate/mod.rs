@@ -12,6 +12,7 @@
 
 mod bounds;
 mod causes;
+mod contention;
 mod error;
 mod figures;
 mod idle;
@@ -47,8 +48,9 @@ use crate::verify::Verified;
 #[must_use]
 pub fn simulate(plan: &Verified, costs: &Costs) -> Timeline {
     let queues = queues::Queues::of(plan.plan());
-    let moments = run::run(plan.plan(), costs, &queues);
-    timeline::measure(plan.plan(), costs, queues.bases, moments)
+    let alone = run::run(plan.plan(), costs, &queues, None);
+    let moments = contention::settle(plan.plan(), costs, &queues, alone);
+    timeline::measure(plan.plan(), queues.bases, moments)
 }
 
 /// The most activations that each rank holds, by [`Rank`], in microbatches of its whole share of the model: what the pass that begins a

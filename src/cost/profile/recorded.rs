@@ -7,8 +7,10 @@ use serde::Deserialize;
 
 use super::fit::{Fit, Mean};
 use super::parts::{LARGE, Parts, of_sites, sites};
+use super::sharing::{Sample, alone};
 use super::table::Missing;
 use super::{LONGEST, MOST_ROWS};
+use crate::cost::contention::Load;
 use crate::cost::pipeline::Pipeline;
 use crate::cost::problem::Problem;
 use crate::ir::{At, Catalog, Compute, Dims, Kind, Partition, Rank, Stage};
@@ -21,6 +23,7 @@ pub(super) struct Recorded {
     fit: Fit,
     /// The optimizer's step of each rank that takes one: elements of its parameters, microseconds.
     steps: Vec<(Rank, u64, f64)>,
+    contention: f64,
 }
 
 /// A kind of pass at a site.
@@ -77,6 +80,8 @@ struct Event<'a> {
     #[serde(borrow, default)]
     cat: Cow<'a, str>,
     #[serde(default)]
+    ts: f64,
+    #[serde(default)]
     dur: f64,
     #[serde(default)]
     pid: u32,
@@ -115,23 +120,29 @@ pub(super) fn read(text: &str) -> Result<Recorded, Problem> {
         model: &model,
         partition: &partition,
     };
-    let (passes, steps) = samples(&head, &trace.events)?;
+    let found = samples(&head, &trace.events)?;
     let sharded = [Compute::shards_input, Compute::shards_output]
         .map(|shards| head.kinds.iter().any(|kind| kind.computes.is_some_and(shards)));
     let mut measured = Vec::new();
     let mut means = Vec::new();
-    for (kind, found) in head.kinds.iter().zip(passes) {
-        let Some(computes) = kind.computes else { continue };
-        let at = if kind.at_stage { At::Stage } else { At::EveryRank };
-        let contents = of_sites(computes, at, sharded, &pipeline);
-        for (site, mut found) in found {
-            let Some(&(rank, parts)) = contents.get(site) else {
-                return Err(wrong(format!("`{}` has no site {site}", kind.name)));
-            };
-            let mean = mean(&mut found);
-            measured.push(Measured { computes, rank, parts, time: mean.time });
-            means.push((parts, mean));
-        }
+    let load = Load::of(found.busy.iter().copied(), head.ranks);
+    let (contention, groups) = alone(&found.passes, &load);
+    let contents: Vec<_> = head
+        .kinds
+        .iter()
+        .map(|kind| {
+            let at = if kind.at_stage { At::Stage } else { At::EveryRank };
+            Some((kind.computes?, of_sites(kind.computes?, at, sharded, &pipeline)))
+        })
+        .collect();
+    for ((kind, site), mut times) in groups {
+        let Some((computes, contents)) = &contents[kind] else { continue };
+        let Some(&(rank, parts)) = contents.get(site) else {
+            return Err(wrong(format!("`{}` has no site {site}", head.kinds[kind].name)));
+        };
+        let mean = mean(&mut times);
+        measured.push(Measured { computes: *computes, rank, parts, time: mean.time });
+        means.push((parts, mean));
     }
     // The step of a forward-only run changes nothing.
     let trains = head.kinds.iter().any(|kind| kind.computes.is_some_and(|computes| !computes.is_forward()));
@@ -139,8 +150,8 @@ pub(super) fn read(text: &str) -> Result<Recorded, Problem> {
         let rank = Rank(rank);
         (rank, pipeline.held(rank, sharded).0, mean(&mut found).time)
     };
-    let steps = if trains { steps.into_iter().map(step).collect() } else { Vec::new() };
-    Ok(Recorded { model, passes: measured, fit: Fit::of(&means), steps })
+    let steps = if trains { found.steps.into_iter().map(step).collect() } else { Vec::new() };
+    Ok(Recorded { model, passes: measured, fit: Fit::of(&means), steps, contention })
 }
 
 /// What the head says of the model, if it can be.
@@ -167,16 +178,19 @@ fn shape(head: &Head) -> Result<(Dims, Vec<Rank>, Partition), Problem> {
     Ok((model, stages, Partition::of(head.layers.clone())))
 }
 
-/// What a pass took, each time, by its site.
-type BySite = BTreeMap<usize, Vec<f64>>;
-/// The same of the optimizer's step, by rank.
-type ByRank = BTreeMap<u32, Vec<f64>>;
+/// What ranks did in the steps that count.
+#[derive(Default)]
+struct Found {
+    passes: Vec<Sample>,
+    /// The optimizer's steps of each rank.
+    steps: BTreeMap<u32, Vec<f64>>,
+    /// When a rank was at work: from, to.
+    busy: Vec<(f64, f64)>,
+}
 
-/// The durations of every kind of pass, by its position in the head, and of the optimizer's steps. Those of the run's first step do not count: it
-/// touches memory for the first time.
-fn samples(head: &Head, events: &[Event<'_>]) -> Result<(Vec<BySite>, ByRank), Problem> {
-    let mut passes = vec![BySite::new(); head.kinds.len()];
-    let mut steps = ByRank::new();
+/// Every pass and every step of the optimizer. Those of the run's first step do not count: it touches memory for the first time.
+fn samples(head: &Head, events: &[Event<'_>]) -> Result<Found, Problem> {
+    let mut found = Found::default();
     let position = |name: &str| head.kinds.iter().position(|kind| kind.name == name);
     let mut cold = false;
     for event in events.iter().filter(|event| event.pid < head.ranks) {
@@ -185,27 +199,30 @@ fn samples(head: &Head, events: &[Event<'_>]) -> Result<(Vec<BySite>, ByRank), P
         if !pass && event.cat != "step" {
             continue;
         }
-        if !(0.0..=LONGEST).contains(&event.dur) {
-            return Err(wrong(format!("`{name}` takes {} µs", event.dur)));
+        if !(0.0..=LONGEST).contains(&event.dur) || !(-LONGEST..=LONGEST).contains(&event.ts) {
+            return Err(wrong(format!("`{name}` takes {} µs from {} µs on", event.dur, event.ts)));
         }
         if head.first.is_some() && event.args.step == head.first {
             cold = true;
-        } else if pass {
+            continue;
+        }
+        found.busy.push((event.ts, event.ts + event.dur));
+        if pass {
             let kind = position(name).ok_or_else(|| wrong(format!("it does not say what `{name}` is")))?;
-            let site = event.args.site.ok_or_else(|| wrong(format!("`{name}` has no site")))?;
-            passes[kind].entry(site as usize).or_default().push(event.dur);
+            let site = event.args.site.ok_or_else(|| wrong(format!("`{name}` has no site")))? as usize;
+            found.passes.push(Sample { kind, site, start: event.ts, duration: event.dur });
         } else {
-            steps.entry(event.pid).or_default().push(event.dur);
+            found.steps.entry(event.pid).or_default().push(event.dur);
         }
     }
-    if passes.iter().all(BTreeMap::is_empty) {
+    if found.passes.is_empty() {
         return Err(wrong(if cold {
             "it has only the first step of a run, which is slower than those after it"
         } else {
             "it has no pass"
         }));
     }
-    Ok((passes, steps))
+    Ok(found)
 }
 
 /// What takes longer than so many medians is no pass, but a machine that was doing something else.
@@ -235,6 +252,11 @@ impl Recorded {
     /// The model that was run.
     pub(super) fn model(&self) -> &Dims {
         &self.model
+    }
+
+    /// How much the ranks slowed each other down.
+    pub(super) fn contention(&self) -> f64 {
+        self.contention
     }
 
     /// How long the passes of a kind take, at each of its sites.
