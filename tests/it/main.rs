@@ -26,6 +26,7 @@ mod partition;
 mod peaks;
 mod plans;
 mod printer;
+mod profiles;
 mod properties;
 mod readme;
 mod refused;
