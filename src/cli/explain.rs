@@ -30,6 +30,7 @@ pages![
     "view",
     "execute",
     "launch",
+    "cuda",
     "driver",
     "cli"
 ];

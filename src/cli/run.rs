@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use schedc::cuda::{CudaError, probe as probe_cuda};
 use schedc::execute::ExecuteError;
 use schedc::execute::check::CheckReport;
 use schedc::execute::dump::probe;
@@ -26,6 +27,12 @@ pub(crate) struct RunArgs {
     job: job::JobArgs,
     #[command(flatten)]
     model: model::ModelArgs,
+    /// What computes the passes
+    #[arg(long, value_enum, value_name = "BACKEND", default_value_t = Backend::Cpu, help_heading = "Training")]
+    backend: Backend,
+    /// Folder of a CUDA installation, or of NVIDIA's Python packages [default: the usual places]
+    #[arg(long, value_name = "DIR", help_heading = "Training")]
+    cuda_path: Option<PathBuf>,
     /// Steps in all, those before a resumed checkpoint included; forward only, the steps whose batches are evaluated
     #[arg(long, value_name = "N", default_value_t = 20, help_heading = "Training")]
     steps: u64,
@@ -73,6 +80,26 @@ pub(crate) struct RunArgs {
     inject: Option<Drill>,
 }
 
+/// What computes the passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Backend {
+    /// Threads of this machine
+    Cpu,
+    /// NVIDIA's GPUs
+    Cuda,
+}
+
+impl Backend {
+    /// Refuses what this machine or this build lacks.
+    fn check(self, cuda_path: Option<&Path>) -> Result<(), Failure> {
+        if self == Self::Cpu {
+            return Ok(());
+        }
+        let missing = probe_cuda(cuda_path).missing;
+        Err(if missing.is_empty() { Failure::one(CudaError::NoExecutor) } else { Failure::all(missing) })
+    }
+}
+
 /// The largest rate and the largest number of seconds that are taken.
 const LARGEST: f32 = 1e9;
 
@@ -105,6 +132,7 @@ impl RunArgs {
 
 /// Compiles or reads the plan, and trains by it. Where ranks fail or stall, the table of what they were doing comes first.
 pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
+    args.backend.check(args.cuda_path.as_deref())?;
     let plan = args.job.plan(&args.model)?;
     let hash = schedc::emit::plan_hash(&plan).to_string();
     let trains = plan.header.mode.is_training();

@@ -151,7 +151,14 @@ impl CostSpec {
         let arrives = Ticks(narrow(ticks(message))?);
         let passes = narrow_all(&passes)?.into_iter().map(|ticks| vec![ticks]).collect();
         let messages = Messages::Alike(Hop { arrives, occupies: Ticks(0) });
-        Ok(Costs { passes, collectives: narrow_all(&collectives)?, messages, scale })
+        Ok(Costs {
+            passes,
+            collectives: narrow_all(&collectives)?,
+            steps: Vec::new(),
+            contention: 0,
+            messages,
+            scale,
+        })
     }
 
     /// The cost of a kind's pass in millionths, cut.

@@ -143,6 +143,28 @@ pub enum CostError {
         #[label("not in this profile")]
         at: SourceSpan,
     },
+    /// A model whose products have another form than those that were measured.
+    #[error("the profile was taken with `--{what} {measured}`, and the model here has {asked}")]
+    #[diagnostic(
+        code(schedc::cost::other_model),
+        help(
+            "say `--{what} {measured}`, or record a run of this model: other layers, microbatches and vocabularies follow from a profile, other products do not"
+        )
+    )]
+    OtherModel {
+        /// The dimension.
+        what: &'static str,
+        /// Its size in the profile.
+        measured: u32,
+        /// Its size here.
+        asked: u32,
+        /// The profile.
+        #[source_code]
+        text: Arc<NamedSource<Arc<str>>>,
+        /// Where it begins.
+        #[label("of another model")]
+        at: SourceSpan,
+    },
 }
 
 impl Located for CostError {

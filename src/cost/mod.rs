@@ -9,6 +9,7 @@
 
 mod balance;
 mod bind;
+mod contention;
 mod device;
 mod durations;
 mod error;
@@ -23,13 +24,16 @@ mod rates;
 mod spec;
 mod toml;
 mod topology;
+mod work;
 
 pub use balance::balance;
+pub use contention::{Load, Progress};
 pub use device::{DEVICES, Device, Efficiency};
 pub use durations::Durations;
 pub use error::CostError;
 pub use footprint::{Footprint, Weights};
 pub use model::{ModelFile, Optimizer, Precision, Recompute, Training};
+pub use pipeline::held_parameters;
 pub use problem::{FileError, Problem};
 pub use profile::Profile;
 pub use rates::{Rates, step_flops};
@@ -45,6 +49,10 @@ pub struct Costs {
     passes: Vec<Vec<Ticks>>,
     /// By [`CollectiveId`].
     collectives: Vec<Ticks>,
+    /// The optimizer's step, by [`Rank`]; empty where it takes no time.
+    steps: Vec<Ticks>,
+    /// How much ranks slow each other down, in millionths: [`Load`].
+    contention: u64,
     messages: Messages,
     scale: Scale,
 }
@@ -81,6 +89,8 @@ impl Costs {
         Self {
             passes: vec![vec![Ticks(0)]; catalog.kinds.len()],
             collectives: vec![Ticks(0); catalog.collectives.len()],
+            steps: Vec::new(),
+            contention: 0,
             messages: Messages::Alike(Hop::default()),
             scale: Scale { grain: 1, parts: 1 },
         }
@@ -129,6 +139,19 @@ impl Costs {
     #[must_use]
     pub fn collective(&self, collective: CollectiveId) -> Ticks {
         self.collectives[collective.index()]
+    }
+
+    /// The duration of the optimizer's step on a rank; 0 where nothing is known of it.
+    #[must_use]
+    pub fn step(&self, rank: Rank) -> Ticks {
+        self.steps.get(rank.index()).copied().unwrap_or_default()
+    }
+
+    /// How much ranks slow each other down that run passes at a time ([`Load`]); 0 where they do not. Durations are those of a rank alone.
+    #[must_use]
+    #[allow(clippy::cast_precision_loss, reason = "a few millions")]
+    pub fn contention(&self) -> f64 {
+        self.contention as f64 / 1e6
     }
 
     /// Whether the unit is the microsecond: the costs come from [`Durations`].

@@ -8,9 +8,10 @@
 use super::device::Device;
 use super::error::CostError;
 use super::links::Links;
-use super::model::{Recompute, Training};
+use super::model::Training;
 use super::pipeline::Pipeline;
 use super::topology::Topology;
+use super::work::{SOFTMAX, SOFTMAX_BACKWARD, Size, Work};
 use super::{Durations, Footprint};
 use crate::ir::{At, Catalog, Compute, Kind, Queue, Stage};
 
@@ -23,124 +24,6 @@ pub struct Rates {
     pub device: Device,
     /// Where the devices lie; all in one node where nothing is said.
     pub topology: Option<Topology>,
-}
-
-/// Activations that a layer reads or writes outside its products, in units of `nh`: two norms, two residual additions with their
-/// dropouts, bias and GELU of width 4.
-const LAYER_FORWARD: f64 = 18.0;
-/// The same in the backward.
-const LAYER_BACKWARD: f64 = 26.0;
-/// Bytes read and written for each logit by a softmax with its loss in single precision: converted, maximum, shifted, exponentials, sum, quotient.
-const SOFTMAX: f64 = 38.0;
-/// Bytes for each logit to turn it into its gradient.
-const SOFTMAX_BACKWARD: f64 = 8.0;
-/// Bytes for each parameter of the input layer to clear its gradient and to add it up: the scatter touches the whole table.
-const SCATTER: f64 = 10.0;
-/// Activations that a lookup or a scatter reads or writes, in units of `nh`.
-const LOOKUP: f64 = 4.0;
-
-/// Work of one kind of product and of memory.
-#[derive(Clone, Copy, Debug, Default)]
-struct Work {
-    linear: f64,
-    attention: f64,
-    vocabulary: f64,
-    /// Bytes.
-    memory: f64,
-}
-
-impl Work {
-    fn plus(self, other: Self) -> Self {
-        Self {
-            linear: self.linear + other.linear,
-            attention: self.attention + other.attention,
-            vocabulary: self.vocabulary + other.vocabulary,
-            memory: self.memory + other.memory,
-        }
-    }
-
-    fn times(self, factor: f64) -> Self {
-        Self {
-            linear: self.linear * factor,
-            attention: self.attention * factor,
-            vocabulary: self.vocabulary * factor,
-            memory: self.memory * factor,
-        }
-    }
-}
-
-/// The dimensions as numbers, for one unit of the batch.
-#[derive(Clone, Copy, Debug)]
-struct Size {
-    n: f64,
-    h: f64,
-    s: f64,
-    v: f64,
-    /// Rows of the vocabulary on a rank, where it is sharded.
-    shard: f64,
-    /// Bytes of an activation.
-    bytes: f64,
-    recompute: Recompute,
-}
-
-impl Size {
-    #[allow(clippy::cast_precision_loss, reason = "a duration needs no more than 52 bits")]
-    fn of(pipeline: &Pipeline<'_>, training: Training) -> Self {
-        let model = pipeline.model;
-        Self {
-            n: model.tokens() as f64 / f64::from(pipeline.slices),
-            h: f64::from(model.hidden),
-            s: f64::from(model.sequence),
-            v: f64::from(model.vocab),
-            shard: model.shard(pipeline.ranks.max(1)) as f64,
-            bytes: training.precision.bytes() as f64,
-            recompute: training.recompute,
-        }
-    }
-
-    fn over_memory(self, activations: f64) -> Work {
-        Work { memory: activations * self.n * self.h * self.bytes, ..Work::default() }
-    }
-
-    fn layer_forward(self) -> Work {
-        let Self { n, h, s, .. } = self;
-        Work { linear: 24.0 * n * h * h, attention: 4.0 * n * s * h, ..self.over_memory(LAYER_FORWARD) }
-    }
-
-    /// The gradient of the input, with what is computed again for it.
-    fn layer_input(self) -> Work {
-        let Self { n, h, s, .. } = self;
-        let attention = 4.0 * n * s * h;
-        let own =
-            Work { linear: 24.0 * n * h * h, attention: 2.0 * attention, ..self.over_memory(LAYER_BACKWARD) };
-        match self.recompute {
-            // A fused attention computes its inside again within its own rate.
-            Recompute::None | Recompute::Selective => own,
-            Recompute::Full => own.plus(self.layer_forward()),
-        }
-    }
-
-    fn layer_weights(self) -> Work {
-        Work { linear: 24.0 * self.n * self.h * self.h, ..Work::default() }
-    }
-
-    fn lookup(self) -> Work {
-        self.over_memory(LOOKUP)
-    }
-
-    fn scatter(self, rows: f64) -> Work {
-        let Work { memory, .. } = self.over_memory(LOOKUP);
-        Work { memory: memory + SCATTER * rows * self.h, ..Work::default() }
-    }
-
-    /// So many products of activations and rows of the output layer, and passes over the logits of so many bytes each.
-    fn output(self, rows: f64, products: f64, bytes: f64) -> Work {
-        Work {
-            vocabulary: products * 2.0 * self.n * self.h * rows,
-            memory: bytes * self.n * rows,
-            ..Work::default()
-        }
-    }
 }
 
 impl Rates {
@@ -179,7 +62,15 @@ impl Rates {
             collectives.map(|one| links.collective(one, catalog, pipeline, size.bytes)).collect();
         let value = size.n * size.h * size.bytes / f64::from(self.training.tensor_parallel);
         let (messages, transfers) = links.messages(pipeline.ranks, value);
-        Ok(Durations { passes, collectives, messages, transfers, ranks: pipeline.ranks })
+        Ok(Durations {
+            passes,
+            collectives,
+            messages,
+            transfers,
+            steps: Vec::new(),
+            contention: 0.0,
+            ranks: pipeline.ranks,
+        })
     }
 }
 

@@ -240,7 +240,8 @@ impl<B: Backend + 'static> Engine<B> {
         steps.sort_unstable();
         let taken = |step: u64| {
             let ranks = recorders().map(|recorder| recorder.step(step).map(<[_]>::to_vec));
-            Some(RecordedStep { step, ranks: ranks.collect::<Option<Vec<_>>>()? })
+            let first = recorders().any(|recorder| recorder.is_first(step));
+            Some(RecordedStep { step, first, ranks: ranks.collect::<Option<Vec<_>>>()? })
         };
         Recording { steps: steps.into_iter().filter_map(taken).collect() }
     }

@@ -28,6 +28,8 @@ pub struct Recording {
 pub struct RecordedStep {
     /// Its number, from 1.
     pub step: u64,
+    /// Whether no step was taken before it: caches are cold, and memory is touched for the first time.
+    pub first: bool,
     /// By rank and [`InstrId`]: begin and end in nanoseconds since the ranks were started.
     pub ranks: Vec<Vec<[u64; 2]>>,
 }
@@ -43,6 +45,8 @@ pub(super) struct Recorder {
     instrs: usize,
     /// The place in the ring of the step that is being taken.
     at: usize,
+    /// The step that was taken first.
+    first: Option<u64>,
 }
 
 impl Recorder {
@@ -55,6 +59,7 @@ impl Recorder {
             moments: vec![[NEVER; 2]; steps * instrs],
             instrs,
             at: steps - 1,
+            first: None,
         }
     }
 
@@ -84,12 +89,18 @@ impl Recorder {
     /// Ends a step.
     pub(super) fn done(&mut self, step: u64) {
         self.steps[self.at] = Some(step);
+        self.first.get_or_insert(step);
     }
 
     /// The moments of a step that came to its end.
     pub(super) fn step(&self, step: u64) -> Option<&[[u64; 2]]> {
         let at = self.steps.iter().position(|&taken| taken == Some(step))?;
         Some(&self.moments[at * self.instrs..][..self.instrs])
+    }
+
+    /// Whether a step was the first that was taken.
+    pub(super) fn is_first(&self, step: u64) -> bool {
+        self.first == Some(step)
     }
 
     /// The steps that it has.

@@ -76,7 +76,7 @@ fn greedy(
     let timing = Timing::new(&graph, costs);
     let listed = greedy::orders(program, &graph, &timing, origins).map_err(|error| vec![error])?;
     let room = greedy::room(program);
-    Ok(settled(&graph, &timing, costs, listed, None, &room))
+    Ok(settled(&graph, &timing, costs, listed, || None, &room))
 }
 
 /// A block's order by its slots, or a shorter one in which no rank holds more than the fullest one does by the slots.
@@ -91,7 +91,7 @@ fn block(
     let plain: Vec<Vec<Placed>> =
         slotted.iter().map(|passes| passes.iter().map(|&(_, placed)| placed).collect()).collect();
     let room = settle::as_held(&graph, &plain);
-    let squeezed = squeeze::squeeze(&graph, &slotted, &room);
+    let squeezed = || squeeze::squeeze(&graph, &slotted, &room);
     Ok(settled(&graph, &timing, costs, plain, squeezed, &room))
 }
 
@@ -101,17 +101,18 @@ fn settled(
     timing: &Timing<'_>,
     costs: &Costs,
     given: Vec<Vec<Placed>>,
-    other: Option<Vec<Vec<Placed>>>,
+    other: impl FnOnce() -> Option<Vec<Vec<Placed>>>,
     room: &[Room],
 ) -> Vec<Vec<Placed>> {
     let placed = timing::by_pass(graph, &given);
-    let mut seeds: Vec<Vec<Vec<Placed>>> = std::iter::once(given.clone()).chain(other).collect();
-    for block in timing::blocks(graph, costs, room) {
+    // One by one: the first may be as short as any can be.
+    let seeds = std::iter::once(given.clone()).chain(std::iter::once_with(other).flatten());
+    let blocks = std::iter::once_with(|| timing::blocks(graph, costs, room)).flatten().map(|block| {
         let row =
             |passes: Vec<Pass>| passes.into_iter().filter_map(|pass| placed[graph.index(pass)]).collect();
-        seeds.push(block.orders(graph).into_iter().map(row).collect());
-    }
-    settle::shortest(timing, seeds, room).unwrap_or(given)
+        block.orders(graph).into_iter().map(row).collect()
+    });
+    settle::shortest(timing, seeds.chain(blocks), room).unwrap_or(given)
 }
 
 /// The position of a span among the origins. Few spans are in use at a time, so the last ones suffice to find it again.

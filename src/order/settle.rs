@@ -1,7 +1,7 @@
 //! Several orders for the same passes -> the shortest, once each has its idle time filled.
 
 use crate::graph::Graph;
-use crate::ir::Placed;
+use crate::ir::{Placed, Ticks};
 use crate::timing::{Room, Timing, lifespans, peaks};
 
 /// Fills the idle time of every order and keeps the one that ends first; of equals, the first.
@@ -10,11 +10,19 @@ pub(super) fn shortest(
     orders: impl IntoIterator<Item = Vec<Vec<Placed>>>,
     room: &[Room],
 ) -> Option<Vec<Vec<Placed>>> {
-    let improved = orders.into_iter().enumerate().filter_map(|(index, mut orders)| {
-        let makespan = timing.improve(&mut orders, room)?;
-        Some((makespan, index, orders))
-    });
-    let (_, _, mut orders) = improved.min_by_key(|&(makespan, index, _)| (makespan, index))?;
+    let bound = timing.bound();
+    let mut best: Option<(Ticks, Vec<Vec<Placed>>)> = None;
+    for mut orders in orders {
+        let Some(makespan) = timing.improve(&mut orders, room) else { continue };
+        if best.as_ref().is_none_or(|&(least, _)| makespan < least) {
+            best = Some((makespan, orders));
+        }
+        // Those that come after it could be as short at best.
+        if makespan <= bound {
+            break;
+        }
+    }
+    let (_, mut orders) = best?;
     if timing.is_large() {
         timing.improve(&mut orders, room);
     }

@@ -4,13 +4,15 @@
 //! on its lane and all that it waits for have ended. The k-th send on a channel meets the k-th receive. A message arrives so long
 //! after its send has started as [`Costs::message`] says; the next one the same way follows when its link is free of it, which is sooner
 //! ([`Costs::occupies`]). A collective starts when the instructions of all
-//! members have started and ends on all of them one duration later. The optimizer step and the sum of a tied embedding's gradients take no time.
+//! members have started and ends on all of them one duration later. The optimizer's step takes what the costs know of it, the sum of a tied embedding's gradients
+//! no time.
 //!
 //! Shares no code with the rooms that made the plan. Linear in the instructions: each is looked at when its lane comes to it, and once
 //! more when what it waited for there has ended.
 
 mod bounds;
 mod causes;
+mod contention;
 mod error;
 mod figures;
 mod idle;
@@ -46,8 +48,9 @@ use crate::verify::Verified;
 #[must_use]
 pub fn simulate(plan: &Verified, costs: &Costs) -> Timeline {
     let queues = queues::Queues::of(plan.plan());
-    let moments = run::run(plan.plan(), costs, &queues);
-    timeline::measure(plan.plan(), costs, queues.bases, moments)
+    let alone = run::run(plan.plan(), costs, &queues, None);
+    let moments = contention::settle(plan.plan(), costs, &queues, alone);
+    timeline::measure(plan.plan(), queues.bases, moments)
 }
 
 /// The most activations that each rank holds, by [`Rank`], in microbatches of its whole share of the model: what the pass that begins a

@@ -73,7 +73,7 @@ pub struct Report {
     pub unit: Option<String>,
     /// From the start of the first pass to the end of the last.
     pub makespan: f64,
-    /// From the start of the first pass to the end of the step on all ranks.
+    /// From the start of the first pass to the end of the step on all ranks: with the optimizer, where the costs know what it takes.
     pub step: f64,
     /// `1 - busy / makespan`, mean over the ranks.
     pub bubble: f64,

@@ -3,7 +3,7 @@
 use super::queues::Queues;
 use super::timeline::Moments;
 use crate::cost::Costs;
-use crate::ir::{Op, Payload, Plan, Ticks};
+use crate::ir::{Op, Pass, Payload, Plan, Ticks};
 
 /// A moment that is not known yet; a sum of durations stays far below.
 const UNKNOWN: Ticks = Ticks(u64::MAX);
@@ -12,13 +12,16 @@ const UNKNOWN: Ticks = Ticks(u64::MAX);
 const NONE: u32 = u32::MAX;
 
 /// When every instruction starts and ends.
-pub(super) fn run(plan: &Plan, costs: &Costs, queues: &Queues) -> Moments {
+///
+/// `slowed`: how long each pass takes, by instruction of all ranks, where ranks slow each other down.
+pub(super) fn run(plan: &Plan, costs: &Costs, queues: &Queues, slowed: Option<&[Ticks]>) -> Moments {
     let instrs = queues.bases[plan.ranks.len()];
     let lanes = queues.ranks.len();
     let mut machine = Machine {
         plan,
         costs,
         queues,
+        slowed,
         starts: vec![UNKNOWN; instrs],
         ends: vec![UNKNOWN; instrs],
         heads: queues.starts[..lanes].to_vec(),
@@ -40,6 +43,7 @@ struct Machine<'a> {
     plan: &'a Plan,
     costs: &'a Costs,
     queues: &'a Queues,
+    slowed: Option<&'a [Ticks]>,
     /// By instruction of all ranks.
     starts: Vec<Ticks>,
     ends: Vec<Ticks>,
@@ -105,10 +109,7 @@ impl Machine<'_> {
         }
         let start = self.starts[at];
         let end = match instr.op {
-            Op::Pass(pass) => match self.second_of(lane).map(|second| second.op) {
-                Some(Op::Pass(second)) => start + self.costs.pair(pass, second),
-                _ => start + self.costs.pass(pass),
-            },
+            Op::Pass(pass) => start + self.duration(lane, at, pass),
             Op::Send { to, .. } => start + self.costs.message(self.queues.ranks[lane], to),
             Op::Recv { .. } => start.max(self.ends[self.send_of(lane)]),
             Op::Collective { payload, .. } => {
@@ -117,6 +118,9 @@ impl Machine<'_> {
                     Payload::TiedGradient | Payload::StageGradient(_) => Ticks(0),
                 };
                 self.meet(self.queues.meetings[at] as usize, start, arrived)? + duration
+            }
+            Op::Step if self.plan.header.mode.is_training() => {
+                start + self.costs.step(self.queues.ranks[lane])
             }
             Op::Step => start,
         };
@@ -129,11 +133,29 @@ impl Machine<'_> {
         Ok(())
     }
 
+    /// How long a pass at the head of a lane takes, with the one that it overlaps with.
+    fn duration(&self, lane: usize, at: usize, pass: Pass) -> Ticks {
+        let second = self.second_of(lane);
+        if let Some(slowed) = self.slowed {
+            let after = || self.queues.bases[self.queues.ranks[lane].index()] + self.after(lane);
+            return slowed[at] + second.map_or(Ticks(0), |_| slowed[after()]);
+        }
+        match second.map(|second| second.op) {
+            Some(Op::Pass(second)) => self.costs.pair(pass, second),
+            _ => self.costs.pass(pass),
+        }
+    }
+
+    /// The instruction of its rank that follows on a lane after the one at its head.
+    fn after(&self, lane: usize) -> usize {
+        self.queues.instrs[self.heads[lane] + 1] as usize
+    }
+
     /// The pass that runs overlapped with the one at the head of a lane, as its second.
     fn second_of(&self, lane: usize) -> Option<&crate::ir::Instr> {
         let plan = &self.plan.ranks[self.queues.ranks[lane].index()];
         let at = |position: usize| self.queues.instrs[position] as usize;
-        plan.instrs[at(self.heads[lane])].overlaps.then(|| &plan.instrs[at(self.heads[lane] + 1)])
+        plan.instrs[at(self.heads[lane])].overlaps.then(|| &plan.instrs[self.after(lane)])
     }
 
     /// The pass that the one at the head of a lane runs overlapped with, as its second; among the instructions of all ranks.

@@ -1,6 +1,5 @@
 //! When everything happened, and what that comes to.
 
-use crate::cost::Costs;
 use crate::ir::{Bytes, InstrId, Lane, LaneId, Op, Plan, Rank, Ticks};
 
 /// When each instruction of a plan starts and ends.
@@ -96,18 +95,23 @@ fn idle(busy: u128, time: u128) -> f64 {
 }
 
 /// Sums up what each rank did.
-pub(super) fn measure(plan: &Plan, costs: &Costs, bases: Vec<usize>, moments: Moments) -> Timeline {
+pub(super) fn measure(plan: &Plan, bases: Vec<usize>, moments: Moments) -> Timeline {
     let Moments { starts, ends } = moments;
     let mut messages = Messages::default();
     let mut ranks = Vec::with_capacity(plan.ranks.len());
     for (rank, &base) in plan.ranks.iter().zip(&bases) {
         let mut time: Option<RankTime> = None;
+        // Two that overlap are one event: it counts with the first.
+        let mut second = false;
         for (instr, at) in rank.instrs.iter().zip(base..) {
             match instr.op {
-                Op::Pass(pass) => {
+                Op::Pass(_) => {
                     let on_compute = rank.lanes[LaneId::index(instr.lane)] == Lane::Compute;
-                    let busy = if on_compute { costs.pass(pass) } else { Ticks(0) };
                     let (start, end) = (starts[at], ends[at]);
+                    let busy = if on_compute && !second { Ticks(end.0 - start.0) } else { Ticks(0) };
+                    if on_compute {
+                        second = instr.overlaps;
+                    }
                     time = Some(time.map_or(RankTime { first: start, last: end, busy }, |time| RankTime {
                         first: time.first.min(start),
                         last: time.last.max(end),

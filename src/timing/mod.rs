@@ -7,6 +7,7 @@
 mod dag;
 mod fill;
 mod modulo;
+mod moments;
 mod pace;
 mod play;
 mod retime;
@@ -62,6 +63,33 @@ impl<'a> Timing<'a> {
     pub fn makespan(&self, orders: &[Vec<Placed>]) -> Option<Ticks> {
         let orders = self.nodes(orders);
         pace::pace(&self.dag, Side::Forward, &orders).map(|paced| Ticks(paced.makespan))
+    }
+
+    /// No order is shorter: a rank works on its passes at best from when the first of them can start, and from the last of them on
+    /// the others need their time too.
+    #[must_use]
+    pub fn bound(&self) -> Ticks {
+        // What a rank has to do, before which others have worked for it, and after which others work.
+        let mut ranks = vec![(0, u64::MAX, u64::MAX); self.graph.shape.ranks as usize];
+        // What ends beside the ranks is in no makespan, and so would be too much.
+        let beside = |&node: &u32| self.dag.rank(node) == dag::NOWHERE;
+        if (0..self.dag.len() as u32).filter(beside).any(|node| self.dag.out(Side::Forward, node).is_empty())
+        {
+            return Ticks(0);
+        }
+        let early = pace::pace(&self.dag, Side::Forward, &[]);
+        let late = pace::pace(&self.dag, Side::Backward, &[]);
+        let (Some(early), Some(late)) = (early, late) else { return Ticks(0) };
+        for node in 0..self.dag.len() as u32 {
+            if let Some((work, head, tail)) = ranks.get_mut(self.dag.rank(node) as usize) {
+                *work += self.dag.duration(node);
+                *head = early.start(node).min(*head);
+                *tail = late.start(node).min(*tail);
+            }
+        }
+        let busy = ranks.into_iter().filter(|&(_, head, _)| head != u64::MAX);
+        let longest = busy.map(|(work, head, tail)| work + head + tail).max();
+        Ticks(longest.unwrap_or(0).max(early.makespan))
     }
 
     /// Moves passes into idle time as long as the makespan shrinks. No rank holds more buffers of a class than `room` says, or

@@ -136,7 +136,13 @@ fn pair(cell: &str, at: usize) -> Result<[Option<Action>; 2], Fault> {
     if word.len() > WORD.len() {
         return Err(Fault::Trailing(cell.len() - word.len() + WORD.len()));
     }
-    let (mut first, second) = (single(first, at + 1)?, single(second, at + 2 + first.len())?);
+    let half = |text, begins: usize| {
+        single(text, at + begins).map_err(|fault| match fault {
+            Fault::Trailing(length) => Fault::Trailing(begins + length),
+            other => other,
+        })
+    };
+    let (mut first, second) = (half(first, 1)?, half(second, 2 + first.len())?);
     let backward = |op| matches!(op, Op::B | Op::I);
     match (first.op, second.op) {
         (Op::F, op) | (op, Op::F) if backward(op) => {}

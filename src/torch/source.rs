@@ -44,7 +44,9 @@ impl CsvSource {
         let within =
             |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_' || pair && b"(;)".contains(byte);
         let length = self.text[at..].bytes().take(LONGEST).take_while(within).count();
-        Cell { text, row, column, span: (at, length.max(usize::from(at < self.text.len()))).into() }
+        // Rubbish is labelled by its first character, however many bytes that takes.
+        let first = self.text[at..].chars().next().map_or(0, char::len_utf8);
+        Cell { text, row, column, span: (at, length.max(first)).into() }
     }
 }
 
@@ -62,6 +64,7 @@ impl SourceCode for CsvSource {
             || span.len() > LONGEST
             || text.as_bytes()[span.offset()..end].contains(&b'\n')
             || !text.is_char_boundary(span.offset())
+            || !text.is_char_boundary(end)
         {
             return Err(MietteError::OutOfBounds);
         }

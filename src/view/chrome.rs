@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use super::scene::{Act, Chart, Event, Origin, Row};
+use crate::ir::{Compute, Dims};
 
 /// What a trace is of.
 #[derive(Serialize)]
@@ -22,6 +23,14 @@ struct Head<'a> {
     stages: &'a [u32],
     measured: bool,
     unit: &'a str,
+    /// The number of the run's first step, where it is in the trace.
+    first: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<&'a Dims>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    flows: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    layers: Option<&'a [u32]>,
     kinds: Vec<KindHead<'a>>,
 }
 
@@ -30,6 +39,8 @@ struct Head<'a> {
 struct KindHead<'a> {
     name: &'a str,
     at_stage: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    computes: Option<Compute>,
     colour: String,
 }
 
@@ -38,9 +49,9 @@ struct KindHead<'a> {
 /// # Errors
 /// What the writer has to say.
 pub fn write(out: &mut dyn Write, runs: &[&[Chart]]) -> io::Result<()> {
-    let first = runs.iter().find_map(|steps| steps.first());
+    let head = runs.iter().find(|steps| !steps.is_empty()).map(|steps| head(steps));
     out.write_all(b"{\"schedc\":")?;
-    serde_json::to_writer(&mut *out, &first.map(head))?;
+    serde_json::to_writer(&mut *out, &head)?;
     out.write_all(b",\n\"displayTimeUnit\":\"ms\",\n\"traceEvents\":[")?;
     let mut writer = Writer { out, empty: true, base: 0, flows: 0 };
     for steps in runs {
@@ -57,7 +68,9 @@ pub fn write(out: &mut dyn Write, runs: &[&[Chart]]) -> io::Result<()> {
     out.write_all(b"\n]}\n")
 }
 
-fn head(chart: &Chart) -> Head<'_> {
+fn head(steps: &[Chart]) -> Head<'_> {
+    let chart = &steps[0];
+    let model = chart.model.as_ref();
     let kinds = chart.styles.iter().filter(|style| style.act == Act::Pass);
     Head {
         version: env!("CARGO_PKG_VERSION"),
@@ -69,10 +82,15 @@ fn head(chart: &Chart) -> Head<'_> {
         stages: &chart.stages,
         measured: chart.origin == Origin::Measured,
         unit: if chart.clock.unit.is_empty() { "cost" } else { chart.clock.unit },
+        first: steps.iter().find(|chart| chart.first).and_then(|chart| chart.step),
+        model: model.map(|model| &model.dims),
+        flows: model.map(|model| model.flows),
+        layers: model.map(|model| &model.layers[..]),
         kinds: kinds
             .map(|style| KindHead {
                 name: &style.name,
                 at_stage: style.at_stage,
+                computes: style.computes,
                 colour: style.colour.to_string(),
             })
             .collect(),

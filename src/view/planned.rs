@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::palette::{self, COMMUNICATION, Colour, STEP};
-use super::scene::{Act, Chart, Clock, Effect, Event, Origin, Row, Share, Style, Track};
+use super::scene::{Act, Chart, Clock, Effect, Event, Modelled, Origin, Row, Share, Style, Track};
 use crate::cost::Costs;
 use crate::execute::recording::{RecordedStep, Recording};
 use crate::ir::{
-    At, Bytes, Catalog, ClassId, GroupId, Instr, InstrId, Kind, Lane, Op, Pass, Payload, Place, Plan, Queue,
-    Rank, RankPlan, Site, Ticks, Value,
+    At, Bytes, Catalog, ClassId, GroupId, Header, Instr, InstrId, Kind, Lane, Op, Pass, Payload, Place, Plan,
+    Queue, Rank, RankPlan, Site, Stage, Ticks, Value,
 };
 use crate::simulate::{self, Timeline};
 use crate::verify::Verified;
@@ -39,6 +39,7 @@ pub fn measured(plan: &Plan, hash: &str, recording: &Recording) -> Vec<Chart> {
         let clock = Clock { zero: 0, scale: 1e-6, unit: "ms", fitted: false };
         let mut chart = charted(plan, Origin::Measured, clock, moments);
         chart.step = Some(taken.step);
+        chart.first = taken.first;
         chart.plan = Some(hash.to_owned());
         chart
     };
@@ -70,8 +71,10 @@ fn charted(
     let name = std::iter::once(&header.name).chain(&header.transforms);
     let mut chart = Chart {
         name: name.map(String::as_str).collect::<Vec<_>>().join(" + "),
+        model: Some(modelled(header)),
         origin,
         step: None,
+        first: false,
         plan: None,
         microbatches: header.microbatches,
         slices: header.slices,
@@ -94,6 +97,13 @@ fn charted(
     chart
 }
 
+/// The model of a plan.
+fn modelled(header: &Header) -> Modelled {
+    let layers = |place| header.layers_of(place).len() as u32;
+    let layers = Stage::all(header.depth() as usize).map(layers).collect();
+    Modelled { dims: header.model, flows: header.flows.max(1), layers }
+}
+
 /// What all ranks' rows share.
 struct Builder<'a> {
     plan: &'a Plan,
@@ -110,11 +120,16 @@ impl<'a> Builder<'a> {
     fn new(plan: &'a Plan) -> Self {
         let catalog = &plan.header.catalog;
         let mut styles = kind_styles(catalog);
-        let communicates =
-            |name: &str, act| Style { name: name.to_owned(), act, colour: COMMUNICATION, at_stage: false };
+        let communicates = |name: &str, act| Style {
+            name: name.to_owned(),
+            act,
+            colour: COMMUNICATION,
+            at_stage: false,
+            computes: None,
+        };
         styles.extend(catalog.collectives.iter().map(|each| communicates(&each.name, Act::Collective)));
         styles.push(communicates("sum of gradients", Act::Collective));
-        styles.push(Style { name: "step".to_owned(), act: Act::Step, colour: STEP, at_stage: false });
+        styles.push(Style { colour: STEP, ..communicates("step", Act::Step) });
         let mut messages = Vec::with_capacity(catalog.kinds.len());
         for kind in &catalog.kinds {
             messages.push(styles.len() as u32);
@@ -237,6 +252,7 @@ fn kind_styles(catalog: &Catalog) -> Vec<Style> {
             colours.next().unwrap_or(COMMUNICATION)
         },
         at_stage: kind.at == At::Stage,
+        computes: kind.computes,
     };
     catalog.kinds.iter().map(style).collect()
 }

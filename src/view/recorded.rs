@@ -8,7 +8,8 @@ use serde::Deserialize;
 
 use super::error::ViewError;
 use super::palette::{self, COMMUNICATION, STEP};
-use super::scene::{Act, Chart, Clock, Effect, Event, Origin, Row, Share, Style, Track};
+use super::scene::{Act, Chart, Clock, Effect, Event, Modelled, Origin, Row, Share, Style, Track};
+use crate::ir::{Compute, Dims};
 
 /// More ranks than any trace has.
 const MOST_RANKS: u32 = 1 << 16;
@@ -39,6 +40,10 @@ struct Head {
     #[serde(default)]
     measured: bool,
     unit: Option<String>,
+    first: Option<u64>,
+    model: Option<Dims>,
+    flows: Option<u32>,
+    layers: Option<Vec<u32>>,
     #[serde(default)]
     kinds: Vec<KindHead>,
 }
@@ -51,6 +56,7 @@ fn one() -> u32 {
 struct KindHead {
     name: String,
     at_stage: bool,
+    computes: Option<Compute>,
 }
 
 #[derive(Deserialize)]
@@ -155,11 +161,19 @@ fn sane(event: &Raw<'_>) -> bool {
 fn empty(head: &Head, name: &str, step: u64) -> Chart {
     let chunks = |rank: u32| head.stages.iter().filter(|&&holder| holder == rank).count() as u32;
     let in_seconds = head.measured || head.unit.as_deref().is_some_and(|unit| unit != "cost");
+    let model = match (head.model, &head.layers) {
+        (Some(dims), Some(layers)) => {
+            Some(Modelled { dims, flows: head.flows.unwrap_or(1), layers: layers.clone() })
+        }
+        _ => None,
+    };
     let origin = if head.measured { Origin::Measured } else { Origin::Predicted };
     Chart {
         name: head.schedule.clone().unwrap_or_else(|| name.to_owned()),
         origin,
         step: head.measured.then_some(step),
+        first: head.first == Some(step),
+        model,
         plan: head.plan.clone(),
         microbatches: head.microbatches,
         slices: head.slices,
@@ -211,7 +225,8 @@ impl Looks {
             };
             let at_stage = listed.map_or(!["S", "T", "IF", "IB"].contains(&name), |kind| kind.at_stage);
             styles.insert((act, name.to_owned()), chart.styles.len() as u32);
-            chart.styles.push(Style { name: name.to_owned(), act, colour, at_stage });
+            let computes = listed.filter(|_| act == Act::Pass).and_then(|kind| kind.computes);
+            chart.styles.push(Style { name: name.to_owned(), act, colour, at_stage, computes });
         }
         Self { styles, chunks: chart.chunk_of() }
     }

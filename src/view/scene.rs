@@ -2,6 +2,7 @@
 
 use super::palette::Colour;
 use super::words::{number, size, with_unit};
+use crate::ir::{Compute, Dims};
 
 /// Charts on one time axis, from top to bottom.
 #[derive(Clone, Debug, Default)]
@@ -15,10 +16,14 @@ pub struct Scene {
 pub struct Chart {
     /// The schedule and its transforms: `v-half + vocab-1`.
     pub name: String,
+    /// The model that was computed; where it is known.
+    pub model: Option<Modelled>,
     /// Where its times come from.
     pub origin: Origin,
     /// The step that was recorded.
     pub step: Option<u64>,
+    /// Whether that is the first step of its run: caches are cold then, and memory is touched for the first time.
+    pub first: bool,
     /// The plan's hash, where it is known.
     pub plan: Option<String>,
     /// `m`.
@@ -47,6 +52,17 @@ pub struct Chart {
     pub arena: Option<u64>,
     /// Activations that a rank holds at most, in microbatches of its share of the model.
     pub held: Option<f64>,
+}
+
+/// The model of a plan, and where its layers are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Modelled {
+    /// Its dimensions.
+    pub dims: Dims,
+    /// Copies of it.
+    pub flows: u32,
+    /// The layers of each stage of a flow.
+    pub layers: Vec<u32>,
 }
 
 /// Where a chart's times come from.
@@ -82,6 +98,8 @@ pub struct Style {
     pub colour: Colour,
     /// Whether its site is a stage, not a rank.
     pub at_stage: bool,
+    /// What a pass computes; where it is known.
+    pub computes: Option<Compute>,
 }
 
 /// What an event does.

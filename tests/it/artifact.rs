@@ -120,6 +120,7 @@ impl Row {
             messages: vec![p2p; ranks * ranks],
             transfers: vec![0.0; ranks * ranks],
             ranks: ranks as u32,
+            ..Durations::default()
         };
         durations.bind(header.stages.len() as u32, header.cut().units()).unwrap()
     }

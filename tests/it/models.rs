@@ -246,31 +246,6 @@ fn a_split_backward_that_was_measured_predicts_a_fused_one() {
 }
 
 #[test]
-fn a_trace_is_a_profile_by_its_medians() {
-    let mut events = Vec::new();
-    for (step, scale) in [(1, 3.0), (2, 1.0), (3, 1.5)] {
-        for (name, site, dur) in [("F", 0, 10.0), ("F", 1, 11.0), ("B", 0, 20.0), ("B", 1, 21.0)] {
-            events.push(format!(
-                "{{\"name\":\"{name}\",\"cat\":\"pass\",\"ph\":\"X\",\"ts\":0,\"dur\":{},\"pid\":{site},\"tid\":0,\"args\":{{\"site\":{site},\"microbatch\":0,\"step\":{step}}}}}",
-                dur * scale
-            ));
-        }
-    }
-    let text = format!("{{\"schedc\":{{\"ranks\":2}},\"traceEvents\":[{}]}}", events.join(","));
-    let spec = CostSpec::default().with_profile(Profile::parse("trace.json", &text).unwrap());
-    let plan = library("gpipe", None, 2, 4, tiny(2, false));
-    let costs = spec.bind_plan(&plan.header).unwrap();
-    assert!((cost(&costs, &plan.header, "B", Site::Stage(Stage(1))) - 31.5).abs() < 1e-9);
-    // F of all four, B of all four, and the ends of the other stage.
-    let figures = Figures::of(&plan, &costs);
-    assert!(
-        (figures.makespan - (15.0 + 4.0 * 16.5 + 4.0 * 31.5 + 30.0)).abs() < 1e-6,
-        "{}",
-        figures.makespan
-    );
-}
-
-#[test]
 fn a_balanced_partition_shortens_the_step() {
     let dims = ModelFile::parse("model", MODEL).unwrap().dims;
     let spec = CostSpec::default().with_rates(rates(None));

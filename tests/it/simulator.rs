@@ -142,6 +142,7 @@ fn linked(plan: &Verified, pass: f64, latency: f64, transfer: f64) -> Costs {
         messages: vec![latency + transfer; pairs],
         transfers: vec![transfer; pairs],
         ranks: plan.ranks.len() as u32,
+        ..Durations::default()
     };
     durations.bind(header.stages.len() as u32, header.cut().units()).unwrap()
 }

@@ -113,7 +113,7 @@ pub(crate) fn codes(folder: &Path, found: &mut BTreeSet<String>) {
 }
 
 /// Rooms whose errors come from a command line, a run or a bug: tests in `tests/it` hold their codes in an assertion.
-const ROOMS_WITHOUT_FILES: [&str; 6] = ["cli", "cost", "driver", "execute", "launch", "view"];
+const ROOMS_WITHOUT_FILES: [&str; 7] = ["cli", "cost", "cuda", "driver", "execute", "launch", "view"];
 
 /// Codes of other rooms that a command line causes and no program does.
 const CODES_WITHOUT_FILES: [&str; 1] = ["simulate::over_memory_limit"];

@@ -35,7 +35,7 @@ pub(crate) fn page(ranks: &[u32]) -> String {
     let mut page = HEAD.to_owned();
     page += &grid::section(&entries, ranks);
     page += &vocabulary::section(&entries, ranks);
-    page += &latency::section(ranks);
+    page += &latency::section(&entries, ranks);
     page += &speed::section(&entries);
     page
 }

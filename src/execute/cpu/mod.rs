@@ -17,6 +17,7 @@ mod norm;
 mod output;
 mod param;
 mod parameters;
+pub mod plain;
 mod product;
 mod shard;
 mod softmax;

@@ -1,0 +1,13 @@
+//! The machine -> what of CUDA it has, by name; kernels' sources -> PTX and cubins.
+//!
+//! Nothing of CUDA is linked: [`probe`](fn@probe) looks for the libraries, loads them, and says which are missing and where it looked; it never
+//! panics. [`compile`] makes a device's code of one source of [`crate::kernels`] by NVRTC, which needs no GPU.
+#![allow(unsafe_code, reason = "CUDA's libraries are C")]
+
+mod error;
+mod nvrtc;
+mod probe;
+
+pub use error::CudaError;
+pub use nvrtc::{Architecture, Code, Resources, Variant, compile};
+pub use probe::{Library, Probe, load, probe};
