@@ -18,7 +18,7 @@ use schedc::kernels::Stored;
 
 use host::{Arg, Buffer, hosts, rounded};
 
-/// Random numbers that are other ones in every run; the seed is printed where a test fails, and SCHEDC_SEED repeats it.
+/// Random numbers that are other ones in every run; the seed is printed where a test fails, and `SCHEDC_SEED` repeats it.
 struct Draws(ChaCha8Rng);
 
 impl Draws {
