@@ -15,10 +15,12 @@ mod timetable;
 
 pub use error::OrderError;
 
+use std::sync::OnceLock;
+
 use crate::cost::Costs;
 use crate::graph::Graph;
 use crate::ir::{Mode, Pass, Placed, Program, Rank, RankOrder, Schedule, Span};
-use crate::timing::{self, Room, Timing};
+use crate::timing::{self, Block, Room, Timing};
 
 /// Puts every rank's passes in order.
 ///
@@ -101,18 +103,22 @@ fn settled(
     timing: &Timing<'_>,
     costs: &Costs,
     given: Vec<Vec<Placed>>,
-    other: impl FnOnce() -> Option<Vec<Vec<Placed>>>,
+    other: impl Fn() -> Option<Vec<Vec<Placed>>> + Sync,
     room: &[Room],
 ) -> Vec<Vec<Placed>> {
-    let placed = timing::by_pass(graph, &given);
-    // One by one: the first may be as short as any can be.
-    let seeds = std::iter::once(given.clone()).chain(std::iter::once_with(other).flatten());
-    let blocks = std::iter::once_with(|| timing::blocks(graph, costs, room)).flatten().map(|block| {
-        let row =
-            |passes: Vec<Pass>| passes.into_iter().filter_map(|pass| placed[graph.index(pass)]).collect();
-        block.orders(graph).into_iter().map(row).collect()
-    });
-    settle::shortest(timing, seeds.chain(blocks), room).unwrap_or(given)
+    let first = || Some(timing.nodes(&given));
+    let second = || other().map(|orders| timing.nodes(&orders));
+    let blocks = OnceLock::new();
+    let block = |at: usize| {
+        let blocks: &Vec<Block> = blocks.get_or_init(|| timing::blocks(graph, costs, room));
+        let row = |passes: Vec<Pass>| passes.into_iter().map(|pass| timing.node(pass)).collect();
+        blocks.get(at).map(|block| block.orders(graph).into_iter().map(row).collect())
+    };
+    let [third, fourth] = [0, 1].map(|at| move || block(at));
+    match settle::shortest(timing, &[&first, &second, &third, &fourth], room) {
+        Some(orders) => timing.placed(&orders, &given),
+        None => given,
+    }
 }
 
 /// The position of a span among the origins. Few spans are in use at a time, so the last ones suffice to find it again.

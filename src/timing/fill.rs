@@ -4,14 +4,12 @@
 //! ends before the next one could have started in the order as it was, and if the rank then never holds more than it may. So nothing
 //! ever starts later than before. Backward in time the same moves passes as late as they can be, which opens gaps at the start.
 
-use std::num::NonZeroU32;
-
-use super::Room;
 use super::dag::{Dag, Side};
-use super::pace::{Paced, pace};
+use super::pace::Paced;
 use super::play::{Choose, Now, play};
+use super::{Filled, Nodes, Room};
 use crate::graph::Graph;
-use crate::ir::KindId;
+use crate::ir::{KindId, Ticks};
 
 /// How far ahead a pass that makes a buffer may be taken from, in passes of its rank: what is looked through to see whether it fits.
 const FAR: usize = 256;
@@ -41,37 +39,8 @@ impl Limits {
     }
 }
 
-/// Improves orders until a round gains nothing; `None` where they deadlock.
-pub(super) fn improve(
-    dag: &Dag,
-    limits: &Limits,
-    mut orders: Vec<Vec<u32>>,
-    rounds: NonZeroU32,
-) -> Option<(Vec<Vec<u32>>, u64)> {
-    let mut paced = pace(dag, Side::Forward, &orders)?;
-    for _ in 0..rounds.get() {
-        let before = paced.makespan;
-        (orders, _) = fill(dag, Side::Forward, limits, &orders, &paced);
-        reverse(&mut orders);
-        let back = pace(dag, Side::Backward, &orders)?;
-        (orders, _) = fill(dag, Side::Backward, limits, &orders, &back);
-        reverse(&mut orders);
-        paced = pace(dag, Side::Forward, &orders)?;
-        if paced.makespan >= before {
-            break;
-        }
-    }
-    Some(fill(dag, Side::Forward, limits, &orders, &paced))
-}
-
-fn reverse(orders: &mut [Vec<u32>]) {
-    for order in orders {
-        order.reverse();
-    }
-}
-
-/// Runs orders once, with gaps filled; also says when the last pass ends.
-fn fill(dag: &Dag, side: Side, limits: &Limits, orders: &[Vec<u32>], paced: &Paced) -> (Vec<Vec<u32>>, u64) {
+/// Runs orders once, with gaps filled.
+pub(super) fn fill(dag: &Dag, side: Side, limits: &Limits, orders: &Nodes, paced: &Paced) -> Filled {
     let sign = if side == Side::Forward { 1 } else { -1 };
     let effects: Vec<i32> = limits.effects.iter().map(|&effect| effect * sign).collect();
     let mut filler = Filler { dag, classes: limits.classes, effects, paced, ranks: Vec::new() };
@@ -82,7 +51,7 @@ fn fill(dag: &Dag, side: Side, limits: &Limits, orders: &[Vec<u32>], paced: &Pac
     filler.ranks = lanes.collect();
     let played = play(dag, side, orders.len(), &mut filler);
     debug_assert!(played.complete, "an order that runs still runs with its gaps filled");
-    (played.orders, played.makespan)
+    Filled { orders: played.orders, before: Ticks(paced.makespan), makespan: Ticks(played.makespan) }
 }
 
 struct Filler<'a> {
