@@ -14,6 +14,9 @@ use crate::ir::{KindId, Ticks};
 /// How far ahead a pass that makes a buffer may be taken from, in passes of its rank: what is looked through to see whether it fits.
 const FAR: usize = 256;
 
+/// No stream; there are at most [`super::MANY_STREAMS`].
+const NO_STREAM: u16 = u16::MAX;
+
 /// What each kind of pass does to the classes that are limited.
 #[derive(Debug)]
 pub(super) struct Limits {
@@ -72,6 +75,8 @@ struct Lane<'a> {
     head: usize,
     /// The passes of each kind and chunk.
     streams: Vec<Stream>,
+    /// By position: the stream that it belongs to.
+    members: Vec<u16>,
     /// By limited class and position: buffers live while it runs, if nothing more is moved.
     live: Vec<Vec<i32>>,
     /// Limited classes: what the rank may hold.
@@ -80,6 +85,7 @@ struct Lane<'a> {
     shortest: u64,
 }
 
+/// The passes of one kind and chunk, which keep their order.
 #[derive(Clone, Default)]
 struct Stream {
     positions: Vec<u32>,
@@ -90,14 +96,23 @@ struct Stream {
 impl<'a> Lane<'a> {
     fn new(filler: &Filler<'_>, order: &'a [u32], mut most: Vec<i32>) -> Self {
         let dag = filler.dag;
-        let streams = order.iter().map(|&node| dag.stream(node) + 1).max().unwrap_or(0);
-        let mut streams = vec![Stream::default(); streams];
+        let mut known: Vec<u16> = Vec::new();
+        let mut streams: Vec<Stream> = Vec::new();
+        let mut members = Vec::with_capacity(order.len());
         let mut shortest = u64::MAX;
         for (position, &node) in order.iter().enumerate() {
-            streams[dag.stream(node)].positions.push(position as u32);
+            let stream = dag.stream(node);
+            if stream >= known.len() {
+                known.resize(stream + 1, NO_STREAM);
+            }
+            if known[stream] == NO_STREAM {
+                known[stream] = streams.len() as u16;
+                streams.push(Stream::default());
+            }
+            members.push(known[stream]);
+            streams[usize::from(known[stream])].positions.push(position as u32);
             shortest = shortest.min(dag.duration(node));
         }
-        streams.retain(|stream| !stream.positions.is_empty());
         let mut live = Vec::with_capacity(most.len());
         for (class, most) in most.iter_mut().enumerate() {
             let mut now = 0;
@@ -110,7 +125,7 @@ impl<'a> Lane<'a> {
             });
             live.push(lives.collect());
         }
-        Self { order, ran: vec![false; order.len()], head: 0, streams, live, most, shortest }
+        Self { order, ran: vec![false; order.len()], head: 0, streams, members, live, most, shortest }
     }
 
     /// The first position that has not run.
@@ -121,9 +136,15 @@ impl<'a> Lane<'a> {
         Some(self.head)
     }
 
+    /// The pass at a position has run, the next of its stream.
+    fn done(&mut self, position: usize) {
+        self.ran[position] = true;
+        self.streams[usize::from(self.members[position])].next += 1;
+    }
+
     /// Runs the pass at a position, and counts what it does from the head to its place, which it leaves.
     fn run(&mut self, position: usize, effects: &[i32]) -> u32 {
-        self.ran[position] = true;
+        self.done(position);
         for (live, &effect) in self.live.iter_mut().zip(effects) {
             if effect != 0 {
                 live[self.head..position].iter_mut().for_each(|held| *held += effect);
@@ -156,8 +177,7 @@ impl Filler<'_> {
             let Some(&position) = stream.positions.get(stream.next) else { continue };
             let position = position as usize;
             let node = lane.order[position];
-            let sooner = first.is_none_or(|first| position < first);
-            if sooner
+            if first.is_none_or(|first| position < first)
                 && now.is_ready(node)
                 && now.time + now.duration(node) <= until
                 && lane.fits(position, self.effects(node))
@@ -175,18 +195,13 @@ impl Choose for Filler<'_> {
         let at = lane.advance()?;
         let head = lane.order[at];
         if now.is_ready(head) {
-            lane.ran[at] = true;
+            lane.done(at);
             lane.head += 1;
             return Some(head);
         }
         let until = self.paced.start(head);
         if now.time + lane.shortest > until {
             return None;
-        }
-        for stream in &mut lane.streams {
-            while stream.positions.get(stream.next).is_some_and(|&at| lane.ran[at as usize]) {
-                stream.next += 1;
-            }
         }
         let position = self.first_free(rank, until, now)?;
         let kind = self.dag.kind(self.ranks[rank].order[position]);
