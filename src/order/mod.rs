@@ -21,7 +21,7 @@ use std::thread;
 use crate::cost::Costs;
 use crate::graph::Graph;
 use crate::ir::{Mode, Pass, Placed, Program, Rank, RankOrder, Schedule, Span};
-use crate::timing::{self, Block, Nodes, Room, Timing};
+use crate::timing::{self, Block, Hops, Nodes, Room, Timing};
 
 /// Puts every rank's passes in order.
 ///
@@ -120,7 +120,7 @@ impl<'a> Repeated<'a> {
     }
 
     fn blocks(&self) -> &[Block] {
-        self.found.get_or_init(|| timing::blocks(self.graph, self.costs, self.room))
+        self.found.get_or_init(|| timing::blocks(self.graph, self.costs, self.room, Hops::Short))
     }
 
     /// Every rank's order by one of the blocks.

@@ -14,7 +14,7 @@ mod retime;
 
 use self::dag::{Dag, Side};
 use self::fill::Limits;
-pub use self::modulo::{Block, blocks};
+pub use self::modulo::{Block, Hops, blocks};
 pub(crate) use self::play::{Choose, Now, Played};
 pub use self::retime::{lifespans, retime};
 use crate::cost::Costs;
