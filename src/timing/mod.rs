@@ -190,7 +190,9 @@ impl<'a> Timing<'a> {
 }
 
 fn reverse(orders: &mut Nodes) {
-    orders.iter_mut().for_each(|order| order.reverse());
+    for order in orders {
+        order.reverse();
+    }
 }
 
 /// By [`Graph::index`]: every pass of some orders.
