@@ -229,6 +229,16 @@ pub(crate) fn percent(part: f64) -> String {
     format!("{:.2} %", part * 100.0)
 }
 
+/// A number with the word for one or for several.
+pub(crate) fn counted(count: usize, [one, several]: [&str; 2]) -> String {
+    format!("{count} {}", if count == 1 { one } else { several })
+}
+
+pub(crate) const RANKS: [&str; 2] = ["rank", "ranks"];
+pub(crate) const STAGES: [&str; 2] = ["stage", "stages"];
+pub(crate) const MICROBATCHES: [&str; 2] = ["microbatch", "microbatches"];
+pub(crate) const INSTRUCTIONS: [&str; 2] = ["instruction", "instructions"];
+
 /// With at most three decimals, and no more than it needs.
 pub(crate) fn number(value: f64) -> String {
     let text = format!("{value:.3}");

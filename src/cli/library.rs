@@ -12,6 +12,7 @@ use schedc::simulate::Figures;
 use schedc::source::{Embedded, Entry, Library, Sources};
 use thiserror::Error;
 
+use super::compare::{MICROBATCHES, RANKS, counted};
 use super::files::{self, Contents, Wanted};
 use super::job::{CostArg, ModeArg};
 use super::{Failure, compare, job, print};
@@ -78,7 +79,11 @@ pub(crate) fn list(args: &ListArgs) -> Result<(), Failure> {
         spec.refuse_unknown(catalogs.iter()).map_err(Failure::one)?;
     }
     let applied = args.with.iter().fold(String::new(), |text, name| format!("{text} with {name}"));
-    let size = format!("{} ranks, {} microbatches{applied}", args.ranks, args.microbatches);
+    let size = format!(
+        "{}, {}{applied}",
+        counted(args.ranks as usize, RANKS),
+        counted(args.microbatches as usize, MICROBATCHES)
+    );
     let line = |entry: Entry<'_>| format!("  {:width$}  {}\n", entry.name, entry.summary);
     let transforms: String = library.transforms().map(line).collect();
     print(&format!(

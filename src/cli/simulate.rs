@@ -5,7 +5,7 @@ use schedc::ir::{Bytes, Header, Rank};
 use schedc::simulate::{IdleReport, Known, PathPart, RankReport, Report, Timeline, groups, memory_peak};
 use schedc::verify::Verified;
 
-use super::compare::{columns, number, percent};
+use super::compare::{INSTRUCTIONS, MICROBATCHES, RANKS, STAGES, columns, counted, number, percent};
 use super::{Failure, job, limit, model, print};
 
 /// What `schedc simulate` takes.
@@ -77,19 +77,19 @@ fn head(header: &Header, report: &Report) -> String {
     let unit = report.unit.as_deref().map_or(String::new(), |unit| format!(" {unit}"));
     let mfu = report.mfu.map_or(String::new(), |mfu| format!(" · MFU {}", percent(mfu)));
     format!(
-        "{} · {} ranks, {} stages, {} microbatches{sliced} · {} instructions\n\
+        "{} · {}, {}, {}{sliced} · {}\n\
          makespan {}{unit} · step {}{unit} · bubble {} (longest rank {}){mfu}\n\
-         {} messages, {}\n",
+         {}, {}\n",
         name.join(" + "),
-        header.ranks(),
-        report.stages.len(),
-        report.microbatches,
-        report.instructions,
+        counted(header.ranks() as usize, RANKS),
+        counted(report.stages.len(), STAGES),
+        counted(report.microbatches as usize, MICROBATCHES),
+        counted(report.instructions as usize, INSTRUCTIONS),
         number(report.makespan),
         number(report.step),
         percent(report.bubble),
         percent(report.span_bubble),
-        report.messages,
+        counted(report.messages as usize, ["message", "messages"]),
         Bytes(report.message_bytes).short(),
     )
 }
@@ -160,6 +160,9 @@ fn path(report: &Report) -> String {
         format!("{} {} ({}, {})", part.what, number(part.time), percent(part.part), part.count)
     };
     let parts: Vec<String> = path.parts.iter().filter(|part| part.time > 0.0).map(part).collect();
+    if parts.is_empty() {
+        return "critical path  none: nothing takes time\n".to_owned();
+    }
     let head = format!("critical path  {} instructions: ", path.instructions);
     wrapped(&head, &parts)
 }

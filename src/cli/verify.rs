@@ -9,6 +9,7 @@ use schedc::torch;
 use schedc::verify::{Channel, Fifo, Options, Sends, Verified};
 use thiserror::Error;
 
+use super::compare::{INSTRUCTIONS, MICROBATCHES, RANKS, STAGES, counted};
 use super::files::{self, Contents, Wanted};
 use super::job::JobError;
 use super::{Failure, limit, print};
@@ -144,8 +145,9 @@ fn plan(name: &str, bytes: &[u8], args: &VerifyArgs) -> Result<(), Failure> {
     let peak = plan.ranks.iter().map(|rank| rank.peak.bytes).max().unwrap_or_default();
     let hash = schedc::emit::plan_hash(&plan);
     print(&format!(
-        "{name}: sound; {} ranks, {instrs} instructions, peak {peak}\nplan {hash}\n",
-        plan.ranks.len()
+        "{name}: sound; {}, {}, peak {peak}\nplan {hash}\n",
+        counted(plan.ranks.len(), RANKS),
+        counted(instrs, INSTRUCTIONS)
     ));
     Ok(())
 }
@@ -182,12 +184,12 @@ fn foreign(name: &str, bytes: &[u8], args: &VerifyArgs) -> Result<(), Failure> {
     let rows = sound.rows();
     let placed = sound.placement().map_or("its own".to_owned(), |placement| placement.to_string());
     print(&format!(
-        "{name}: sound on {channel}; {}, {} ranks, {} stages (placement {placed}), {} microbatches, {} actions\n",
+        "{name}: sound on {channel}; {}, {}, {} (placement {placed}), {}, {}\n",
         rows.form,
-        rows.ranks(),
-        sound.stages().len(),
-        sound.microbatches(),
-        rows.actions.len(),
+        counted(rows.ranks(), RANKS),
+        counted(sound.stages().len(), STAGES),
+        counted(sound.microbatches() as usize, MICROBATCHES),
+        counted(rows.actions.len(), ["action", "actions"]),
     ));
     Ok(())
 }

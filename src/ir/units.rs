@@ -64,25 +64,31 @@ pub enum ByteUnit {
     Mega,
     /// 1000³ bytes.
     Giga,
+    /// 1000⁴ bytes.
+    Tera,
     /// 1024 bytes.
     Kibi,
     /// 1024² bytes.
     Mebi,
     /// 1024³ bytes.
     Gibi,
+    /// 1024⁴ bytes.
+    Tebi,
 }
 
 impl ByteUnit {
     /// Every unit with its word. Of two words for one the first is written.
-    pub const WORDS: [(Self, &'static str); 8] = [
+    pub const WORDS: [(Self, &'static str); 10] = [
         (Self::One, "B"),
         (Self::Kilo, "kB"),
         (Self::Kilo, "KB"),
         (Self::Mega, "MB"),
         (Self::Giga, "GB"),
+        (Self::Tera, "TB"),
         (Self::Kibi, "KiB"),
         (Self::Mebi, "MiB"),
         (Self::Gibi, "GiB"),
+        (Self::Tebi, "TiB"),
     ];
 
     /// Its word.
@@ -93,9 +99,11 @@ impl ByteUnit {
             Self::Kilo => "kB",
             Self::Mega => "MB",
             Self::Giga => "GB",
+            Self::Tera => "TB",
             Self::Kibi => "KiB",
             Self::Mebi => "MiB",
             Self::Gibi => "GiB",
+            Self::Tebi => "TiB",
         }
     }
 
@@ -107,9 +115,11 @@ impl ByteUnit {
             Self::Kilo => 1_000,
             Self::Mega => 1_000_000,
             Self::Giga => 1_000_000_000,
+            Self::Tera => 1_000_000_000_000,
             Self::Kibi => 1 << 10,
             Self::Mebi => 1 << 20,
             Self::Gibi => 1 << 30,
+            Self::Tebi => 1 << 40,
         }
     }
 }

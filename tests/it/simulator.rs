@@ -398,7 +398,7 @@ fn a_plan_over_the_memory_limit_is_refused_with_rank_moment_and_owners() {
     }
     let done = schedc(path, "simulate 1f1b -p 4 -m 8 --memory-limit 80XB");
     assert_eq!(done.code, 2, "{}", done.err);
-    assert!(done.err.contains("KiB, MiB or GiB"), "{}", done.err);
+    assert!(done.err.contains("MiB, GiB or TiB"), "{}", done.err);
 }
 
 #[test]
