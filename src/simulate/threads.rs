@@ -205,7 +205,9 @@ impl Threads<'_> {
         if waits(instr) || second.is_some_and(waits) {
             return Turn::Waits;
         }
-        if self.starts[at] == UNKNOWN {
+        // A collective starts when its member gives, which it may have to wait for.
+        let gives = matches!(instr.op, Op::Collective { .. });
+        if self.starts[at] == UNKNOWN && !gives {
             self.starts[at] = self.moment();
         }
         match instr.op {
@@ -247,6 +249,7 @@ impl Threads<'_> {
                 return Turn::Waits;
             }
             self.given[at] = true;
+            self.starts[at] = self.moment();
             self.meetings.missing[meeting] -= 1;
             self.meetings.root_gave[meeting] |= op == CollectiveOp::Broadcast && gives;
             self.call_members(meeting);

@@ -473,7 +473,7 @@ fn of_passes(plan: &Verified, times: &[u32], threads: Option<f64>) -> Costs {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 80, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn threads_run_every_plan_to_its_end_and_wait_for_nothing_without_a_cause(
