@@ -4,10 +4,12 @@
 //! panics. [`compile`] makes a device's code of one source of [`crate::kernels`] by NVRTC, which needs no GPU.
 #![allow(unsafe_code, reason = "CUDA's libraries are C")]
 
+mod device;
 mod error;
 mod nvrtc;
 mod probe;
 
+pub use device::{Address, Argument, Device, Epilogue, Event, Graph, Matrix, Product, Queue};
 pub use error::CudaError;
 pub use nvrtc::{Architecture, Code, Resources, Variant, compile};
 pub use probe::{Library, Probe, load, probe};
