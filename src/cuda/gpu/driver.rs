@@ -12,6 +12,63 @@ use crate::ir::Bytes;
 /// The driver of CUDA 13.0: machine code of NVRTC 13.0 needs it, and all functions that are called here are in it.
 const NEEDED: i32 = 13_000;
 
+/// What is called of it; `cudarc` panics at the first call of a function that is not there.
+const FUNCTIONS: &[&str] = &[
+    "cuCtxSetCurrent",
+    "cuCtxSynchronize",
+    "cuDeviceGet",
+    "cuDeviceGetAttribute",
+    "cuDeviceGetCount",
+    "cuDeviceGetName",
+    "cuDevicePrimaryCtxRelease_v2",
+    "cuDevicePrimaryCtxRetain",
+    "cuEventCreate",
+    "cuEventDestroy_v2",
+    "cuEventElapsedTime_v2",
+    "cuEventRecord",
+    "cuEventSynchronize",
+    "cuFuncGetAttribute",
+    "cuFuncGetParamInfo",
+    "cuFuncLoad",
+    "cuFuncSetAttribute",
+    "cuGetErrorString",
+    "cuGraphDestroy",
+    "cuGraphExecDestroy",
+    "cuGraphInstantiateWithFlags",
+    "cuGraphLaunch",
+    "cuGraphUpload",
+    "cuLaunchKernel",
+    "cuMemAlloc_v2",
+    "cuMemFreeHost",
+    "cuMemFree_v2",
+    "cuMemGetInfo_v2",
+    "cuMemHostAlloc",
+    "cuMemcpyDtoDAsync_v2",
+    "cuMemcpyDtoHAsync_v2",
+    "cuMemcpyHtoDAsync_v2",
+    "cuMemsetD8Async",
+    "cuMemsetD8_v2",
+    "cuModuleGetFunction",
+    "cuModuleLoadData",
+    "cuModuleUnload",
+    "cuStreamBeginCapture_v2",
+    "cuStreamCreate",
+    "cuStreamDestroy_v2",
+    "cuStreamEndCapture",
+    "cuStreamQuery",
+    "cuStreamSynchronize",
+    "cuStreamWaitEvent",
+];
+
+/// The first of some functions that a library does not have.
+pub(super) fn lacking(library: &libloading::Library, functions: &[&'static str]) -> Option<&'static str> {
+    let lacks = |name: &&&'static str| {
+        // SAFETY: the function is looked up and not called.
+        unsafe { library.get::<unsafe extern "C" fn()>(name.as_bytes()) }.is_err()
+    };
+    functions.iter().find(lacks).copied()
+}
+
 /// What a library's error says, as a result of this crate.
 pub(super) trait Named<T> {
     /// Names the function that failed.
@@ -53,6 +110,10 @@ impl Context {
         if version < NEEDED {
             let found = format!("{}.{}", version / 1000, version % 1000 / 10);
             return Err(CudaError::DriverTooOld { found });
+        }
+        // SAFETY: the driver is there.
+        if let Some(call) = lacking(unsafe { sys::culib() }, FUNCTIONS) {
+            return Err(CudaError::Failed { call, reason: "the driver has no such function".to_owned() });
         }
         let count = result::device::get_count().named("cuDeviceGetCount")?;
         let index = i32::try_from(ordinal).ok().filter(|&index| index < count);

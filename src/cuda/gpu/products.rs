@@ -12,12 +12,29 @@ use cudarc::cublaslt::result::{self, CublasError};
 use cudarc::cublaslt::sys;
 
 use super::super::{CudaError, Epilogue, Library, Product, load};
-use super::driver::{Memory, OwnedStream};
+use super::driver::{Memory, OwnedStream, lacking};
 use super::layout::{Layout, Operation, Side};
 use crate::kernels::{Launch, Stored, launch};
 
+/// What is called of it.
+const FUNCTIONS: &[&str] = &[
+    "cublasLtCreate",
+    "cublasLtDestroy",
+    "cublasLtMatmul",
+    "cublasLtMatmulAlgoGetHeuristic",
+    "cublasLtMatmulDescCreate",
+    "cublasLtMatmulDescDestroy",
+    "cublasLtMatmulDescSetAttribute",
+    "cublasLtMatmulPreferenceCreate",
+    "cublasLtMatmulPreferenceDestroy",
+    "cublasLtMatmulPreferenceSetAttribute",
+    "cublasLtMatrixLayoutCreate",
+    "cublasLtMatrixLayoutDestroy",
+];
 /// The most that an algorithm may use beside its matrices; NVIDIA's advice for Hopper.
 const WORKSPACE: u64 = 32 << 20;
+/// How parts of a sum may come together: as f32 (`CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE`), never as the result is stored.
+const REDUCTIONS: u32 = 2;
 /// What parts of one piece of memory are aligned to.
 const PART: u64 = 256;
 
@@ -92,6 +109,7 @@ impl Preference {
         use sys::cublasLtMatmulPreferenceAttributes_t as Attribute;
         let preference = Self(result::create_matmul_pref()?);
         preference.set(Attribute::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, WORKSPACE)?;
+        preference.set(Attribute::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, REDUCTIONS)?;
         preference.set(Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, layout.a.aligned)?;
         preference.set(Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, layout.b.aligned)?;
         preference.set(Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, layout.d.aligned)?;
@@ -340,11 +358,15 @@ impl Products {
 fn find(path: Option<&Path>) -> Result<(), CudaError> {
     load(Library::CublasLt, path)?;
     // SAFETY: it only tries to load the library.
-    if unsafe { sys::is_culib_present() } {
-        return Ok(());
+    if !unsafe { sys::is_culib_present() } {
+        let looked = "it is loaded, but not found again by its name".to_owned();
+        return Err(CudaError::NoCublasLt { looked });
     }
-    let looked = "it is loaded, but not found again by its name".to_owned();
-    Err(CudaError::NoCublasLt { looked })
+    // SAFETY: the library is there.
+    match lacking(unsafe { sys::culib() }, FUNCTIONS) {
+        Some(call) => Err(CudaError::NoCublasLt { looked: format!("the one that is found has no `{call}`") }),
+        None => Ok(()),
+    }
 }
 
 /// Whether cuBLASLt takes all that it would be told of a product. It looks at no device; which algorithm there is, it only says on one.
