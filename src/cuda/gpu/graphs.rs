@@ -3,7 +3,8 @@
 use cudarc::driver::{result, sys};
 
 use super::super::CudaError;
-use super::driver::{Named as _, OwnedStream};
+use super::driver::Named as _;
+use super::owned::OwnedStream;
 
 /// A graph that can be launched again and again.
 pub(super) struct Executable(sys::CUgraphExec);

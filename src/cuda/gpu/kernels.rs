@@ -9,7 +9,8 @@ use cudarc::driver::{result, sys};
 
 use super::super::{Architecture, Argument, CudaError, Variant, compile};
 use super::arguments::Packed;
-use super::driver::{Context, Named as _, OwnedStream};
+use super::driver::{Context, Named as _};
+use super::owned::OwnedStream;
 use crate::ir::Bytes;
 use crate::kernels::{Kernel, Launch, SOURCES, Source, Stored};
 

@@ -7,10 +7,12 @@
 //! [`Device::write`] (the graph would read a piece of staging memory that others fill later) and no call that waits on the host.
 
 mod arguments;
+mod descriptors;
 mod driver;
 mod graphs;
 mod kernels;
 mod layout;
+mod owned;
 mod products;
 mod staging;
 
@@ -25,9 +27,10 @@ use cudarc::driver::result;
 use super::{Address, Argument, CudaError, Device, Epilogue, Event, Graph, Product, Queue};
 use crate::ir::Bytes;
 use crate::kernels::{Launch, Stored};
-use driver::{Context, Memory, Named as _, OwnedEvent, OwnedStream};
+use driver::{Context, Named as _};
 use graphs::Executable;
 use kernels::Kernels;
+use owned::{Memory, OwnedEvent, OwnedStream};
 use products::{Products, Workspace};
 use staging::Staging;
 
@@ -144,7 +147,7 @@ impl Gpu {
     /// The device failed.
     pub fn memory(&self) -> Result<(Bytes, Bytes), CudaError> {
         self.bind()?;
-        Ok(driver::free())
+        Ok(owned::free())
     }
 
     fn lane(&self, queue: Queue) -> Result<&Lane, CudaError> {

@@ -6,7 +6,8 @@
 use cudarc::driver::sys;
 
 use super::super::CudaError;
-use super::driver::{Named as _, OwnedEvent, OwnedStream, Pinned};
+use super::driver::Named as _;
+use super::owned::{OwnedEvent, OwnedStream, Pinned};
 
 /// Pieces of the ring.
 const PIECES: usize = 8;
