@@ -155,7 +155,7 @@ impl CostSpec {
             passes,
             collectives: narrow_all(&collectives)?,
             steps: Vec::new(),
-            contention: 0,
+            threads: None,
             messages,
             scale,
         })

@@ -21,8 +21,8 @@ pub struct Durations {
     pub transfers: Vec<f64>,
     /// By rank: the optimizer's step; empty where it is not known.
     pub steps: Vec<f64>,
-    /// How much ranks slow each other down that run passes at a time: [`super::Load`].
-    pub contention: f64,
+    /// Where ranks are threads of one machine, how much those slow each other down that run passes at a time: [`super::Load`].
+    pub threads: Option<f64>,
     /// `p`.
     pub ranks: u32,
 }
@@ -54,12 +54,13 @@ impl Durations {
         }
         let hops = arrives.into_iter().zip(occupies).map(|(arrives, occupies)| Hop { arrives, occupies });
         let messages = Messages::ByPair { ranks: self.ranks, hops: hops.collect() };
-        let contention = ticks(self.contention * 1e3)?.0;
+        let threads =
+            self.threads.map(|contention| ticks(contention * 1e3)).transpose()?.map(|Ticks(part)| part);
         Ok(Costs {
             passes,
             collectives,
             steps,
-            contention,
+            threads,
             messages,
             scale: Scale { grain: 1, parts: u64::from(TICKS) },
         })
@@ -88,7 +89,7 @@ mod tests {
             messages: vec![9.0, 4.0, 5.0, 9.0],
             transfers: vec![9.0, 1.0, 2.0, 9.0],
             steps: vec![7.0],
-            contention: 0.0,
+            threads: None,
             ranks: 2,
         };
         let costs = durations.bind(2, 4).unwrap();

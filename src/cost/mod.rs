@@ -51,8 +51,8 @@ pub struct Costs {
     collectives: Vec<Ticks>,
     /// The optimizer's step, by [`Rank`]; empty where it takes no time.
     steps: Vec<Ticks>,
-    /// How much ranks slow each other down, in millionths: [`Load`].
-    contention: u64,
+    /// Where ranks are threads of one machine: how much they slow each other down, in millionths.
+    threads: Option<u64>,
     messages: Messages,
     scale: Scale,
 }
@@ -90,7 +90,7 @@ impl Costs {
             passes: vec![vec![Ticks(0)]; catalog.kinds.len()],
             collectives: vec![Ticks(0); catalog.collectives.len()],
             steps: Vec::new(),
-            contention: 0,
+            threads: None,
             messages: Messages::Alike(Hop::default()),
             scale: Scale { grain: 1, parts: 1 },
         }
@@ -147,11 +147,12 @@ impl Costs {
         self.steps.get(rank.index()).copied().unwrap_or_default()
     }
 
-    /// How much ranks slow each other down that run passes at a time ([`Load`]); 0 where they do not. Durations are those of a rank alone.
+    /// Where ranks are threads of one machine, how much those slow each other down that run passes at a time ([`Load`]). Durations are those
+    /// of a rank alone.
     #[must_use]
     #[allow(clippy::cast_precision_loss, reason = "a few millions")]
-    pub fn contention(&self) -> f64 {
-        self.contention as f64 / 1e6
+    pub fn threads(&self) -> Option<f64> {
+        self.threads.map(|contention| contention as f64 / 1e6)
     }
 
     /// Whether the unit is the microsecond: the costs come from [`Durations`].

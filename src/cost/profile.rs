@@ -66,14 +66,14 @@ impl Profile {
         pipeline: &Pipeline<'_>,
         known: impl Fn(&str) -> bool,
     ) -> Result<Durations, CostError> {
-        let (steps, contention) = match &self.source {
-            Source::Table(_) => (Vec::new(), 0.0),
+        let (steps, threads) = match &self.source {
+            Source::Table(_) => (Vec::new(), None),
             Source::Recorded(recorded) => {
                 self.refuse_other(recorded, pipeline)?;
                 let sharded = [catalog.shards_input(), catalog.shards_output()];
                 let step = |rank: Rank| recorded.step(pipeline.held(rank, sharded).0, rank);
                 let steps = Rank::all(pipeline.ranks as usize).map_while(step).collect();
-                (steps, recorded.contention())
+                (steps, Some(recorded.contention()))
             }
         };
         let passes = catalog.kinds.iter().map(|kind| {
@@ -90,7 +90,7 @@ impl Profile {
             messages: ways.clone(),
             transfers: ways,
             steps,
-            contention,
+            threads,
             ranks: pipeline.ranks,
         })
     }

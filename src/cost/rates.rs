@@ -68,7 +68,7 @@ impl Rates {
             messages,
             transfers,
             steps: Vec::new(),
-            contention: 0.0,
+            threads: None,
             ranks: pipeline.ranks,
         })
     }

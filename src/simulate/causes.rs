@@ -2,7 +2,7 @@
 
 use super::Timeline;
 use super::queues::Queues;
-use crate::ir::{Instr, InstrId, Lane, Op, Plan, Rank, Ticks};
+use crate::ir::{CollectiveOp, Instr, InstrId, Lane, Op, Plan, Rank, Ticks};
 
 /// A plan that has been run, ready to be looked through backwards.
 pub(super) struct Causes<'a> {
@@ -28,13 +28,20 @@ pub(super) enum Cause {
     Meeting(usize),
     /// The message before it on its link.
     Link(usize),
+    /// The pass that its thread was in when the rest had come.
+    Busy(usize),
 }
 
 impl Cause {
     /// The instruction, among those of all ranks.
     pub(super) fn instr(self) -> usize {
         match self {
-            Self::Lane(at) | Self::Wait(at) | Self::Message(at) | Self::Meeting(at) | Self::Link(at) => at,
+            Self::Lane(at)
+            | Self::Wait(at)
+            | Self::Message(at)
+            | Self::Meeting(at)
+            | Self::Link(at)
+            | Self::Busy(at) => at,
         }
     }
 }
@@ -52,7 +59,12 @@ impl<'a> Causes<'a> {
         let mut latest = vec![u32::MAX; queues.members.len()];
         for (rank, &base) in plan.ranks.iter().zip(&queues.bases) {
             for (instr, at) in rank.instrs.iter().zip(base..) {
-                if let Op::Collective { .. } = instr.op {
+                if let Op::Collective { op, .. } = instr.op {
+                    // Threads take what is sent to all when it is there, whoever else has not come.
+                    let sends = !rank.operands(instr).reads.is_empty();
+                    if timeline.threads && op == CollectiveOp::Broadcast && !sends {
+                        continue;
+                    }
                     let best = &mut latest[queues.meetings[at] as usize];
                     if *best == u32::MAX || timeline.starts[*best as usize] < timeline.starts[at] {
                         *best = at as u32;
@@ -73,22 +85,48 @@ impl<'a> Causes<'a> {
     pub(super) fn of_instr(&self, at: usize) -> Option<Cause> {
         let (rank, id) = self.place(at);
         let instr = &self.plan.ranks[rank.index()].instrs[id.index()];
-        match instr.op {
-            Op::Collective { .. } => {
-                let latest = self.latest[self.queues.meetings[at] as usize] as usize;
-                if latest != at {
-                    return Some(Cause::Meeting(latest));
-                }
-            }
+        let came = match instr.op {
+            Op::Collective { .. } => self.met(at, rank, instr),
             Op::Recv { .. } => {
-                let send = self.send_of(at, rank, instr);
-                if send.is_some_and(|send| self.timeline.ends[send] == self.timeline.ends[at]) {
-                    return send.map(Cause::Message);
-                }
+                self.send_of(at, rank, instr).map(|send| (Cause::Message(send), self.timeline.ends[send]))
             }
-            Op::Pass(_) | Op::Send { .. } | Op::Step => {}
+            Op::Pass(_) | Op::Send { .. } | Op::Step => None,
+        };
+        let end = self.timeline.ends[at];
+        let (message, came) = came.unzip();
+        if self.timeline.threads && !matches!(instr.op, Op::Pass(_) | Op::Step) {
+            let late = came.unwrap_or(self.timeline.starts[at]).max(self.timeline.starts[at]) < end;
+            if let Some(busy) = self.busy_until(rank, end).filter(|_| late) {
+                return Some(busy);
+            }
+        }
+        match message {
+            Some(Cause::Message(_)) if came != Some(end) => {}
+            Some(message) => return Some(message),
+            None => {}
         }
         self.of_start(at, rank, instr)
+    }
+
+    /// The member of a collective that came last, where that is another, and when it did.
+    fn met(&self, at: usize, rank: Rank, instr: &Instr) -> Option<(Cause, Ticks)> {
+        let latest = self.latest[self.queues.meetings[at] as usize] as usize;
+        // A thread that reads nothing goes on when it has given.
+        let reads = !self.plan.ranks[rank.index()].operands(instr).writes.is_empty();
+        let waits = latest != at && (reads || !self.timeline.threads);
+        waits.then(|| (Cause::Meeting(latest), self.timeline.starts[latest]))
+    }
+
+    /// The pass of a rank that ended at a moment.
+    fn busy_until(&self, rank: Rank, moment: Ticks) -> Option<Cause> {
+        let lane = self.queues.lane_bases[rank.index()];
+        let instrs = &self.queues.instrs[self.queues.starts[lane]..self.queues.starts[lane + 1]];
+        let base = self.queues.bases[rank.index()];
+        let at = |number: &u32| base + *number as usize;
+        let until = instrs.partition_point(|number| self.timeline.ends[at(number)] <= moment);
+        let ended = instrs[..until].iter().rev().map(at);
+        let mut ended = ended.take_while(|&at| self.timeline.ends[at] == moment);
+        ended.find(|&at| self.timeline.starts[at] < moment).map(Cause::Busy)
     }
 
     /// What an instruction came after, and from when on the time until `to` is its own.
@@ -122,6 +160,9 @@ impl<'a> Causes<'a> {
         let all = waits(first).chain(second.into_iter().flat_map(waits)).map(|&wait| base + wait as usize);
         // Of several that ended at once, the one that started last: the least of it is waiting of its own.
         let wait = all.filter(ended).max_by_key(|&wait| self.timeline.starts[wait]);
+        if self.timeline.threads {
+            return wait.map(Cause::Wait).or_else(|| self.busy_until(rank, start));
+        }
         wait.map(Cause::Wait).or_else(|| before.filter(|_| sends && start > Ticks(0)).map(Cause::Link))
     }
 

@@ -12,7 +12,6 @@
 
 mod bounds;
 mod causes;
-mod contention;
 mod error;
 mod figures;
 mod idle;
@@ -22,6 +21,7 @@ mod queues;
 mod report;
 mod resident;
 mod run;
+mod threads;
 mod timeline;
 
 pub use bounds::{OwnerGroup, check, check_memory, groups};
@@ -48,8 +48,10 @@ use crate::verify::Verified;
 #[must_use]
 pub fn simulate(plan: &Verified, costs: &Costs) -> Timeline {
     let queues = queues::Queues::of(plan.plan());
-    let alone = run::run(plan.plan(), costs, &queues, None);
-    let moments = contention::settle(plan.plan(), costs, &queues, alone);
+    let moments = match costs.threads() {
+        Some(contention) => threads::run(plan.plan(), costs, &queues, contention),
+        None => run::run(plan.plan(), costs, &queues),
+    };
     timeline::measure(plan.plan(), queues.bases, moments)
 }
 

@@ -62,6 +62,14 @@ impl Queues {
     pub(super) fn lane_of(&self, rank: Rank, lane: LaneId) -> usize {
         self.lane_bases[rank.index()] + lane.index()
     }
+
+    /// The send, among the instructions of all ranks, that the receive at a position of a lane meets.
+    pub(super) fn send_of(&self, lane: usize, position: usize) -> usize {
+        let peer = self.peers[lane].expect("a verified plan has a send for each receive");
+        let turn = position - self.starts[lane];
+        let number = self.instrs[self.starts[peer] + turn];
+        self.bases[self.ranks[peer].index()] + number as usize
+    }
 }
 
 /// The lane of sends for each lane of receives.

@@ -12,16 +12,13 @@ const UNKNOWN: Ticks = Ticks(u64::MAX);
 const NONE: u32 = u32::MAX;
 
 /// When every instruction starts and ends.
-///
-/// `slowed`: how long each pass takes, by instruction of all ranks, where ranks slow each other down.
-pub(super) fn run(plan: &Plan, costs: &Costs, queues: &Queues, slowed: Option<&[Ticks]>) -> Moments {
+pub(super) fn run(plan: &Plan, costs: &Costs, queues: &Queues) -> Moments {
     let instrs = queues.bases[plan.ranks.len()];
     let lanes = queues.ranks.len();
     let mut machine = Machine {
         plan,
         costs,
         queues,
-        slowed,
         starts: vec![UNKNOWN; instrs],
         ends: vec![UNKNOWN; instrs],
         heads: queues.starts[..lanes].to_vec(),
@@ -36,14 +33,13 @@ pub(super) fn run(plan: &Plan, costs: &Costs, queues: &Queues, slowed: Option<&[
         machine.advance(lane as usize);
     }
     debug_assert!(machine.ends.iter().all(|&end| end != UNKNOWN), "a verified plan runs to its end");
-    Moments { starts: machine.starts, ends: machine.ends }
+    Moments { starts: machine.starts, ends: machine.ends, threads: false }
 }
 
 struct Machine<'a> {
     plan: &'a Plan,
     costs: &'a Costs,
     queues: &'a Queues,
-    slowed: Option<&'a [Ticks]>,
     /// By instruction of all ranks.
     starts: Vec<Ticks>,
     ends: Vec<Ticks>,
@@ -97,7 +93,7 @@ impl Machine<'_> {
                 }
             }
             if let Op::Recv { .. } = instr.op {
-                self.ended(self.send_of(lane))?;
+                self.ended(self.queues.send_of(lane, self.heads[lane]))?;
             }
             self.starts[at] = start;
         }
@@ -109,9 +105,9 @@ impl Machine<'_> {
         }
         let start = self.starts[at];
         let end = match instr.op {
-            Op::Pass(pass) => start + self.duration(lane, at, pass),
+            Op::Pass(pass) => start + self.duration(lane, pass),
             Op::Send { to, .. } => start + self.costs.message(self.queues.ranks[lane], to),
-            Op::Recv { .. } => start.max(self.ends[self.send_of(lane)]),
+            Op::Recv { .. } => start.max(self.ends[self.queues.send_of(lane, self.heads[lane])]),
             Op::Collective { payload, .. } => {
                 let duration = match payload {
                     Payload::Value { collective, .. } => self.costs.collective(collective),
@@ -134,12 +130,8 @@ impl Machine<'_> {
     }
 
     /// How long a pass at the head of a lane takes, with the one that it overlaps with.
-    fn duration(&self, lane: usize, at: usize, pass: Pass) -> Ticks {
+    fn duration(&self, lane: usize, pass: Pass) -> Ticks {
         let second = self.second_of(lane);
-        if let Some(slowed) = self.slowed {
-            let after = || self.queues.bases[self.queues.ranks[lane].index()] + self.after(lane);
-            return slowed[at] + second.map_or(Ticks(0), |_| slowed[after()]);
-        }
         match second.map(|second| second.op) {
             Some(Op::Pass(second)) => self.costs.pair(pass, second),
             _ => self.costs.pass(pass),
@@ -169,14 +161,6 @@ impl Machine<'_> {
     /// The end of an instruction of all ranks.
     fn ended(&self, at: usize) -> Result<Ticks, Blocked> {
         if self.ends[at] == UNKNOWN { Err(Blocked(at)) } else { Ok(self.ends[at]) }
-    }
-
-    /// The send that the next receive of a lane meets, among the instructions of all ranks.
-    fn send_of(&self, lane: usize) -> usize {
-        let peer = self.queues.peers[lane].expect("a verified plan has a send for each receive");
-        let turn = self.heads[lane] - self.queues.starts[lane];
-        let number = self.queues.instrs[self.queues.starts[peer] + turn];
-        self.queues.bases[self.queues.ranks[peer].index()] + number as usize
     }
 
     /// Comes to a meeting. The moment that the last member has come.

@@ -11,6 +11,8 @@ pub struct Timeline {
     pub(super) starts: Vec<Ticks>,
     /// The moment after it, all ranks end to end.
     pub(super) ends: Vec<Ticks>,
+    /// Whether messages and collectives wait for the pass that their rank is in.
+    pub(super) threads: bool,
     /// What each rank did, by [`Rank`].
     pub ranks: Vec<RankTime>,
     /// What was sent.
@@ -41,6 +43,8 @@ pub struct Messages {
 pub(super) struct Moments {
     pub(super) starts: Vec<Ticks>,
     pub(super) ends: Vec<Ticks>,
+    /// Whether messages and collectives wait for the pass that their rank is in.
+    pub(super) threads: bool,
 }
 
 impl Timeline {
@@ -96,7 +100,7 @@ fn idle(busy: u128, time: u128) -> f64 {
 
 /// Sums up what each rank did.
 pub(super) fn measure(plan: &Plan, bases: Vec<usize>, moments: Moments) -> Timeline {
-    let Moments { starts, ends } = moments;
+    let Moments { starts, ends, threads } = moments;
     let mut messages = Messages::default();
     let mut ranks = Vec::with_capacity(plan.ranks.len());
     for (rank, &base) in plan.ranks.iter().zip(&bases) {
@@ -128,5 +132,5 @@ pub(super) fn measure(plan: &Plan, bases: Vec<usize>, moments: Moments) -> Timel
         }
         ranks.push(time.unwrap_or_default());
     }
-    Timeline { bases, starts, ends, ranks, messages }
+    Timeline { bases, starts, ends, threads, ranks, messages }
 }

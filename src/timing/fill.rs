@@ -4,17 +4,18 @@
 //! ends before the next one could have started in the order as it was, and if the rank then never holds more than it may. So nothing
 //! ever starts later than before. Backward in time the same moves passes as late as they can be, which opens gaps at the start.
 
-use std::num::NonZeroU32;
-
-use super::Room;
 use super::dag::{Dag, Side};
-use super::pace::{Paced, pace};
+use super::pace::Paced;
 use super::play::{Choose, Now, play};
+use super::{Filled, Nodes, Room};
 use crate::graph::Graph;
-use crate::ir::KindId;
+use crate::ir::{KindId, Ticks};
 
 /// How far ahead a pass that makes a buffer may be taken from, in passes of its rank: what is looked through to see whether it fits.
 const FAR: usize = 256;
+
+/// No stream; there are at most [`super::MANY_STREAMS`].
+const NO_STREAM: u16 = u16::MAX;
 
 /// What each kind of pass does to the classes that are limited.
 #[derive(Debug)]
@@ -41,37 +42,8 @@ impl Limits {
     }
 }
 
-/// Improves orders until a round gains nothing; `None` where they deadlock.
-pub(super) fn improve(
-    dag: &Dag,
-    limits: &Limits,
-    mut orders: Vec<Vec<u32>>,
-    rounds: NonZeroU32,
-) -> Option<(Vec<Vec<u32>>, u64)> {
-    let mut paced = pace(dag, Side::Forward, &orders)?;
-    for _ in 0..rounds.get() {
-        let before = paced.makespan;
-        (orders, _) = fill(dag, Side::Forward, limits, &orders, &paced);
-        reverse(&mut orders);
-        let back = pace(dag, Side::Backward, &orders)?;
-        (orders, _) = fill(dag, Side::Backward, limits, &orders, &back);
-        reverse(&mut orders);
-        paced = pace(dag, Side::Forward, &orders)?;
-        if paced.makespan >= before {
-            break;
-        }
-    }
-    Some(fill(dag, Side::Forward, limits, &orders, &paced))
-}
-
-fn reverse(orders: &mut [Vec<u32>]) {
-    for order in orders {
-        order.reverse();
-    }
-}
-
-/// Runs orders once, with gaps filled; also says when the last pass ends.
-fn fill(dag: &Dag, side: Side, limits: &Limits, orders: &[Vec<u32>], paced: &Paced) -> (Vec<Vec<u32>>, u64) {
+/// Runs orders once, with gaps filled.
+pub(super) fn fill(dag: &Dag, side: Side, limits: &Limits, orders: &Nodes, paced: &Paced) -> Filled {
     let sign = if side == Side::Forward { 1 } else { -1 };
     let effects: Vec<i32> = limits.effects.iter().map(|&effect| effect * sign).collect();
     let mut filler = Filler { dag, classes: limits.classes, effects, paced, ranks: Vec::new() };
@@ -82,7 +54,7 @@ fn fill(dag: &Dag, side: Side, limits: &Limits, orders: &[Vec<u32>], paced: &Pac
     filler.ranks = lanes.collect();
     let played = play(dag, side, orders.len(), &mut filler);
     debug_assert!(played.complete, "an order that runs still runs with its gaps filled");
-    (played.orders, played.makespan)
+    Filled { orders: played.orders, before: Ticks(paced.makespan), makespan: Ticks(played.makespan) }
 }
 
 struct Filler<'a> {
@@ -103,6 +75,8 @@ struct Lane<'a> {
     head: usize,
     /// The passes of each kind and chunk.
     streams: Vec<Stream>,
+    /// By position: the stream that it belongs to.
+    members: Vec<u16>,
     /// By limited class and position: buffers live while it runs, if nothing more is moved.
     live: Vec<Vec<i32>>,
     /// Limited classes: what the rank may hold.
@@ -111,6 +85,7 @@ struct Lane<'a> {
     shortest: u64,
 }
 
+/// The passes of one kind and chunk, which keep their order.
 #[derive(Clone, Default)]
 struct Stream {
     positions: Vec<u32>,
@@ -121,14 +96,23 @@ struct Stream {
 impl<'a> Lane<'a> {
     fn new(filler: &Filler<'_>, order: &'a [u32], mut most: Vec<i32>) -> Self {
         let dag = filler.dag;
-        let streams = order.iter().map(|&node| dag.stream(node) + 1).max().unwrap_or(0);
-        let mut streams = vec![Stream::default(); streams];
+        let mut known: Vec<u16> = Vec::new();
+        let mut streams: Vec<Stream> = Vec::new();
+        let mut members = Vec::with_capacity(order.len());
         let mut shortest = u64::MAX;
         for (position, &node) in order.iter().enumerate() {
-            streams[dag.stream(node)].positions.push(position as u32);
+            let stream = dag.stream(node);
+            if stream >= known.len() {
+                known.resize(stream + 1, NO_STREAM);
+            }
+            if known[stream] == NO_STREAM {
+                known[stream] = streams.len() as u16;
+                streams.push(Stream::default());
+            }
+            members.push(known[stream]);
+            streams[usize::from(known[stream])].positions.push(position as u32);
             shortest = shortest.min(dag.duration(node));
         }
-        streams.retain(|stream| !stream.positions.is_empty());
         let mut live = Vec::with_capacity(most.len());
         for (class, most) in most.iter_mut().enumerate() {
             let mut now = 0;
@@ -141,7 +125,7 @@ impl<'a> Lane<'a> {
             });
             live.push(lives.collect());
         }
-        Self { order, ran: vec![false; order.len()], head: 0, streams, live, most, shortest }
+        Self { order, ran: vec![false; order.len()], head: 0, streams, members, live, most, shortest }
     }
 
     /// The first position that has not run.
@@ -152,9 +136,15 @@ impl<'a> Lane<'a> {
         Some(self.head)
     }
 
+    /// The pass at a position has run, the next of its stream.
+    fn done(&mut self, position: usize) {
+        self.ran[position] = true;
+        self.streams[usize::from(self.members[position])].next += 1;
+    }
+
     /// Runs the pass at a position, and counts what it does from the head to its place, which it leaves.
     fn run(&mut self, position: usize, effects: &[i32]) -> u32 {
-        self.ran[position] = true;
+        self.done(position);
         for (live, &effect) in self.live.iter_mut().zip(effects) {
             if effect != 0 {
                 live[self.head..position].iter_mut().for_each(|held| *held += effect);
@@ -187,8 +177,7 @@ impl Filler<'_> {
             let Some(&position) = stream.positions.get(stream.next) else { continue };
             let position = position as usize;
             let node = lane.order[position];
-            let sooner = first.is_none_or(|first| position < first);
-            if sooner
+            if first.is_none_or(|first| position < first)
                 && now.is_ready(node)
                 && now.time + now.duration(node) <= until
                 && lane.fits(position, self.effects(node))
@@ -206,18 +195,13 @@ impl Choose for Filler<'_> {
         let at = lane.advance()?;
         let head = lane.order[at];
         if now.is_ready(head) {
-            lane.ran[at] = true;
+            lane.done(at);
             lane.head += 1;
             return Some(head);
         }
         let until = self.paced.start(head);
         if now.time + lane.shortest > until {
             return None;
-        }
-        for stream in &mut lane.streams {
-            while stream.positions.get(stream.next).is_some_and(|&at| lane.ran[at as usize]) {
-                stream.next += 1;
-            }
         }
         let position = self.first_free(rank, until, now)?;
         let kind = self.dag.kind(self.ranks[rank].order[position]);

@@ -19,7 +19,7 @@ use self::circle::Circle;
 use super::Room;
 use crate::cost::Costs;
 use crate::graph::Graph;
-use crate::ir::{Flow, KindId, Microbatch, Pass, Queue, Rank};
+use crate::ir::{Flow, KindId, Microbatch, Pass, Queue, Rank, Site};
 
 /// Ways that are kept.
 const WAYS: usize = 8;
@@ -62,14 +62,24 @@ impl Block {
 /// Pipelines of more stages are not searched for blocks: the search is quadratic in stages.
 const MANY_STAGES: usize = 256;
 
+/// How soon a pass may follow one of another rank.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hops {
+    /// As soon as its message is there.
+    Short,
+    /// A pass and a message later, so that between two passes of a microbatch its neighbours run one of another: in the memory for it, orders
+    /// of short hops cannot always hide what messages take (V-Half's stages follow each other like that, V-Min's do not).
+    Long,
+}
+
 /// The shortest intervals under which one microbatch's passes fit into the room, and one step longer. Empty where none does, or
 /// where a microbatch's passes wait for those of another.
 #[must_use]
-pub fn blocks(graph: &Graph<'_>, costs: &Costs, room: &[Room]) -> Vec<Block> {
+pub fn blocks(graph: &Graph<'_>, costs: &Costs, room: &[Room], hops: Hops) -> Vec<Block> {
     if graph.shape.stages.len() > MANY_STAGES {
         return Vec::new();
     }
-    let Some(way) = Way::new(graph, costs) else { return Vec::new() };
+    let Some(way) = Way::new(graph, costs, hops) else { return Vec::new() };
     let work = way.work();
     if work == 0 {
         return Vec::new();
@@ -117,7 +127,7 @@ struct Placement {
 
 impl Way {
     /// By the moment that each pass could start if ranks were free; what nothing waits for comes last.
-    fn new(graph: &Graph<'_>, costs: &Costs) -> Option<Self> {
+    fn new(graph: &Graph<'_>, costs: &Costs, hops: Hops) -> Option<Self> {
         // One microbatch stands for all only where all take the same way.
         if graph.shape.flows > 1 {
             return None;
@@ -136,12 +146,18 @@ impl Way {
             first[pass.kind.index()] = at;
         }
         let at = |pass: Pass| first[pass.kind.index()] + crate::graph::site_index(pass.site);
+        let duration: Vec<i64> = passes.iter().map(|pass| costs.pass(*pass).0 as i64).collect();
+        let of_stages = passes.iter().zip(&duration).filter(|(pass, _)| matches!(pass.site, Site::Stage(_)));
+        let shortest =
+            of_stages.map(|(_, &duration)| duration).filter(|&duration| duration > 0).min().unwrap_or(0);
         let mut needs = vec![Vec::new(); passes.len()];
         let mut needed = vec![false; passes.len()];
         for (from, &pass) in passes.iter().enumerate() {
             graph.for_dependents(pass, |dependent| {
-                let delay = costs.message(graph.rank_of(pass.site), graph.rank_of(dependent.site));
-                needs[at(dependent)].push((from as u32, delay.0 as i64));
+                let [here, there] = [pass, dependent].map(|pass| graph.rank_of(pass.site));
+                let delay = costs.message(here, there).0 as i64;
+                let more = if here == there || hops == Hops::Short { 0 } else { delay + shortest };
+                needs[at(dependent)].push((from as u32, delay + more));
                 needed[from] = true;
             });
             for id in graph.feeds(pass) {
@@ -150,7 +166,6 @@ impl Way {
                 graph.for_readers(id, microbatch, |reader| needs[at(reader)].push((from as u32, delay)));
             }
         }
-        let duration: Vec<i64> = passes.iter().map(|pass| costs.pass(*pass).0 as i64).collect();
         let (soonest, mut order) = soonest(&needs, &duration)?;
         // Stable, so that passes that take no time still come after what they need.
         order.sort_by_key(|&at| (!needed[at as usize], soonest[at as usize]));

@@ -1,6 +1,6 @@
 //! Schedule -> Schedule: idle time filled, transforms and all.
 
-use super::{Room, Timing, blocks, by_pass, peaks};
+use super::{Hops, Room, Timing, blocks, by_pass, peaks};
 use crate::cost::Costs;
 use crate::graph::Graph;
 use crate::ir::{
@@ -56,7 +56,7 @@ fn repeated(
 ) -> Vec<Vec<Vec<Placed>>> {
     let placed = by_pass(graph, orders);
     let order = |passes: Vec<Pass>| passes.into_iter().filter_map(|pass| placed[graph.index(pass)]).collect();
-    let blocks = blocks(graph, costs, room).into_iter();
+    let blocks = [Hops::Short, Hops::Long].into_iter().flat_map(|hops| blocks(graph, costs, room, hops));
     blocks.map(|block| block.orders(graph).into_iter().map(order).collect()).collect()
 }
 

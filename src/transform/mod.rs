@@ -24,7 +24,7 @@ use self::sides::Sides;
 use crate::cost::Costs;
 use crate::graph::Graph;
 use crate::ir::{Catalog, KindId, Limit, Pass, Placed, Queue, Schedule, Ticks, Transform};
-use crate::timing::{self, Room, by_pass, lifespans, peaks};
+use crate::timing::{self, Hops, Room, by_pass, lifespans, peaks};
 
 /// Adds a transform's passes and edges to every rank's order.
 ///
@@ -139,7 +139,7 @@ impl Inserting<'_> {
             None => placed[graph.index(pass)],
         };
         let row = |passes: Vec<Pass>| passes.into_iter().filter_map(place).collect();
-        let blocks = timing::blocks(&graph, self.costs, &room).into_iter();
+        let blocks = timing::blocks(&graph, self.costs, &room, Hops::Short).into_iter();
         blocks.map(|block| block.orders(&graph).into_iter().map(row).collect()).collect()
     }
 

@@ -354,7 +354,8 @@ fn ranks_that_slow_each_other_down_do_so_in_the_prediction() {
     let text = format!("{head}\"traceEvents\":[{}]}}", events.join(","));
     let spec = CostSpec::default().with_profile(Profile::parse("trace.json", &text).unwrap());
     let costs = spec.bind_plan(&plan.header).unwrap();
-    assert!((costs.contention() - 0.5).abs() < 1e-9, "{}", costs.contention());
+    let contention = costs.threads().unwrap();
+    assert!((contention - 0.5).abs() < 1e-9, "{contention}");
     let report = Report::of(&plan, &costs, &Known::default());
     // F alone, three pairs of F at a time, F alone; the same of B.
     let expected = (100.0 + 3.0 * 150.0 + 100.0) * 3.0;

@@ -453,3 +453,76 @@ fn on_a_device_memory_is_what_the_training_keeps_there() {
     assert!(done.out.contains(" ms · "), "{}", done.out);
     assert!(done.out.lines().all(|line| line.chars().count() <= 110), "{}", done.out);
 }
+
+/// The costs of a machine whose ranks are threads, or of devices of their own: passes of each kind take the same everywhere, messages nothing.
+fn of_passes(plan: &Verified, times: &[u32], threads: Option<f64>) -> Costs {
+    let ranks = plan.ranks.len();
+    let time = |(_, &time): (&schedc::ir::Kind, &u32)| vec![f64::from(time)];
+    let kinds = &plan.header.catalog.kinds;
+    let durations = Durations {
+        passes: kinds.iter().zip(times.iter().cycle()).map(time).collect(),
+        collectives: vec![0.0; plan.header.catalog.collectives.len()],
+        messages: vec![0.0; ranks * ranks],
+        transfers: vec![0.0; ranks * ranks],
+        steps: Vec::new(),
+        threads,
+        ranks: ranks as u32,
+    };
+    let units = plan.header.microbatches * plan.header.slices;
+    durations.bind(plan.header.stages.len() as u32, units).unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 80, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn threads_run_every_plan_to_its_end_and_wait_for_nothing_without_a_cause(
+        schedule in prop::sample::select(SCHEDULES.to_vec()),
+        with in prop::sample::select(TRANSFORMS.to_vec()),
+        p in 1..6_u32,
+        m in 1..10_u32,
+        times in prop::collection::vec(prop_oneof![1 => Just(0), 4 => 1..30_u32], 12),
+        contention in 0..100_u32,
+    ) {
+        let (plan, ..) = timed(schedule, with, &[], (p, m), "F=1,B=1,W=1");
+        let contention = f64::from(contention) / 100.0;
+        let run = |threads| simulate(&plan, &of_passes(&plan, &times, threads));
+        let (devices, alone, beside) = (run(None), run(Some(0.0)), run(Some(contention)));
+        for timeline in [&alone, &beside] {
+            path_spans_the_makespan(&plan, timeline);
+            memory_is_what_lives(&plan, timeline);
+            for (parts, rank) in idle(&plan, timeline).iter().zip(&timeline.ranks) {
+                prop_assert_eq!(parts.total().0 + rank.busy.0, timeline.makespan().0);
+            }
+        }
+        // Collectives of threads let members go that read nothing, which no device does.
+        if with.is_none() {
+            prop_assert!(alone.makespan() >= devices.makespan());
+        }
+        // Rounded to ticks, pass by pass.
+        let rounds = plan.ranks.iter().map(|rank| rank.instrs.len() as u64).sum::<u64>();
+        prop_assert!(beside.makespan().0 + rounds >= alone.makespan().0);
+    }
+}
+
+/// Of a chain of collectives each one waits at a thread for the pass that it is in: with the times of a machine with two cores that makes a step of
+/// 1F1B with vocabulary passes a tenth longer, and none of `GPipe`, which has nothing to wait for.
+#[test]
+fn collectives_wait_for_the_pass_that_a_thread_is_in() {
+    let longer = |schedule: &str| {
+        let plan = library(schedule, Some("vocab-1"), 2, 8, tiny(4, false));
+        let times = plan.header.catalog.kinds.iter().map(|kind| match kind.name.as_str() {
+            "F" => 28_000,
+            "B" => 57_000,
+            "S" => 4_300,
+            "T" => 7_500,
+            _ => 30,
+        });
+        let times: Vec<u32> = times.collect();
+        let run = |threads| simulate(&plan, &of_passes(&plan, &times, threads)).makespan();
+        // In thousandths.
+        run(Some(0.0)).0 * 1000 / run(None).0
+    };
+    assert!(longer("1f1b") > 1100, "{}", longer("1f1b"));
+    assert!(longer("gpipe") < 1010, "{}", longer("gpipe"));
+}
