@@ -6,3 +6,4 @@ mod driver;
 mod nccl;
 mod products;
 mod script;
+mod whole;

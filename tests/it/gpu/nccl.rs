@@ -25,7 +25,7 @@ impl StandIn {
         let compiler = compiler()?;
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("libnccl.so.2");
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/gpu/stand_in.c");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/gpu/stand_in_nccl.c");
         let built = Command::new(compiler)
             .args([
                 "-xc",
