@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use schedc::cuda::{
-    Address, Argument, CudaError, Device as _, Epilogue, Gpu, Library, Matrix, Product, Stream, load,
+    Address, Argument, CudaError, Device as _, Epilogue, Event, Gpu, Library, Matrix, Product, Queue, Stream,
+    load,
 };
 use schedc::ir::Bytes;
 use schedc::kernels::{Stored, launch};
@@ -107,59 +108,9 @@ fn use_it(said: &Path) {
     assert_eq!(look(), ["wait"]);
     assert!((gpu.between(timed, timed).unwrap() - 1500.0).abs() < 1e-9);
 
-    let bias = Epilogue::Bias(at.plus(8192));
-    let fused = product(at, Stored::F32, true, bias);
-    let unfused = product(at, Stored::Bf16, false, bias);
-    let mut turned = product(at, Stored::Bf16, true, Epilogue::Plain);
-    turned.left = Matrix { turned: true, stride: 4, ..turned.left };
-    turned.result.stored = Stored::F32;
-    for product in [&fused, &unfused] {
-        let error = gpu.product(first, product).unwrap_err();
-        assert!(matches!(error, CudaError::NotPrepared { .. }), "{error}");
-    }
-    let wide = (launch::attention_keys(2, 32, 128), Stored::F32);
-    gpu.prepare(&[wide], &[fused, unfused, turned, fused]).unwrap();
-    let [f32s, bf16s, sums] = [
-        "matmul 0 16x8/16 8x4/8 0 16x4/16 1 1 bias",
-        "matmul 14 16x8/16 8x4/8 14 16x4/16 1 0",
-        "matmul 14 16x8/16 4x8/4' 0 16x4/16 1 1",
-    ];
-    // Each was tried once; and shared memory beyond 48 KiB was allowed.
-    assert_eq!(look(), [f32s, bf16s, sums, &format!("set attention_keys 8 {}", wide.0.shared)]);
-    for (product, lines) in [
-        (&fused, vec![f32s]),
-        (&unfused, vec![bf16s, "launch bias_add 4,1,1 32,1,1 0: 16"]),
-        (&turned, vec![sums]),
-    ] {
-        gpu.product(second, product).unwrap();
-        assert_eq!(look(), lines);
-    }
-
-    let add = launch::bias_add(Stored::Bf16, 3, 40);
-    let arguments = [Argument::At(at), Argument::At(at), Argument::Int(40)];
-    gpu.launch(first, add, Stored::Bf16, &arguments).unwrap();
-    let nothing = launch::bias_add(Stored::Bf16, 0, 40);
-    gpu.launch(first, nothing, Stored::Bf16, &arguments).unwrap();
-    assert_eq!(look(), ["launch bias_add 3,1,1 32,1,1 0: 40"]);
-    let error = gpu.launch(first, add, Stored::Bf16, &arguments[..2]).unwrap_err();
-    assert!(error.to_string().contains("bias_add"), "{error}");
-    let error = gpu.launch(first, launch::vocab_loss(), Stored::F32, &[]).unwrap_err();
-    assert!(matches!(error, CudaError::NotPrepared { .. }), "{error}");
-
-    gpu.capture(first).unwrap();
-    gpu.record(plain, first).unwrap();
-    gpu.wait(second, plain).unwrap();
-    let refused =
-        [gpu.write(first, at, &[0]), gpu.read(first, at, &mut [0]), gpu.finish(), gpu.capture(second)];
-    assert!(refused.iter().all(Result::is_err), "{refused:?}");
-    let graph = gpu.captured(first).unwrap();
-    // What was recorded in a capture was not recorded outside.
-    assert!(gpu.wait(second, plain).is_err());
-    gpu.repeat(first, graph).unwrap();
-    assert!(gpu.is_done(first).unwrap());
-    gpu.finish().unwrap();
-    assert_eq!(look(), ["begin 1", "wait", "end", "graph"]);
-
+    products_are_tried_first(&mut gpu, at, [first, second], &look);
+    launches_are_checked(&mut gpu, at, first, &look);
+    captures_are_repeated(&mut gpu, at, [first, second], plain, &look);
     // It may go to another thread.
     std::thread::spawn(move || drop(gpu)).join().unwrap();
     assert_eq!(
@@ -189,4 +140,72 @@ fn bytes_arrive(gpu: &mut Gpu, at: Address) {
         assert!(found[..zeroed].iter().all(|&byte| byte == 0), "the beginning is zeroed");
         assert!(found[zeroed..] == bytes[zeroed..], "all bytes arrive");
     }
+}
+
+/// What the stand-ins wrote since the last look.
+type Look<'a> = &'a dyn Fn() -> Vec<String>;
+
+fn products_are_tried_first(gpu: &mut Gpu, at: Address, [first, second]: [Queue; 2], look: Look<'_>) {
+    let bias = Epilogue::Bias(at.plus(8192));
+    let fused = product(at, Stored::F32, true, bias);
+    let unfused = product(at, Stored::Bf16, false, bias);
+    let mut turned = product(at, Stored::Bf16, true, Epilogue::Plain);
+    turned.left = Matrix { turned: true, stride: 4, ..turned.left };
+    turned.result.stored = Stored::F32;
+    for product in [&fused, &unfused] {
+        let error = gpu.product(first, product).unwrap_err();
+        assert!(matches!(error, CudaError::NotPrepared { .. }), "{error}");
+    }
+    let wide = (launch::attention_keys(2, 32, 128), Stored::F32);
+    gpu.prepare(&[wide], &[fused, unfused, turned, fused]).unwrap();
+    let [f32s, bf16s, sums] = [
+        "matmul 0 16x8/16 8x4/8 0 16x4/16 1 1 bias",
+        "matmul 14 16x8/16 8x4/8 14 16x4/16 1 0",
+        "matmul 14 16x8/16 4x8/4' 0 16x4/16 1 1",
+    ];
+    // Each was tried once; and shared memory beyond 48 KiB was allowed.
+    assert_eq!(look(), [f32s, bf16s, sums, &format!("set attention_keys 8 {}", wide.0.shared)]);
+    for (product, lines) in [
+        (&fused, vec![f32s]),
+        (&unfused, vec![bf16s, "launch bias_add 4,1,1 32,1,1 0: 16"]),
+        (&turned, vec![sums]),
+    ] {
+        gpu.product(second, product).unwrap();
+        assert_eq!(look(), lines);
+    }
+}
+
+fn launches_are_checked(gpu: &mut Gpu, at: Address, first: Queue, look: Look<'_>) {
+    let add = launch::bias_add(Stored::Bf16, 3, 40);
+    let arguments = [Argument::At(at), Argument::At(at), Argument::Int(40)];
+    gpu.launch(first, add, Stored::Bf16, &arguments).unwrap();
+    let nothing = launch::bias_add(Stored::Bf16, 0, 40);
+    gpu.launch(first, nothing, Stored::Bf16, &arguments).unwrap();
+    assert_eq!(look(), ["launch bias_add 3,1,1 32,1,1 0: 40"]);
+    let error = gpu.launch(first, add, Stored::Bf16, &arguments[..2]).unwrap_err();
+    assert!(error.to_string().contains("bias_add"), "{error}");
+    let error = gpu.launch(first, launch::vocab_loss(), Stored::F32, &[]).unwrap_err();
+    assert!(matches!(error, CudaError::NotPrepared { .. }), "{error}");
+}
+
+fn captures_are_repeated(
+    gpu: &mut Gpu,
+    at: Address,
+    [first, second]: [Queue; 2],
+    plain: Event,
+    look: Look<'_>,
+) {
+    gpu.capture(first).unwrap();
+    gpu.record(plain, first).unwrap();
+    gpu.wait(second, plain).unwrap();
+    let refused =
+        [gpu.write(first, at, &[0]), gpu.read(first, at, &mut [0]), gpu.finish(), gpu.capture(second)];
+    assert!(refused.iter().all(Result::is_err), "{refused:?}");
+    let graph = gpu.captured(first).unwrap();
+    // What was recorded in a capture was not recorded outside.
+    assert!(gpu.wait(second, plain).is_err());
+    gpu.repeat(first, graph).unwrap();
+    assert!(gpu.is_done(first).unwrap());
+    gpu.finish().unwrap();
+    assert_eq!(look(), ["begin 1", "wait", "end", "graph"]);
 }
