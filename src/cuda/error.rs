@@ -1,9 +1,11 @@
-//! Why CUDA cannot be used.
+//! Why CUDA cannot be used, and what a device or a library of it refused.
 
 use miette::Diagnostic;
 use thiserror::Error;
 
-/// What is missing, or what NVRTC refused.
+use crate::ir::Bytes;
+
+/// What is missing, what was refused, or what failed.
 #[derive(Clone, Debug, Error, Diagnostic, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CudaError {
@@ -76,5 +78,122 @@ pub enum CudaError {
         architecture: String,
         /// NVRTC's own words.
         reason: String,
+    },
+    /// A driver of before CUDA 13.0, which takes none of the machine code that NVRTC 13.0 makes.
+    #[error("the NVIDIA driver knows CUDA {found}, and CUDA 13.0 is needed")]
+    #[diagnostic(
+        code(schedc::cuda::driver_too_old),
+        help("install a driver of 580 or newer, or run with `--backend cpu`")
+    )]
+    DriverTooOld {
+        /// The newest CUDA that the driver knows.
+        found: String,
+    },
+    /// A generation of devices that no kernel is compiled for.
+    #[error("`{device}` is of compute capability {major}.{minor}, and the kernels are for 8.x, 9.x and 10.x")]
+    #[diagnostic(
+        code(schedc::cuda::unknown_architecture),
+        help("choose another device with CUDA_VISIBLE_DEVICES, or run with `--backend cpu`")
+    )]
+    UnknownArchitecture {
+        /// The device's name.
+        device: String,
+        /// Of its compute capability.
+        major: i32,
+        /// Of its compute capability.
+        minor: i32,
+    },
+    /// Not enough memory.
+    #[error("{} of {what} were asked for, and {} of the device's {} are free", asked.short(), free.short(), total.short())]
+    #[diagnostic(
+        code(schedc::cuda::out_of_memory),
+        help(
+            "take a smaller model, a smaller batch, more ranks or a schedule with a lower peak; see what else runs in `nvidia-smi`"
+        )
+    )]
+    OutOfMemory {
+        /// What for.
+        what: &'static str,
+        /// How much was asked for.
+        asked: Bytes,
+        /// How much is free; 0 where even that could not be asked.
+        free: Bytes,
+        /// How much there is in all.
+        total: Bytes,
+    },
+    /// A call of a library failed; where work is queued, what failed may be older than the call.
+    #[error("`{call}` failed: {reason}")]
+    #[diagnostic(
+        code(schedc::cuda::failed),
+        help(
+            "a call reports what work queued before it did; `compute-sanitizer` on the same run names the kernel"
+        )
+    )]
+    Failed {
+        /// The function.
+        call: &'static str,
+        /// The library's own words.
+        reason: String,
+    },
+    /// A block of a kernel takes more shared memory than there is.
+    #[error("a block of `{kernel}` takes {asked} of shared memory, and the device has {most}")]
+    #[diagnostic(code(schedc::cuda::kernel_too_large), help("take narrower heads of attention"))]
+    KernelTooLarge {
+        /// The kernel.
+        kernel: &'static str,
+        /// What it takes.
+        asked: Bytes,
+        /// What a block may take.
+        most: Bytes,
+    },
+    /// cuBLASLt computes no such product.
+    #[error("cuBLASLt has no algorithm for {product}: {reason}")]
+    #[diagnostic(
+        code(schedc::cuda::no_algorithm),
+        help("use cuBLASLt of CUDA 13; if it is, this is a bug of schedc: report the product")
+    )]
+    NoAlgorithm {
+        /// Its sizes and types.
+        product: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A step uses what was not made ready before the first.
+    #[error("{what} was not made ready before the first step")]
+    #[diagnostic(
+        code(schedc::cuda::not_prepared),
+        help("this is a bug of schedc: report the command, and run with `--backend cpu` meanwhile")
+    )]
+    NotPrepared {
+        /// A kernel, a product, a queue, an event.
+        what: String,
+    },
+    /// NCCL failed.
+    #[error("NCCL's `{call}` failed with {name} ({number}): {last}")]
+    #[diagnostic(
+        code(schedc::cuda::nccl_failed),
+        help("see which process ended first, and run with NCCL_DEBUG=INFO for NCCL's own log")
+    )]
+    NcclFailed {
+        /// The function.
+        call: &'static str,
+        /// The name of its result.
+        name: String,
+        /// The result.
+        number: i32,
+        /// NCCL's last error.
+        last: String,
+    },
+    /// NCCL was not done in time.
+    #[error("NCCL's `{call}` was not done after {milliseconds} ms")]
+    #[diagnostic(
+        code(schedc::cuda::nccl_stalled),
+        help("see which process ended or never came, and run with NCCL_DEBUG=INFO for NCCL's own log")
+    )]
+    NcclStalled {
+        /// The function.
+        call: &'static str,
+        /// How long was waited.
+        milliseconds: u64,
     },
 }

@@ -24,6 +24,17 @@ impl Architecture {
     /// All that are compiled for in the tests.
     pub const ALL: [Self; 3] = [Self::Sm80, Self::Sm90, Self::Sm100];
 
+    /// The one whose machine code a device of this compute capability runs: that of its own major number, and of no larger minor one.
+    #[must_use]
+    pub fn of(major: i32, minor: i32) -> Option<Self> {
+        match (major, minor) {
+            (8, 0..) => Some(Self::Sm80),
+            (9, 0..) => Some(Self::Sm90),
+            (10, 0..) => Some(Self::Sm100),
+            _ => None,
+        }
+    }
+
     /// As NVRTC calls it.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -5,7 +5,7 @@
 mod attention;
 mod elementwise;
 mod embedding;
-mod host;
+pub(crate) mod host;
 mod norm;
 mod shimmed;
 mod vocabulary;

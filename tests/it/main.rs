@@ -15,6 +15,7 @@ mod flows;
 mod forms;
 mod forward;
 mod golden;
+mod gpu;
 mod kernels;
 mod language;
 mod launch;
