@@ -63,6 +63,18 @@ pub enum CudaError {
     #[error("this build of schedc compiles kernels for GPUs and has no executor for them yet")]
     #[diagnostic(code(schedc::cuda::no_executor), help("run with `--backend cpu`"))]
     NoExecutor,
+    /// A pass on lengths that no kernel takes.
+    #[error("the kernels do not take {what} of {length}")]
+    #[diagnostic(
+        code(schedc::cuda::oversized_pass),
+        help("reduce --batch, --seq, --hidden or --heads, or run with `--backend cpu`")
+    )]
+    OversizedPass {
+        /// What is too long.
+        what: &'static str,
+        /// How long it is.
+        length: u64,
+    },
     /// NVRTC does not take a source.
     #[error("NVRTC refuses `{file}` for {architecture}: {reason}")]
     #[diagnostic(

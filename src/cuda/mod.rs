@@ -8,6 +8,7 @@ mod device;
 mod error;
 mod nvrtc;
 mod probe;
+pub mod run;
 
 pub use device::{Address, Argument, Device, Epilogue, Event, Graph, Matrix, Product, Queue};
 pub use error::CudaError;
