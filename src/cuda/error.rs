@@ -75,6 +75,13 @@ pub enum CudaError {
         /// How long it is.
         length: u64,
     },
+    /// Something that only the CPU's executor does.
+    #[error("`{flag}` is not for a run on a device")]
+    #[diagnostic(code(schedc::cuda::not_on_a_device), help("leave it out, or run with `--backend cpu`"))]
+    NotOnADevice {
+        /// The flag.
+        flag: &'static str,
+    },
     /// NVRTC does not take a source.
     #[error("NVRTC refuses `{file}` for {architecture}: {reason}")]
     #[diagnostic(

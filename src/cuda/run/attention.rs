@@ -18,8 +18,7 @@ impl Emit<'_> {
         let [attended, logarithms, qkv] = [act.attended, act.logarithms, act.qkv].map(Argument::At);
         let slices = int(before.acts.len() as u32);
         let factor = self.factor();
-        let arguments =
-            [attended, logarithms, qkv, before.list, slices, int(heads), int(sequence), factor];
+        let arguments = [attended, logarithms, qkv, before.list, slices, int(heads), int(sequence), factor];
         self.launch(launch::attention_forward(self.shape.all_heads(), sequence, head), &arguments);
     }
 
@@ -34,8 +33,7 @@ impl Emit<'_> {
         let Shape { heads, sequence, head, .. } = self.shape;
         let all = self.shape.all_heads();
         let [d_qkv, qkv, gradient, attended, logarithms, products] =
-            [to, act.qkv, gradient, act.attended, act.logarithms, self.scratch.products]
-                .map(Argument::At);
+            [to, act.qkv, gradient, act.attended, act.logarithms, self.scratch.products].map(Argument::At);
         let (lengths, factor) = ([int(heads), int(sequence)], self.factor());
         let count = int(all * sequence);
         let arguments = [products, attended, gradient, lengths[0], lengths[1], count];

@@ -66,8 +66,7 @@ impl Emit<'_> {
     /// `y = norm(x)` with its statistics.
     pub(super) fn norm(&mut self, y: Address, stats: Address, x: Address, norm: &Pair) {
         let Shape { tokens, hidden, .. } = self.shape;
-        let [y, stats, x, weight, bias] =
-            [y, stats, x, norm.weight.value, norm.bias.value].map(Argument::At);
+        let [y, stats, x, weight, bias] = [y, stats, x, norm.weight.value, norm.bias.value].map(Argument::At);
         let arguments = [y, stats, x, weight, bias, int(tokens), int(hidden)];
         self.launch(launch::layer_norm_forward(Stored::F32, tokens, hidden), &arguments);
     }
@@ -130,8 +129,7 @@ impl Emit<'_> {
         let tokens = self.shape.tokens;
         let gradient = rows(of.weight.gradient, inputs);
         self.product([outputs, inputs, tokens], turned(dy, outputs), rows(x, inputs), gradient, true);
-        let (shares, partial) =
-            (launch::bias_partial(Stored::F32, tokens, outputs), self.scratch.partial);
+        let (shares, partial) = (launch::bias_partial(Stored::F32, tokens, outputs), self.scratch.partial);
         let [to, from] = [partial, dy].map(Argument::At);
         self.launch(shares, &[to, from, int(tokens), int(outputs), int(launch::CHUNK)]);
         self.collect(of.bias.gradient, partial, shares.grid[1], outputs);

@@ -17,6 +17,7 @@ mod passes;
 mod ranks;
 mod script;
 mod shape;
+mod train;
 mod vocabulary;
 
 use std::collections::BTreeMap;
@@ -42,6 +43,7 @@ use crate::kernels::{Stored, launch};
 use crate::verify::Verified;
 
 pub use parameters::Kept;
+pub use train::train_on;
 
 /// The largest relative difference from the CPU's reference that passes, in f32.
 pub const TOLERANCE: f64 = 1e-4;
@@ -169,11 +171,15 @@ impl<D: Device> Executor<D> {
     pub fn step(&mut self, batches: &[Tokens], finish: Finish) -> Result<Option<f64>, RunError> {
         let header = &self.plan.header;
         self.ids.clear();
-        for batch in batches.iter().cloned().flat_map(|batch| batch.sliced(header.model.sequence, header.slices)) {
+        for batch in
+            batches.iter().cloned().flat_map(|batch| batch.sliced(header.model.sequence, header.slices))
+        {
             let both = batch.inputs.iter().chain(&batch.targets);
             self.ids.extend(both.flat_map(|id| id.to_le_bytes()));
         }
-        if self.ids.len() != self.ids.capacity().min(8 * header.cut().units() as usize * self.feed.tokens as usize) {
+        if self.ids.len()
+            != self.ids.capacity().min(8 * header.cut().units() as usize * self.feed.tokens as usize)
+        {
             return Err(ExecuteError::NoLoss.into());
         }
         self.device.write(self.origin, self.feed.start, &self.ids)?;

@@ -55,6 +55,8 @@ pub(super) struct PassRun<'a> {
     pub(super) lists: &'a mut Lists,
     /// Whether the exponentials took the logits' place: algorithm 2.
     pub(super) exponentials: bool,
+    /// Whether the pass runs beside the compute lane.
+    pub(super) beside: bool,
 }
 
 /// Whether a backward pass computes the weight gradient, too.
@@ -101,7 +103,10 @@ impl PassRun<'_> {
 
     /// The calls of the pass; whether they give a loss.
     pub(super) fn run(&mut self, compute: Compute, queue: Queue, calls: &mut Calls) -> bool {
-        let RankState { shape, scratch, .. } = *self.rank;
+        let RankState { shape, mut scratch, .. } = *self.rank;
+        if self.beside {
+            scratch.combined = scratch.rescaled;
+        }
         let emit = &mut Emit { calls, queue, shape, scratch };
         match compute {
             Compute::StageForward => return self.forward(emit),
@@ -178,7 +183,8 @@ impl PassRun<'_> {
         let layers = parameters.layers(stage.parameters);
         let act = self.must(Place::Act);
         let output = OutputAt::of(sizes, act, layers.len(), held.sharded_output);
-        let end = if stage.last { output.input } else { self.view(Place::XWrite).unwrap_or(emit.scratch.stream) };
+        let end =
+            if stage.last { output.input } else { self.view(Place::XWrite).unwrap_or(emit.scratch.stream) };
         let input = |layer| if layer < layers.len() { ActAt::of(sizes, act, layer).input } else { end };
         let start = input(0);
         let positions = parameters.positions.as_ref().filter(|_| stage.first);

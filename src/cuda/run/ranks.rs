@@ -26,7 +26,7 @@ pub(super) struct Scratch {
     pub(super) stats: Address,
     /// The statistics of all ranks combined, `[2, tokens]`.
     pub(super) combined: Address,
-    /// The same for the pass between the parts of a barrier, which runs beside the compute lane.
+    /// The same for passes that run beside the compute lane: those between the parts of a barrier.
     pub(super) rescaled: Address,
     /// All of it.
     pub(super) bytes: u64,

@@ -32,7 +32,13 @@ pub(super) fn listed(scripts: &[Script], ranks: &[RankState]) -> u64 {
     let most = |rank: &RankState| rank.held.stages.iter().map(|stage| stage.layers.len()).max().unwrap_or(0);
     let passes = |script: &Script| -> usize {
         let entries = script.lanes.iter().flatten();
-        entries.map(|entry| if let Action::Pass { places, .. } = &entry.action { places.earlier.len() } else { 0 }).sum()
+        entries
+            .map(
+                |entry| {
+                    if let Action::Pass { places, .. } = &entry.action { places.earlier.len() } else { 0 }
+                },
+            )
+            .sum()
     };
     scripts.iter().zip(ranks).map(|(script, rank)| (passes(script) * most(rank)) as u64).sum()
 }
@@ -127,9 +133,8 @@ impl<'a> Walk<'a> {
     /// The head of a lane, if all that it waits for was issued.
     fn ready(&self, at: Place) -> Option<&'a Entry> {
         let heads = &self.heads[at.0];
-        self.head(at).filter(|entry| {
-            entry.waits.iter().all(|wait| heads[wait.lane as usize] > wait.position as usize)
-        })
+        self.head(at)
+            .filter(|entry| entry.waits.iter().all(|wait| heads[wait.lane as usize] > wait.position as usize))
     }
 
     /// Lets a lane wait for what its head waits for on other lanes.
@@ -230,7 +235,7 @@ impl<'a> Walk<'a> {
 
     fn pass(&mut self, at: Place, entry: &Entry) -> Result<(), RunError> {
         let Action::Pass { compute, pass, places } = &entry.action else { return Ok(()) };
-        let beside = matches!(compute, Compute::OutputRescale | Compute::Release);
+        let beside = matches!(compute, Compute::OutputRescale | Compute::OutputLoss | Compute::Release);
         if at.1 != 0 && !beside {
             let reason = format!("`{compute}` runs beside the compute lane, and shares its scratch");
             return Err(ExecuteError::Malformed { rank: Rank::new(at.0), instr: entry.instr, reason }.into());
@@ -240,7 +245,8 @@ impl<'a> Walk<'a> {
         let queue = self.queue(at).queue;
         let Steps { calls, lists, losses } = &mut self.steps;
         let rank = &self.ranks[at.0];
-        let mut run = PassRun { rank, pass: *pass, places, feed: self.feed, lists, exponentials };
+        let mut run =
+            PassRun { rank, pass: *pass, places, feed: self.feed, lists, exponentials, beside: at.1 != 0 };
         if run.run(*compute, queue, calls) {
             losses[at.0][pass.microbatch.index()] = true;
         }

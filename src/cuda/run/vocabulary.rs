@@ -102,7 +102,14 @@ impl Emit<'_> {
     }
 
     /// The whole output layer: the loss, and the gradient by the logits in their place.
-    pub(super) fn output_forward(&mut self, table: &Table, at: &OutputAt, ids: Ids, units: u32, loss: Address) {
+    pub(super) fn output_forward(
+        &mut self,
+        table: &Table,
+        at: &OutputAt,
+        ids: Ids,
+        units: u32,
+        loss: Address,
+    ) {
         let (stats, combined) = (self.scratch.stats, self.scratch.combined);
         self.logits(table, at.normed, at.logits);
         self.statistics(table, stats, at.logits, ids);
@@ -185,7 +192,7 @@ impl Emit<'_> {
         units: u32,
     ) {
         let Shape { tokens, hidden, .. } = self.shape;
-        let (combined, [first, owned]) = (self.scratch.rescaled, table.sides());
+        let (combined, [first, owned]) = (self.scratch.combined, table.sides());
         self.combine(combined, gathered);
         let own = self.own(gathered);
         let pointers = [dx, unscaled, combined, own, table.param.value, ids.targets].map(Argument::At);

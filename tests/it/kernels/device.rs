@@ -6,9 +6,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
-use schedc::cuda::{
-    Address, Argument, CudaError, Device, Epilogue, Event, Graph, Matrix, Product, Queue,
-};
+use schedc::cuda::{Address, Argument, CudaError, Device, Epilogue, Event, Graph, Matrix, Product, Queue};
 use schedc::kernels::{Launch, Stored};
 
 use super::host::Host;
@@ -183,11 +181,8 @@ impl HostDevice {
         let Product { rows, columns, inner, left, right, result, adds, epilogue } = *product;
         assert!(!result.turned && rows > 0 && columns > 0 && inner > 0);
         let (left, right) = (self.numbers(left, rows, inner), self.numbers(right, inner, columns));
-        let mut sums = if adds {
-            self.numbers(result, rows, columns)
-        } else {
-            vec![0.0; (rows * columns) as usize]
-        };
+        let mut sums =
+            if adds { self.numbers(result, rows, columns) } else { vec![0.0; (rows * columns) as usize] };
         let width = columns as usize;
         for (row, sums) in sums.chunks_exact_mut(width).enumerate() {
             for at in 0..inner as usize {
