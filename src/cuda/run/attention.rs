@@ -42,8 +42,7 @@ impl Emit<'_> {
         let pointers = [d_qkv, qkv, before.list, gradient, logarithms, products];
         let arguments = [&pointers[..], &[slices], &lengths, &[factor]].concat();
         self.launch(launch::attention_queries(all, sequence, head), &arguments);
-        let sliced = self.shape.sliced();
-        let owed = if sliced { Argument::At(act.owed) } else { Argument::NOTHING };
+        let owed = if self.shape.sliced() { Argument::At(act.owed) } else { Argument::NOTHING };
         let mut keys = |owed: Argument, of: Argument| {
             let pointers = [d_qkv, owed, qkv, of, gradient, logarithms, products];
             let arguments = [&pointers[..], &lengths, &[factor]].concat();

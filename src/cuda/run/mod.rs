@@ -38,7 +38,7 @@ use crate::execute::interpreter::Finish;
 use crate::execute::model::{Held, Train};
 use crate::execute::prepare::resolve;
 use crate::execute::stored::{copies_of, gather_of};
-use crate::ir::{Bytes, Plan, Rank, Stage};
+use crate::ir::{Bytes, InstrId, Plan, Rank, Stage};
 use crate::kernels::{Stored, launch};
 use crate::verify::Verified;
 
@@ -177,10 +177,10 @@ impl<D: Device> Executor<D> {
             let both = batch.inputs.iter().chain(&batch.targets);
             self.ids.extend(both.flat_map(|id| id.to_le_bytes()));
         }
-        if self.ids.len()
-            != self.ids.capacity().min(8 * header.cut().units() as usize * self.feed.tokens as usize)
-        {
-            return Err(ExecuteError::NoLoss.into());
+        if self.ids.len() != 8 * header.cut().units() as usize * self.feed.tokens as usize {
+            let reason = "the batches are not of the plan's number and size".to_owned();
+            let (rank, instr) = (Rank::default(), InstrId::default());
+            return Err(ExecuteError::Malformed { rank, instr, reason }.into());
         }
         self.device.write(self.origin, self.feed.start, &self.ids)?;
         match self.graph {

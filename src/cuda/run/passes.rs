@@ -143,7 +143,10 @@ impl PassRun<'_> {
                 // Without a reader of the statistics there is nobody to compute for.
                 let Some(stats) = self.view(Place::StatsWrite) else { return false };
                 let (x, kept) = (self.must(Place::XRead), self.must(Place::Logits));
-                emit.softmax(table, x, kept, stats, ids, compute == Compute::OutputSoftmaxGrad, dx);
+                emit.softmax(table, x, kept, stats, ids);
+                if compute == Compute::OutputSoftmaxGrad {
+                    emit.exponentials(table, kept, stats, dx);
+                }
                 false
             }
             Compute::OutputRescale => {

@@ -218,7 +218,7 @@ impl<'a> Walk<'a> {
                 self.advance(at);
                 Ok(2)
             }
-            Action::Collective(part) => self.collective(part),
+            Action::Collective(part) => Ok(self.collective(part)),
             Action::Pass { .. } => {
                 self.wait(at, entry);
                 self.pass(at, entry)?;
@@ -254,14 +254,14 @@ impl<'a> Walk<'a> {
     }
 
     /// Issues a collective, if all its members have come to it.
-    fn collective(&mut self, part: &Part) -> Result<usize, RunError> {
+    fn collective(&mut self, part: &Part) -> usize {
         let places = self.boards.get(&part.board).cloned().unwrap_or_default();
         let mut parts: Vec<(Place, &Entry, &Part)> = Vec::new();
         for &at in &places {
-            let Some(entry) = self.ready(at) else { return Ok(0) };
-            let Action::Collective(other) = &entry.action else { return Ok(0) };
+            let Some(entry) = self.ready(at) else { return 0 };
+            let Action::Collective(other) = &entry.action else { return 0 };
             if other.board != part.board || other.ordinal != part.ordinal || other.tag != part.tag {
-                return Ok(0);
+                return 0;
             }
             parts.push((at, entry, other));
         }
@@ -281,16 +281,18 @@ impl<'a> Walk<'a> {
             hidden: self.ranks[0].shape.hidden,
         };
         exchange.run();
-        places.iter().for_each(|&at| self.advance(at));
-        Ok(places.len())
+        for &at in &places {
+            self.advance(at);
+        }
+        places.len()
     }
 
     fn operand(&self, rank: usize, operand: Option<&Operand>) -> Option<Address> {
-        let state = &self.ranks[rank];
+        let held = &self.ranks[rank];
         match operand? {
-            Operand::Arena(range) => Some(state.arena.plus(4 * range.start as u64)),
-            Operand::TiedGradient => state.parameters.tied,
-            Operand::StageGradient(stage) => state.parameters.stage_gradient(*stage),
+            Operand::Arena(range) => Some(held.arena.plus(4 * range.start as u64)),
+            Operand::TiedGradient => held.parameters.tied,
+            Operand::StageGradient(stage) => held.parameters.stage_gradient(*stage),
         }
     }
 }

@@ -123,25 +123,18 @@ impl Emit<'_> {
         kept.plus(4 * self.shape.wide())
     }
 
-    /// Pass S. With `dx` that of algorithm 2: exponentials stay in place of logits, and the shard's unscaled input gradient is computed.
-    pub(super) fn softmax(
-        &mut self,
-        table: &Table,
-        x: Address,
-        kept: Address,
-        stats: Address,
-        ids: Ids,
-        exponentials: bool,
-        dx: Option<Address>,
-    ) {
-        let Shape { tokens, hidden, .. } = self.shape;
-        let (logits, [_, owned]) = (self.kept_logits(kept), table.sides());
+    /// Pass S: logits and their statistics.
+    pub(super) fn softmax(&mut self, table: &Table, x: Address, kept: Address, stats: Address, ids: Ids) {
+        let logits = self.kept_logits(kept);
         self.copy(kept, x);
         self.logits(table, x, logits);
         self.statistics(table, stats, logits, ids);
-        if !exponentials {
-            return;
-        }
+    }
+
+    /// What algorithm 2 adds to S: exponentials in place of logits, and the shard's unscaled input gradient.
+    pub(super) fn exponentials(&mut self, table: &Table, kept: Address, stats: Address, dx: Option<Address>) {
+        let Shape { tokens, hidden, .. } = self.shape;
+        let (logits, [_, owned]) = (self.kept_logits(kept), table.sides());
         let [held, of] = [logits, stats].map(Argument::At);
         self.launch(launch::vocab_exponentials(Stored::F32, tokens, owned), &[held, of, int(owned)]);
         if let Some(dx) = dx {
