@@ -1,5 +1,6 @@
 //! A device that is the host: kernels by the shim, products by loops. It keeps what is queued until something waits for it, and then runs
 //! the queues in an order that a seed chooses, so that a missing wait shows.
+#![allow(clippy::cast_ptr_alignment, reason = "matrices lie at multiples of four bytes, which is asserted")]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::collections::{BTreeSet, VecDeque};
@@ -98,7 +99,7 @@ impl HostDevice {
     #[track_caller]
     fn within(&self, at: Address, bytes: usize) -> *mut u8 {
         let inside = |&(start, layout): &(*mut u8, Layout)| {
-            at.0 >= start as u64 && at.0 + bytes as u64 <= start as u64 + layout.size() as u64 - 1
+            at.0 >= start as u64 && at.0 + (bytes as u64) < start as u64 + layout.size() as u64
         };
         assert!(bytes == 0 || self.memory.iter().any(inside), "{at:?} and {bytes} bytes are no memory");
         at.0 as *mut u8
@@ -168,6 +169,7 @@ impl HostDevice {
         let [rows, columns, stride] = [rows, columns, matrix.stride].map(|side| side as usize);
         let [lines, length] = if matrix.turned { [columns, rows] } else { [rows, columns] };
         assert!(stride >= length, "rows of {length} lie {stride} apart");
+        assert!(matrix.at.0.is_multiple_of(4));
         let at = self.within(matrix.at, 4 * ((lines - 1) * stride + length)).cast::<f32>();
         let of = |row: usize, column: usize| {
             let (line, place) = if matrix.turned { (column, row) } else { (row, column) };
@@ -196,10 +198,12 @@ impl HostDevice {
             sums.chunks_exact_mut(width)
                 .for_each(|row| row.iter_mut().zip(&bias).for_each(|(sum, bias)| *sum += bias));
         }
-        let to = self.within(result.at, 4).cast::<f32>();
+        assert!(result.at.0.is_multiple_of(4) && result.stride >= columns);
+        let extent = (rows - 1) * result.stride + columns;
+        let to = self.within(result.at, 4 * extent as usize).cast::<f32>();
         for (index, sum) in sums.into_iter().enumerate() {
             let place = index / width * result.stride as usize + index % width;
-            // SAFETY: `numbers` of the result, or the check of its last row, covers it.
+            // SAFETY: the extent lies within an allocation.
             unsafe { to.add(place).write(sum) };
         }
     }
