@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use schedc::cuda::{CudaError, probe as probe_cuda};
+use schedc::cuda::run::train_on;
+use schedc::cuda::{CudaError, Gpu, probe as probe_cuda};
 use schedc::execute::ExecuteError;
 use schedc::execute::check::CheckReport;
 use schedc::execute::dump::probe;
@@ -91,12 +92,18 @@ enum Backend {
 
 impl Backend {
     /// Refuses what this machine or this build lacks.
-    fn check(self, cuda_path: Option<&Path>) -> Result<(), Failure> {
+    fn check(self, cuda_path: Option<&Path>, place: Option<&Place>) -> Result<(), Failure> {
         if self == Self::Cpu {
             return Ok(());
         }
-        let missing = probe_cuda(cuda_path).missing;
-        Err(if missing.is_empty() { Failure::one(CudaError::NoExecutor) } else { Failure::all(missing) })
+        let mut missing = probe_cuda(cuda_path).missing;
+        if place.is_none() {
+            // Only processes move buffers by it.
+            missing.retain(|missing| !matches!(missing, CudaError::NoNccl { .. }));
+        } else if missing.is_empty() {
+            missing.push(CudaError::NoExecutor);
+        }
+        if missing.is_empty() { Ok(()) } else { Err(Failure::all(missing)) }
     }
 }
 
@@ -132,7 +139,10 @@ impl RunArgs {
 
 /// Compiles or reads the plan, and trains by it. Where ranks fail or stall, the table of what they were doing comes first.
 pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
-    args.backend.check(args.cuda_path.as_deref())?;
+    let patience = Duration::from_secs_f32(args.rendezvous_timeout);
+    let place = Place::read(|name| std::env::var(name).ok(), args.listen.as_deref(), patience);
+    let place = place.map_err(Failure::one)?;
+    args.backend.check(args.cuda_path.as_deref(), place.as_ref())?;
     let plan = args.job.plan(&args.model)?;
     let hash = schedc::emit::plan_hash(&plan).to_string();
     let trains = plan.header.mode.is_training();
@@ -140,13 +150,20 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     if let Some(path) = &args.trace {
         probe(path).map_err(Failure::one)?;
     }
-    let patience = Duration::from_secs_f32(args.rendezvous_timeout);
-    let place = Place::read(|name| std::env::var(name).ok(), args.listen.as_deref(), patience);
-    let place = place.map_err(Failure::one)?;
     let leads = place.as_ref().is_none_or(|place| place.process == 0);
     let mut screen = Screen::new(args.steps, leads);
     screen.lines(&summary(&plan, &hash));
-    let result = train_across(&plan, &args.settings(hash.clone()), place.as_ref(), &mut screen);
+    let settings = args.settings(hash.clone());
+    if args.backend == Backend::Cuda {
+        let Dims { hidden, heads, .. } = plan.header.model;
+        let open = || Gpu::open(0, hidden / heads.max(1), args.cuda_path.as_deref());
+        let result = train_on(&plan, &settings, open, &mut screen);
+        screen.bar.finish_and_clear();
+        let ending = result.map_err(Failure::one)?;
+        screen.lines(&if trains { ended(&ending) } else { evaluated(&ending) });
+        return Ok(());
+    }
+    let result = train_across(&plan, &settings, place.as_ref(), &mut screen);
     screen.bar.finish_and_clear();
     match result {
         Ok(ending) => {

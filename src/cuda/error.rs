@@ -61,10 +61,34 @@ pub enum CudaError {
         /// What was looked for, and where.
         looked: String,
     },
-    /// All is there, but this build walks no plan on a device.
-    #[error("this build of schedc compiles kernels for GPUs and has no executor for them yet")]
-    #[diagnostic(code(schedc::cuda::no_executor), help("run with `--backend cpu`"))]
+    /// Ranks of several processes are not executed on devices.
+    #[error("ranks of several processes have no executor for GPUs yet; those of one process have")]
+    #[diagnostic(
+        code(schedc::cuda::no_executor),
+        help(
+            "run all ranks on one GPU, without `schedc launch` or RANK and WORLD_SIZE, or with `--backend cpu`"
+        )
+    )]
     NoExecutor,
+    /// A pass on lengths that no kernel takes.
+    #[error("the kernels do not take {what} of {length}")]
+    #[diagnostic(
+        code(schedc::cuda::oversized_pass),
+        help("reduce --batch, --seq, --hidden or --heads, or run with `--backend cpu`")
+    )]
+    OversizedPass {
+        /// What is too long.
+        what: &'static str,
+        /// How long it is.
+        length: u64,
+    },
+    /// Something that only the CPU's executor does.
+    #[error("`{flag}` is not for a run on a device")]
+    #[diagnostic(code(schedc::cuda::not_on_a_device), help("leave it out, or run with `--backend cpu`"))]
+    NotOnADevice {
+        /// The flag.
+        flag: &'static str,
+    },
     /// NVRTC does not take a source.
     #[error("NVRTC refuses `{file}` for {architecture}: {reason}")]
     #[diagnostic(

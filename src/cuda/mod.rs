@@ -10,6 +10,7 @@ mod gpu;
 mod nccl;
 mod nvrtc;
 mod probe;
+pub mod run;
 
 pub use device::{Address, Argument, Device, Epilogue, Event, Graph, Matrix, Product, Queue};
 pub use error::CudaError;

@@ -17,15 +17,15 @@ mod error;
 pub mod interpreter;
 mod machine;
 pub mod model;
-mod prepare;
+pub(crate) mod prepare;
 pub mod recording;
 pub mod reference;
 mod remote;
 pub mod stored;
 pub mod tokenizer;
 pub mod train;
-mod transport;
-mod views;
+pub(crate) mod transport;
+pub(crate) mod views;
 pub mod watchdog;
 mod wiring;
 

@@ -333,20 +333,20 @@ fn save_part(
 
 /// The losses of a run's steps.
 #[derive(Default)]
-struct Losses {
-    ends: Option<(f64, f64)>,
+pub(crate) struct Losses {
+    pub(crate) ends: Option<(f64, f64)>,
     sum: f64,
     count: u32,
 }
 
 impl Losses {
-    fn add(&mut self, loss: f64) {
+    pub(crate) fn add(&mut self, loss: f64) {
         self.ends = Some((self.ends.map_or(loss, |(first, _)| first), loss));
         self.sum += loss;
         self.count += 1;
     }
 
-    fn mean(&self) -> Option<f64> {
+    pub(crate) fn mean(&self) -> Option<f64> {
         (self.count > 0).then(|| self.sum / f64::from(self.count))
     }
 }
@@ -466,7 +466,7 @@ pub fn flops_per_token(dims: &Dims) -> f64 {
 }
 
 /// How fast steps are.
-struct Pace {
+pub(crate) struct Pace {
     tokens: f64,
     flops: f64,
     steps: f64,
@@ -475,7 +475,7 @@ struct Pace {
 
 impl Pace {
     #[allow(clippy::cast_precision_loss, reason = "a rate needs no more than 52 bits")]
-    fn new(header: &Header) -> Self {
+    pub(crate) fn new(header: &Header) -> Self {
         let tokens = header.model.tokens() as f64 * f64::from(header.microbatches);
         // Backward is twice forward.
         let share = if header.mode.is_training() { 1.0 } else { 3.0 };
@@ -484,14 +484,14 @@ impl Pace {
     }
 
     /// Counts a step; gives its tokens a second and 10^9 operations a second.
-    fn add(&mut self, time: Duration) -> (f64, f64) {
+    pub(crate) fn add(&mut self, time: Duration) -> (f64, f64) {
         self.steps += 1.0;
         self.time += time;
         self.rates(1.0, time)
     }
 
     /// The same over all steps.
-    fn mean(&self) -> (f64, f64) {
+    pub(crate) fn mean(&self) -> (f64, f64) {
         self.rates(self.steps, self.time)
     }
 

@@ -164,15 +164,15 @@ impl Mailbox {
 
 /// What the members of a group must agree on in one collective.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Tag {
+pub(crate) struct Tag {
     /// What is collected.
-    pub(super) payload: Payload,
+    pub(crate) payload: Payload,
     /// What is done with it.
-    pub(super) op: CollectiveOp,
+    pub(crate) op: CollectiveOp,
     /// Who gives or gets.
-    pub(super) root: Option<Rank>,
+    pub(crate) root: Option<Rank>,
     /// Elements of each contribution.
-    pub(super) elements: u64,
+    pub(crate) elements: u64,
 }
 
 /// Where the members of a group meet.

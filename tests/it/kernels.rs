@@ -3,10 +3,12 @@
 #![allow(clippy::cast_possible_wrap, clippy::cast_precision_loss, reason = "sizes of tests are small")]
 
 mod attention;
+mod device;
 mod elementwise;
 mod embedding;
 pub(crate) mod host;
 mod norm;
+mod run;
 mod shimmed;
 mod vocabulary;
 

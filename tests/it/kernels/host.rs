@@ -158,8 +158,19 @@ impl Host {
         args: &[Arg<'_>],
         descending: bool,
     ) -> Result<(), String> {
+        let mut words: Vec<u64> = args.iter().map(|arg| arg.word()).collect();
+        self.call(name, launch, &mut words, descending)
+    }
+
+    /// The same with the arguments in the first bytes of words.
+    pub(crate) fn call(
+        &self,
+        name: &str,
+        launch: Launch,
+        values: &mut [u64],
+        descending: bool,
+    ) -> Result<(), String> {
         let name = CString::new(name).unwrap();
-        let mut values: Vec<u64> = args.iter().map(|arg| arg.word()).collect();
         let mut pointers: Vec<*mut c_void> =
             values.iter_mut().map(|value| std::ptr::from_mut(value).cast()).collect();
         let mut message = [0; 200];
