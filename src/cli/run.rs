@@ -96,13 +96,12 @@ impl Backend {
         if self == Self::Cpu {
             return Ok(());
         }
-        let mut missing = probe_cuda(cuda_path).missing;
-        if place.is_none() {
-            // Only processes move buffers by it.
-            missing.retain(|missing| !matches!(missing, CudaError::NoNccl { .. }));
-        } else if missing.is_empty() {
-            missing.push(CudaError::NoExecutor);
+        if place.is_some() {
+            return Err(Failure::one(CudaError::NoExecutor));
         }
+        let mut missing = probe_cuda(cuda_path).missing;
+        // Only several processes move buffers by it.
+        missing.retain(|missing| !matches!(missing, CudaError::NoNccl { .. }));
         if missing.is_empty() { Ok(()) } else { Err(Failure::all(missing)) }
     }
 }
