@@ -4,6 +4,7 @@
 //! does not follow from how many cores there are.
 
 use std::num::NonZeroUsize;
+use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
@@ -77,7 +78,7 @@ fn side_by_side<T: Sync>(
     let mut all = thread::scope(|scope| {
         let others: Vec<_> = (1..cores).map(|_| scope.spawn(run)).collect();
         let mut all = run();
-        all.extend(others.into_iter().flat_map(|other| other.join().unwrap_or_default()));
+        all.extend(others.into_iter().flat_map(|other| other.join().unwrap_or_else(|panic| resume_unwind(panic))));
         all
     });
     all.sort_unstable_by_key(|&(at, _)| at);
