@@ -78,7 +78,9 @@ fn side_by_side<T: Sync>(
     let mut all = thread::scope(|scope| {
         let others: Vec<_> = (1..cores).map(|_| scope.spawn(run)).collect();
         let mut all = run();
-        all.extend(others.into_iter().flat_map(|other| other.join().unwrap_or_else(|panic| resume_unwind(panic))));
+        all.extend(
+            others.into_iter().flat_map(|other| other.join().unwrap_or_else(|panic| resume_unwind(panic))),
+        );
         all
     });
     all.sort_unstable_by_key(|&(at, _)| at);
