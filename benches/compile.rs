@@ -7,7 +7,7 @@ use schedc::cost::UNIT;
 use schedc::driver::{Input, Job, compile, schedule};
 use schedc::ir::{Dims, Mode};
 use schedc::lower::lower;
-use schedc::resolve::Model;
+use schedc::resolve::{Model, Partitioning};
 use schedc::source::Sources;
 use schedc::verify::{Options, verify};
 
@@ -15,7 +15,7 @@ const RANKS: u32 = 64;
 
 fn job(microbatches: u32, with: &[String]) -> Job<'_> {
     let dims = Dims { layers: RANKS, hidden: 64, heads: 4, sequence: 64, batch: 1, vocab: 256, tied: false };
-    let model = Model { layers: None, dims };
+    let model = Model { layers: None, dims, partition: Partitioning::Uniform };
     Job {
         input: Input::Library("1f1b"),
         with,
@@ -49,7 +49,7 @@ fn parts(criterion: &mut Criterion) {
     let with = ["vocab-2".to_owned()];
     let job = job(1024, &with);
     let ordered = schedule(&job, &mut Sources::default()).expect("the library compiles");
-    let costs = UNIT.bind(&ordered.catalog, &ordered.shape).expect("unit costs fit");
+    let costs = UNIT.bind(&ordered.catalog, &ordered.shape, &ordered.model).expect("unit costs fit");
     let plan = lower(&ordered, &costs).expect("the library compiles");
     let instrs: usize = plan.ranks.iter().map(|rank| rank.instrs.len()).sum();
     let mut group = criterion.benchmark_group("1f1b + vocab-2, p=64, m=1024");

@@ -13,8 +13,10 @@ use crate::ir::FileId;
 use crate::lower::LowerError;
 use crate::order::OrderError;
 use crate::resolve::ResolveError;
+use crate::simulate::SimulateError;
 use crate::source::Sources;
 use crate::syntax::SyntaxError;
+use crate::torch;
 use crate::transform::TransformError;
 
 /// An error of a room that knows in which file its labels lie.
@@ -69,6 +71,10 @@ rooms! {
     Forward(ForwardError),
     /// The ranks' orders do not fit together.
     Lower(LowerError),
+    /// The plan does not keep what its schedule requires.
+    Simulate(SimulateError),
+    /// A PyTorch schedule has no plan.
+    Torch(torch::Unsupported),
     /// Lowering has a bug.
     Unsound(Unsound),
 }
@@ -140,7 +146,8 @@ impl Diagnostic for Error {
     }
 
     fn source_code(&self) -> Option<&dyn SourceCode> {
-        self.text.as_ref().map(|text| text as &dyn SourceCode)
+        // A file of costs comes with its error: it is no text of the compilation.
+        self.text.as_ref().map(|text| text as &dyn SourceCode).or_else(|| self.cause.source_code())
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {

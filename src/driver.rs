@@ -5,12 +5,12 @@ use thiserror::Error as ThisError;
 
 use crate::cost::{CostError, CostSpec, Costs};
 use crate::diag::{Cause, Error, Located};
-use crate::ir::{FileId, Limit, Mode, Program, Schedule};
+use crate::ir::{FileId, Limit, Mode, Program, Requirement, Schedule};
 use crate::resolve::{Model, Request, ResolveError};
 use crate::source::{Library, Sources};
 use crate::syntax::{self, ast};
 use crate::verify::{Options, Refused, Verified, Violation};
-use crate::{forward, lower, order, resolve, timing, transform, verify};
+use crate::{forward, lower, order, resolve, simulate, timing, torch, transform, verify};
 
 /// One compilation: what, and for which numbers.
 #[derive(Clone, Debug)]
@@ -49,6 +49,8 @@ pub enum Input<'a> {
         /// Which schedule of several.
         schedule: Option<&'a str>,
     },
+    /// A schedule of PyTorch's, which knows its own ranks and microbatches.
+    Torch(&'a torch::Sound),
 }
 
 /// Text to verified plan.
@@ -57,10 +59,12 @@ pub enum Input<'a> {
 /// What the first room that is not content has to say. A plan that lowering made and the verifier refuses is a bug in schedc, and
 /// reported as such.
 pub fn compile(job: &Job<'_>, sources: &mut Sources) -> Result<Verified, Vec<Error>> {
-    let (schedule, costs) = timed(job, sources)?;
+    let (schedule, costs, requirements) = timed(job, sources)?;
     let plan = lower::lower(&schedule, &costs).map_err(|error| vec![Error::new(error, sources)])?;
-    verify::verify(plan, &Options::default())
-        .map_err(|refused| vec![Error::new(Unsound::from(refused), sources)])
+    let plan = verify::verify(plan, &Options::default())
+        .map_err(|refused| vec![Error::new(Unsound::from(refused), sources)])?;
+    simulate::check(&plan, &costs, &requirements).map_err(|errors| all(errors, sources))?;
+    Ok(plan)
 }
 
 /// Text to every rank's order, transforms applied; the backward side left out where the job is forward only.
@@ -68,11 +72,11 @@ pub fn compile(job: &Job<'_>, sources: &mut Sources) -> Result<Verified, Vec<Err
 /// # Errors
 /// What the first room that is not content has to say.
 pub fn schedule(job: &Job<'_>, sources: &mut Sources) -> Result<Schedule, Vec<Error>> {
-    timed(job, sources).map(|(schedule, _)| schedule)
+    timed(job, sources).map(|(schedule, ..)| schedule)
 }
 
-/// The schedule, and the costs that it was made for.
-fn timed(job: &Job<'_>, sources: &mut Sources) -> Result<(Schedule, Costs), Vec<Error>> {
+/// The schedule, the costs that it was made for, and what its plan must keep: of a forward-only twin nothing.
+fn timed(job: &Job<'_>, sources: &mut Sources) -> Result<(Schedule, Costs, Vec<Requirement>), Vec<Error>> {
     let library = Library::load(sources);
     let own;
     let (file, name) = match job.input {
@@ -85,6 +89,11 @@ fn timed(job: &Job<'_>, sources: &mut Sources) -> Result<(Schedule, Costs), Vec<
             own = parse(name, bytes, sources)?;
             (&own, schedule)
         }
+        Input::Torch(sound) => {
+            let text = torch::program_text(sound).map_err(|error| vec![Error::new(error, sources)])?;
+            own = parse("torch.sched", text.as_bytes(), sources)?;
+            (&own, None)
+        }
     };
     let request = Request {
         library: library.files(),
@@ -94,11 +103,17 @@ fn timed(job: &Job<'_>, sources: &mut Sources) -> Result<(Schedule, Costs), Vec<
         set: job.set,
         ranks: job.ranks,
         microbatches: job.microbatches,
-        model: job.model,
+        model: job.model.clone(),
     };
     let program = resolve::resolve(&request).map_err(|errors| all(errors, sources))?;
     let costs = bind(job.costs, &program).map_err(|error| vec![Error::new(error, sources)])?;
-    let mut schedule = order::order(&program, &costs).map_err(|errors| all(errors, sources))?;
+    let mut schedule = match job.input {
+        Input::Torch(sound) => {
+            let file = sources.add(sound.rows().name(), sound.rows().text());
+            torch::schedule(sound, &program, file)
+        }
+        _ => order::order(&program, &costs).map_err(|errors| all(errors, sources))?,
+    };
     for transform in &program.transforms {
         schedule = transform::apply(schedule, transform, &costs)
             .map_err(|error| vec![Error::new(error, sources)])?;
@@ -111,15 +126,17 @@ fn timed(job: &Job<'_>, sources: &mut Sources) -> Result<(Schedule, Costs), Vec<
         timing::retime(&mut schedule, &limits, &costs, extra);
     }
     match job.mode {
-        Mode::Training => Ok((schedule, costs)),
-        Mode::ForwardOnly => twin(schedule, job.costs).map_err(|error| vec![Error::new(error, sources)]),
+        Mode::Training => Ok((schedule, costs, program.requirements)),
+        Mode::ForwardOnly => twin(schedule, job.costs)
+            .map(|(schedule, costs)| (schedule, costs, Vec::new()))
+            .map_err(|error| vec![Error::new(error, sources)]),
     }
 }
 
 /// The forward-only twin, and the costs of what is left.
 fn twin(schedule: Schedule, costs: &CostSpec) -> Result<(Schedule, Costs), Cause> {
     let schedule = forward::twin(schedule)?;
-    let costs = costs.lenient().bind(&schedule.catalog, &schedule.shape)?;
+    let costs = costs.lenient().bind(&schedule.catalog, &schedule.shape, &schedule.model)?;
     Ok((schedule, costs))
 }
 
@@ -129,7 +146,7 @@ fn bind(costs: &CostSpec, program: &Program) -> Result<Costs, CostError> {
     for transform in &program.transforms {
         transform::extend(&mut catalog, transform);
     }
-    costs.bind(&catalog, &program.shape)
+    costs.bind(&catalog, &program.shape, &program.model)
 }
 
 fn all<E>(errors: Vec<E>, sources: &Sources) -> Vec<Error>

@@ -2,6 +2,7 @@
 #![doc = include_str!("ARCHITECTURE.md")]
 
 pub mod cost;
+pub mod cuda;
 pub mod diag;
 pub mod driver;
 pub mod emit;
@@ -10,6 +11,8 @@ pub mod forward;
 pub mod graph;
 pub mod import;
 pub mod ir;
+pub mod kernels;
+pub mod launch;
 pub mod lower;
 pub mod order;
 pub mod resolve;
@@ -17,5 +20,7 @@ pub mod simulate;
 pub mod source;
 pub mod syntax;
 pub mod timing;
+pub mod torch;
 pub mod transform;
 pub mod verify;
+pub mod view;

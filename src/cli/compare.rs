@@ -3,14 +3,13 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use miette::Diagnostic;
 use schedc::cost::CostSpec;
 use schedc::driver::{self, Input, Job};
 use schedc::simulate::Figures;
 use schedc::source::Sources;
+use schedc::torch::{Channel, Sound};
 use schedc::verify::Verified;
 use serde::Serialize;
-use thiserror::Error;
 
 use super::files::{self, Contents, Wanted};
 use super::job::{self, CostArg, JobError, ModeArg};
@@ -46,23 +45,6 @@ pub(crate) struct CompareArgs {
     model: ModelArgs,
 }
 
-/// A schedule that can't be compared.
-#[derive(Debug, Error, Diagnostic)]
-enum CompareError {
-    /// A parameter after the colon is no `name=value`.
-    #[error("`{parameter}` in `{word}` sets no parameter")]
-    #[diagnostic(
-        code(schedc::cli::bad_parameter),
-        help("write `name:parameter=value` with whole numbers, such as `interleaved:v=4,group=8`")
-    )]
-    BadParameter {
-        /// What comes between two commas.
-        parameter: String,
-        /// The whole word.
-        word: String,
-    },
-}
-
 /// One schedule at one size.
 #[derive(Clone, Debug, Serialize)]
 struct Row {
@@ -71,15 +53,29 @@ struct Row {
     microbatches: u32,
     #[serde(flatten)]
     figures: Figures,
+    /// Model FLOPs utilisation, where a device says what could be reached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mfu: Option<f64>,
+    /// Bytes that the rank with most takes on the device, parameters and optimizer included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device_bytes: Option<u64>,
 }
 
 /// What a word of the command line names.
-struct Entry {
+pub(crate) struct Entry {
     word: String,
-    /// The file's name and text, or the library's name.
-    name: String,
-    text: Option<Vec<u8>>,
-    set: Vec<(String, i64)>,
+    /// The file's name or the library's.
+    pub(crate) name: String,
+    /// What the file says.
+    file: Option<Described>,
+    /// Its parameters.
+    pub(crate) set: Vec<(String, i64)>,
+}
+
+/// What a file says.
+enum Described {
+    Schedule(Vec<u8>),
+    Torch(Sound),
 }
 
 /// Compiles and simulates every schedule at every size, and prints a row for each.
@@ -112,28 +108,31 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Takes a word apart: a name, and after a colon its parameters.
+/// A word with its parameters, and what is in the file that it names.
 fn entry(word: &str, common: &[(String, i64)]) -> Result<Entry, Failure> {
-    let cut = word.rsplit_once(':').filter(|(_, parameters)| parameters.contains('='));
-    let (name, parameters) = cut.unwrap_or((word, ""));
-    let bad = |parameter: &str| {
-        let (parameter, word) = (parameter.to_owned(), word.to_owned());
-        Failure::usage(CompareError::BadParameter { parameter, word })
-    };
-    let own = parameters.split(',').filter(|_| cut.is_some());
-    let own = own.map(|text| job::parameter(text).map_err(|_| bad(text)));
-    let mut set = own.collect::<Result<Vec<_>, _>>()?;
+    let mut entry = named(word, common)?;
+    if job::is_file_name(&entry.name) {
+        let name = &entry.name;
+        entry.file = Some(match files::read(Path::new(name), Wanted::Job)? {
+            Contents::Plan(_) => return Err(Failure::usage(JobError::AlreadyAPlan { path: name.clone() })),
+            Contents::Torch(bytes) => {
+                Described::Torch(super::verify::sound(name, &bytes, Channel::Gloo, None)?)
+            }
+            Contents::Schedule(text) => Described::Schedule(text),
+        });
+    }
+    Ok(entry)
+}
+
+/// Takes a word apart: a name, and after a colon its parameters. Reads no file.
+pub(crate) fn named(word: &str, common: &[(String, i64)]) -> Result<Entry, Failure> {
+    let (name, mut set) = job::named(word)?;
     // What is said of one schedule goes before what is said of all.
     let inherited: Vec<_> =
         common.iter().filter(|(name, _)| !set.iter().any(|(own, _)| own == name)).cloned().collect();
     set.extend(inherited);
     job::refuse_twice(&set)?;
-    let read = || match files::read(Path::new(name), Wanted::Schedule)? {
-        Contents::Plan(_) => Err(Failure::usage(JobError::AlreadyAPlan { path: name.to_owned() })),
-        Contents::Schedule(text) => Ok(text),
-    };
-    let text = job::is_file_name(name).then(read).transpose()?;
-    Ok(Entry { word: word.to_owned(), name: name.to_owned(), text, set })
+    Ok(Entry { word: word.to_owned(), name, file: None, set })
 }
 
 fn compiled(
@@ -143,11 +142,15 @@ fn compiled(
     microbatches: u32,
     costs: &CostSpec,
 ) -> Result<Verified, Failure> {
-    let input = match &entry.text {
-        Some(bytes) => Input::File { name: &entry.name, bytes, schedule: None },
+    let input = match &entry.file {
+        Some(Described::Schedule(bytes)) => Input::File { name: &entry.name, bytes, schedule: None },
+        Some(Described::Torch(sound)) => {
+            super::verify::agree(sound, Some(ranks), Some(microbatches))?;
+            Input::Torch(sound)
+        }
         None => Input::Library(&entry.name),
     };
-    let model = args.model.model();
+    let model = args.model.model(&args.cost)?;
     let job = Job {
         input,
         with: &args.with,
@@ -164,11 +167,15 @@ fn compiled(
 
 fn row(entry: &Entry, plan: &Verified, spec: &CostSpec) -> Result<Row, Failure> {
     let costs = spec.bind_plan(&plan.header).map_err(Failure::one)?;
+    let figures = Figures::of(plan, &costs);
+    let rates = spec.rates();
     Ok(Row {
         schedule: entry.word.clone(),
         ranks: plan.header.ranks(),
         microbatches: plan.header.microbatches,
-        figures: Figures::of(plan, &costs),
+        mfu: rates.and_then(|rates| rates.mfu(&plan.header, figures.makespan)),
+        device_bytes: rates.map(|rates| rates.most_bytes(plan)),
+        figures,
     })
 }
 
@@ -178,8 +185,11 @@ fn table(rows: &[Row]) -> String {
     let mut head = vec!["schedule", "p", "m", "makespan", "bubble", "span bubble", "peak", "least"];
     head.extend(classes.iter().map(|class| class.as_str()));
     head.extend(["peak bytes", "messages", "message bytes"]);
+    if rows.iter().any(|row| row.mfu.is_some()) {
+        head.extend(["MFU", "device GiB"]);
+    }
     let cells = |row: &Row| {
-        let Row { schedule, ranks, microbatches, figures } = row;
+        let Row { schedule, ranks, microbatches, figures, mfu, device_bytes } = row;
         let mut cells = vec![schedule.clone(), ranks.to_string(), microbatches.to_string()];
         cells.extend([number(figures.makespan), percent(figures.bubble), percent(figures.span_bubble)]);
         cells.extend([number(figures.peak_max), number(figures.peak_min)]);
@@ -187,6 +197,8 @@ fn table(rows: &[Row]) -> String {
         cells.extend(classes.iter().map(state));
         let rest = [figures.peak_bytes, figures.messages, figures.message_bytes];
         cells.extend(rest.map(|count| count.to_string()));
+        cells.extend(mfu.map(percent));
+        cells.extend(device_bytes.map(gigabytes));
         cells
     };
     let head = head.into_iter().map(str::to_owned).collect();
@@ -194,7 +206,7 @@ fn table(rows: &[Row]) -> String {
 }
 
 /// Columns as wide as their longest cell: the first to the left, the others to the right. Every line has as many cells as the first.
-fn columns(lines: &[Vec<String>]) -> String {
+pub(crate) fn columns(lines: &[Vec<String>]) -> String {
     let count = lines.first().map_or(0, Vec::len);
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..count).map(width).collect();
@@ -206,10 +218,26 @@ fn columns(lines: &[Vec<String>]) -> String {
     lines.iter().map(line).collect()
 }
 
+/// Bytes as memory is sold.
+#[allow(clippy::cast_precision_loss, reason = "shown with two digits")]
+fn gigabytes(bytes: u64) -> String {
+    format!("{:.2}", bytes as f64 / f64::from(1 << 30))
+}
+
 /// A part of a whole.
 pub(crate) fn percent(part: f64) -> String {
     format!("{:.2} %", part * 100.0)
 }
+
+/// A number with the word for one or for several.
+pub(crate) fn counted(count: usize, [one, several]: [&str; 2]) -> String {
+    format!("{count} {}", if count == 1 { one } else { several })
+}
+
+pub(crate) const RANKS: [&str; 2] = ["rank", "ranks"];
+pub(crate) const STAGES: [&str; 2] = ["stage", "stages"];
+pub(crate) const MICROBATCHES: [&str; 2] = ["microbatch", "microbatches"];
+pub(crate) const INSTRUCTIONS: [&str; 2] = ["instruction", "instructions"];
 
 /// With at most three decimals, and no more than it needs.
 pub(crate) fn number(value: f64) -> String {

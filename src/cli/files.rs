@@ -71,7 +71,7 @@ pub(crate) enum FileError {
 pub(crate) enum Wanted {
     /// `schedc compile`, `schedc run`: a schedule, or a plan.
     Job,
-    /// `schedc verify`: a plan.
+    /// `schedc verify`: a plan, or a PyTorch schedule.
     Plan,
     /// `schedc fmt`: a `.sched` file.
     Schedule,
@@ -83,7 +83,7 @@ impl Wanted {
             Self::Job => {
                 "name a file that exists and may be read; `schedc list` has the schedules that need no file"
             }
-            Self::Plan => "name a plan file that exists and may be read",
+            Self::Plan => "name a plan file, or a PyTorch schedule `.csv`, that exists and may be read",
             Self::Schedule => "name a `.sched` file that exists and may be read",
         }
     }
@@ -94,6 +94,8 @@ impl Wanted {
 pub(crate) enum Contents {
     /// A plan in either form, or what was meant to be one.
     Plan(Vec<u8>),
+    /// A schedule of PyTorch's, judged by the ending `.csv`.
+    Torch(Vec<u8>),
     /// Anything else: the text of a schedule, one byte more than the largest at most.
     Schedule(Vec<u8>),
 }
@@ -102,7 +104,7 @@ impl Contents {
     /// The bytes.
     pub(crate) fn into_bytes(self) -> Vec<u8> {
         match self {
-            Self::Plan(bytes) | Self::Schedule(bytes) => bytes,
+            Self::Plan(bytes) | Self::Torch(bytes) | Self::Schedule(bytes) => bytes,
         }
     }
 }
@@ -118,15 +120,17 @@ pub(crate) fn read(path: &Path, wanted: Wanted) -> Result<Contents, Failure> {
     if bytes.starts_with(b"\xef\xbb\xbf") {
         bytes.drain(..3);
     }
-    let plan = looks_like_a_plan(&bytes);
-    let spelt_so = path.extension().is_some_and(|extension| extension == "sched");
-    if !plan && (wanted == Wanted::Plan || !spelt_so && wanted == Wanted::Job) {
+    let ends = |ending| path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(ending));
+    let torch = wanted != Wanted::Schedule && ends("csv");
+    let plan = !torch && looks_like_a_plan(&bytes);
+    let spelt_so = ends("sched");
+    if !plan && (torch || wanted == Wanted::Plan || !spelt_so && wanted == Wanted::Job) {
         let empty = bytes.trim_ascii().is_empty();
         if empty || !is_text(&bytes) {
             return Err(Failure::one(FileError::Neither { path: name(), empty }));
         }
     }
-    if !plan && wanted != Wanted::Plan {
+    if !plan && !torch && wanted != Wanted::Plan {
         let rest = (syntax::MAX_BYTES + 1).saturating_sub(bytes.len() as u64);
         (&file).take(rest).read_to_end(&mut bytes).map_err(unreadable)?;
         return Ok(Contents::Schedule(bytes));
@@ -136,7 +140,28 @@ pub(crate) fn read(path: &Path, wanted: Wanted) -> Result<Contents, Failure> {
         return too_large();
     }
     (&file).take(MAX_PLAN_BYTES).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() as u64 > MAX_PLAN_BYTES { too_large() } else { Ok(Contents::Plan(bytes)) }
+    if bytes.len() as u64 > MAX_PLAN_BYTES {
+        return too_large();
+    }
+    Ok(if torch { Contents::Torch(bytes) } else { Contents::Plan(bytes) })
+}
+
+/// The most bytes of a file that says what things cost; the longest are traces.
+const MAX_TEXT_BYTES: u64 = 256 << 20;
+
+/// Reads a text that says what things cost.
+pub(crate) fn text(path: &Path) -> Result<String, Failure> {
+    let name = || path.display().to_string();
+    let help = "name a file that exists and may be read; docs/costs.md says what is in one";
+    let unreadable = |reason| Failure::usage(FileError::Unreadable { path: name(), reason, help });
+    let (file, _) = open(path).map_err(unreadable)?;
+    let mut bytes = Vec::new();
+    file.take(MAX_TEXT_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > MAX_TEXT_BYTES {
+        return Err(unreadable(io::Error::other("it has more than 256 MiB")));
+    }
+    let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+    Ok(String::from_utf8_lossy(text).into_owned())
 }
 
 /// Opens what has an end: a file or a pipe.

@@ -4,14 +4,15 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use miette::Diagnostic;
-use schedc::cost::CostSpec;
+use schedc::cost::{CostSpec, DEVICES, Device};
 use schedc::driver::{self, Input, Job};
 use schedc::ir::{Catalog, Dims};
-use schedc::resolve::Model;
+use schedc::resolve::{Model, Partitioning};
 use schedc::simulate::Figures;
-use schedc::source::{Entry, Library, Sources};
+use schedc::source::{Embedded, Entry, Library, Sources};
 use thiserror::Error;
 
+use super::compare::{MICROBATCHES, RANKS, counted};
 use super::files::{self, Contents, Wanted};
 use super::job::{CostArg, ModeArg};
 use super::{Failure, compare, job, print};
@@ -48,6 +49,7 @@ pub(crate) struct ListArgs {
 const SMALL: Model = Model {
     layers: None,
     dims: Dims { layers: 0, hidden: 16, heads: 2, sequence: 8, batch: 1, vocab: 256, tied: false },
+    partition: Partitioning::Uniform,
 };
 
 /// Lists schedules with their bubble, their peak, their first sentence and their source, and transforms.
@@ -77,14 +79,31 @@ pub(crate) fn list(args: &ListArgs) -> Result<(), Failure> {
         spec.refuse_unknown(catalogs.iter()).map_err(Failure::one)?;
     }
     let applied = args.with.iter().fold(String::new(), |text, name| format!("{text} with {name}"));
-    let size = format!("{} ranks, {} microbatches{applied}", args.ranks, args.microbatches);
+    let size = format!(
+        "{}, {}{applied}",
+        counted(args.ranks as usize, RANKS),
+        counted(args.microbatches as usize, MICROBATCHES)
+    );
     let line = |entry: Entry<'_>| format!("  {:width$}  {}\n", entry.name, entry.summary);
     let transforms: String = library.transforms().map(line).collect();
     print(&format!(
         "schedules: bubble, and most activations on a rank in microbatches, at {size}\n{schedules}\n\
-         transforms (--with)\n{transforms}"
+         transforms (--with)\n{transforms}\n\
+         devices (--device)\n{}",
+        devices()
     ));
     Ok(())
+}
+
+/// The devices that are shipped.
+fn devices() -> String {
+    let line = |device: &Embedded| format!("  {:<10}  {}", device.name, about(device.text));
+    DEVICES.iter().map(line).collect::<Vec<_>>().join("\n") + "\n"
+}
+
+/// What the first line of a device file says.
+fn about(text: &str) -> &str {
+    text.lines().next().unwrap_or_default().trim_start_matches(['#', ' '])
 }
 
 /// A schedule's figures and its catalog, or the reason why it cannot be had.
@@ -122,12 +141,17 @@ fn refuse_unknown_transforms(library: &Library, with: &[String]) -> Result<(), F
 pub(crate) fn show(name: &str) -> Result<(), Failure> {
     let mut sources = Sources::default();
     let library = Library::load(&mut sources);
+    if let Some(device) = Device::shipped(name) {
+        print(device.text);
+        return Ok(());
+    }
     if let Some(text) = library.show(name) {
         print(text);
         return Ok(());
     }
     let entries = library.schedules().chain(library.transforms()).map(|entry| entry.name);
-    let names: Vec<&str> = ["prelude", "vocab"].into_iter().chain(entries).collect();
+    let devices = DEVICES.iter().map(|device| device.name);
+    let names: Vec<&str> = ["prelude", "vocab"].into_iter().chain(entries).chain(devices).collect();
     Err(unknown(name, &names))
 }
 
@@ -159,7 +183,7 @@ pub(crate) fn fmt(args: &FmtArgs) -> Result<(), Failure> {
     let name = args.file.display().to_string();
     let bytes = match files::read(&args.file, Wanted::Schedule)? {
         Contents::Plan(_) => return Err(Failure::usage(job::JobError::AlreadyAPlan { path: name })),
-        Contents::Schedule(text) => text,
+        contents => contents.into_bytes(),
     };
     let mut sources = Sources::default();
     let formatted = driver::format(&name, &bytes, &mut sources).map_err(Failure::all)?;

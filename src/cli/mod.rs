@@ -2,12 +2,18 @@
 
 mod compare;
 mod compile;
+mod diff;
+mod explain;
 mod files;
 mod job;
+mod launch;
 mod library;
+mod limit;
 mod model;
 mod run;
+mod simulate;
 mod verify;
+mod view;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -26,19 +32,32 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Compile a schedule into a verified plan
-    Compile(compile::CompileArgs),
+    Compile(Box<compile::CompileArgs>),
     /// Prove a plan right, or name every rule that it breaks (exit 0: sound, 1: refused, 2: usage)
     Verify(verify::VerifyArgs),
+    /// What a schedule or a plan takes in time and memory, and why: idle time, critical path, peaks
+    Simulate(Box<simulate::SimulateArgs>),
     /// Schedules side by side: makespan, bubble, memory, messages
     Compare(Box<compare::CompareArgs>),
+    /// Where two schedules or plans begin to differ, rank by rank (exit 0: equal, 1: different, 2: usage)
+    Diff(Box<diff::DiffArgs>),
+    /// Draw schedules, plans and recorded runs: in the terminal, as SVG, as a page, as a Chrome trace
+    View(Box<view::ViewArgs>),
     /// Train a GPT by a schedule or a plan, a thread for each rank
     Run(Box<run::RunArgs>),
+    /// Train with several processes on this machine: `schedc launch -n 2 -- run 1f1b --ranks 2 --microbatches 4`
+    Launch(launch::LaunchArgs),
     /// List the library's schedules, with bubble and peak, and its transforms
-    List(library::ListArgs),
+    List(Box<library::ListArgs>),
     /// Print a file of the library: a schedule, `prelude` or `vocab`
     Show {
         /// Its name, as `schedc list` has it
         name: String,
+    },
+    /// What the code of a diagnostic means: the rule, why, what to do
+    Explain {
+        /// The code, such as `schedc::torch::receive_order` or its last words; without one, all codes
+        code: Option<String>,
     },
     /// Print a `.sched` file in one form, in place
     Fmt(library::FmtArgs),
@@ -76,8 +95,13 @@ pub(crate) fn main() -> ExitCode {
     let done = match cli.command {
         Command::Compile(args) => compile::compile(&args),
         Command::Verify(args) => verify::verify(&args),
+        Command::Simulate(args) => simulate::simulate(&args),
         Command::Compare(args) => compare::compare(&args),
+        Command::Diff(args) => diff::diff(&args),
+        Command::Explain { code } => explain::explain(code.as_deref()),
+        Command::View(args) => view::view(&args),
         Command::Run(args) => run::run(&args),
+        Command::Launch(args) => launch::launch(&args),
         Command::List(args) => library::list(&args),
         Command::Show { name } => library::show(&name),
         Command::Fmt(args) => library::fmt(&args),

@@ -5,15 +5,21 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use schedc::cuda::run::train_on;
+use schedc::cuda::{CudaError, Gpu, probe as probe_cuda};
 use schedc::execute::ExecuteError;
 use schedc::execute::check::CheckReport;
+use schedc::execute::dump::probe;
 use schedc::execute::model::Train;
+use schedc::execute::recording::Recording;
 use schedc::execute::tokenizer::TokenizerKind;
-use schedc::execute::train::{Ending, Listener, Opening, Settings, Taken, train};
+use schedc::execute::train::{Ending, Listener, Opening, Settings, Taken, train_across};
 use schedc::execute::watchdog::{Drill, Limits};
 use schedc::ir::{Bytes, Dims, Header, Plan};
+use schedc::launch::Place;
+use schedc::view::{Scene, chrome, measured};
 
-use super::{Failure, job, model};
+use super::{Failure, files, job, model, view};
 
 /// What `schedc run` takes.
 #[derive(Clone, Debug, clap::Args)]
@@ -22,6 +28,12 @@ pub(crate) struct RunArgs {
     job: job::JobArgs,
     #[command(flatten)]
     model: model::ModelArgs,
+    /// What computes the passes
+    #[arg(long, value_enum, value_name = "BACKEND", default_value_t = Backend::Cpu, help_heading = "Training")]
+    backend: Backend,
+    /// Folder of a CUDA installation, or of NVIDIA's Python packages [default: the usual places]
+    #[arg(long, value_name = "DIR", help_heading = "Training")]
+    cuda_path: Option<PathBuf>,
     /// Steps in all, those before a resumed checkpoint included; forward only, the steps whose batches are evaluated
     #[arg(long, value_name = "N", default_value_t = 20, help_heading = "Training")]
     steps: u64,
@@ -49,12 +61,49 @@ pub(crate) struct RunArgs {
     /// Write the first step's weights, tokens, loss and gradients as safetensors
     #[arg(long, value_name = "FILE", help_heading = "Training")]
     dump: Option<PathBuf>,
+    /// Write what each rank did in the last steps: FILE.json for Chrome, Perfetto and `schedc view`, or a picture, FILE.svg or FILE.html
+    #[arg(long, value_name = "FILE", help_heading = "Training")]
+    trace: Option<PathBuf>,
+    /// How many of the last steps a trace has; a picture shows the last one
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..), requires = "trace", help_heading = "Training")]
+    trace_steps: u32,
     /// End the run when no rank makes progress for so many seconds
     #[arg(long, value_name = "SECS", default_value_t = 60.0, value_parser = positive, help_heading = "Drills")]
     stall_timeout: f32,
+    /// As process 0 of several, listen at this address of the machine [default: `MASTER_ADDR`, or 127.0.0.1]
+    #[arg(long, value_name = "ADDR", help_heading = "Several processes")]
+    listen: Option<String>,
+    /// Wait so many seconds for the other processes
+    #[arg(long, value_name = "SECS", default_value_t = 60.0, value_parser = positive, help_heading = "Several processes")]
+    rendezvous_timeout: f32,
     /// Act out a failure: rank, instruction, and `stall` or `panic`, such as r1@20=stall
     #[arg(long, value_name = "DRILL", help_heading = "Drills")]
     inject: Option<Drill>,
+}
+
+/// What computes the passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Backend {
+    /// Threads of this machine
+    Cpu,
+    /// NVIDIA's GPUs
+    Cuda,
+}
+
+impl Backend {
+    /// Refuses what this machine or this build lacks.
+    fn check(self, cuda_path: Option<&Path>, place: Option<&Place>) -> Result<(), Failure> {
+        if self == Self::Cpu {
+            return Ok(());
+        }
+        if place.is_some() {
+            return Err(Failure::one(CudaError::NoExecutor));
+        }
+        let mut missing = probe_cuda(cuda_path).missing;
+        // Only several processes move buffers by it.
+        missing.retain(|missing| !matches!(missing, CudaError::NoNccl { .. }));
+        if missing.is_empty() { Ok(()) } else { Err(Failure::all(missing)) }
+    }
 }
 
 /// The largest rate and the largest number of seconds that are taken.
@@ -80,6 +129,7 @@ impl RunArgs {
             checkpoint: self.checkpoint.clone(),
             checkpoint_every: self.checkpoint_every,
             dump: self.dump.clone(),
+            record: if self.trace.is_some() { self.trace_steps } else { 0 },
             limits: Limits { stall: Duration::from_secs_f32(self.stall_timeout), drill: self.inject },
             plan_hash: Some(plan_hash),
         }
@@ -88,20 +138,48 @@ impl RunArgs {
 
 /// Compiles or reads the plan, and trains by it. Where ranks fail or stall, the table of what they were doing comes first.
 pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
+    let patience = Duration::from_secs_f32(args.rendezvous_timeout);
+    let place = Place::read(|name| std::env::var(name).ok(), args.listen.as_deref(), patience);
+    let place = place.map_err(Failure::one)?;
+    args.backend.check(args.cuda_path.as_deref(), place.as_ref())?;
     let plan = args.job.plan(&args.model)?;
     let hash = schedc::emit::plan_hash(&plan).to_string();
     let trains = plan.header.mode.is_training();
-    let mut screen = Screen::new(args.steps);
+    let form = args.trace.as_deref().map(view::form).transpose()?;
+    if let Some(path) = &args.trace {
+        probe(path).map_err(Failure::one)?;
+    }
+    let leads = place.as_ref().is_none_or(|place| place.process == 0);
+    let mut screen = Screen::new(args.steps, leads);
     screen.lines(&summary(&plan, &hash));
-    let result = train(&plan, &args.settings(hash), &mut screen);
+    let settings = args.settings(hash.clone());
+    if args.backend == Backend::Cuda {
+        let Dims { hidden, heads, .. } = plan.header.model;
+        let open = || Gpu::open(0, hidden / heads.max(1), args.cuda_path.as_deref());
+        let result = train_on(&plan, &settings, open, &mut screen);
+        screen.bar.finish_and_clear();
+        let ending = result.map_err(Failure::one)?;
+        screen.lines(&if trains { ended(&ending) } else { evaluated(&ending) });
+        return Ok(());
+    }
+    let result = train_across(&plan, &settings, place.as_ref(), &mut screen);
     screen.bar.finish_and_clear();
     match result {
         Ok(ending) => {
             screen.lines(&if trains { ended(&ending) } else { evaluated(&ending) });
-            Ok(())
+            match (&args.trace, form, screen.recording.take()) {
+                (Some(path), Some(form), Some(recording)) => {
+                    traced(&plan, &hash, path, form, &recording, &screen)
+                }
+                _ => Ok(()),
+            }
         }
         Err(error) => {
-            if let ExecuteError::Stalled { report, .. } | ExecuteError::RankFailed { report, .. } = &error {
+            if let ExecuteError::Stalled { report, .. }
+            | ExecuteError::RankFailed { report, .. }
+            | ExecuteError::ProcessFailed { report, .. } = &error
+                && !report.rows.is_empty()
+            {
                 let _ = write!(io::stderr(), "{report}");
             }
             Err(Failure::one(error))
@@ -109,24 +187,53 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     }
 }
 
+/// Writes what happened.
+fn traced(
+    plan: &Plan,
+    hash: &str,
+    path: &Path,
+    form: view::Form,
+    recording: &Recording,
+    screen: &Screen,
+) -> Result<(), Failure> {
+    let steps = measured(plan, hash, recording);
+    let Some(last) = steps.last().cloned() else {
+        screen.lines("trace     no step was taken, so nothing is written");
+        return Ok(());
+    };
+    match form {
+        view::Form::Trace => files::write(path, |file| chrome::write(file, &[&steps[..]]))?,
+        form => view::draw(path, form, &Scene::new(vec![last]))?,
+    }
+    screen.lines(&format!("trace     {} ({} steps)", path.display(), steps.len()));
+    Ok(())
+}
+
 /// Where a run is shown: a bar on a terminal, lines elsewhere.
 struct Screen {
     bar: ProgressBar,
     plain: bool,
+    /// Whether it shows anything: of several processes the first does.
+    leads: bool,
+    /// What happened in the last steps.
+    recording: Option<Recording>,
 }
 
 impl Screen {
-    fn new(steps: u64) -> Self {
-        let plain = !io::stderr().is_terminal();
+    fn new(steps: u64, leads: bool) -> Self {
+        let plain = !leads || !io::stderr().is_terminal();
         let bar = if plain { ProgressBar::hidden() } else { ProgressBar::new(steps) };
         if let Ok(style) = ProgressStyle::with_template("{bar:32} {pos}/{len}  {msg}  {eta} left") {
             bar.set_style(style);
         }
-        Self { bar, plain }
+        Self { bar, plain, leads, recording: None }
     }
 
     /// Prints lines above the bar. A reader that has gone away is no reason to stop training.
     fn lines(&self, text: &str) {
+        if !self.leads {
+            return;
+        }
         self.bar.suspend(|| {
             let _ = writeln!(io::stdout(), "{text}");
         });
@@ -162,6 +269,10 @@ impl Listener for Screen {
 
     fn dumped(&mut self, path: &Path) {
         self.lines(&format!("dumped    {}", path.display()));
+    }
+
+    fn recorded(&mut self, recording: Recording) {
+        self.recording = Some(recording);
     }
 }
 

@@ -2,10 +2,11 @@
 
 use super::error::CostError;
 use super::number::ONE;
-use super::spec::CostSpec;
-use super::{Costs, Hop, Messages, Scale};
+use super::pipeline::Pipeline;
+use super::spec::{Basis, CostSpec};
+use super::{Costs, Durations, Hop, Messages, Scale};
 use crate::diag::nearest;
-use crate::ir::{At, Catalog, Collective, CollectiveOp, Compute, Header, Kind, Queue, Shape, Ticks};
+use crate::ir::{At, Catalog, Collective, CollectiveOp, Compute, Dims, Header, Kind, Queue, Shape, Ticks};
 
 /// The pass whose cost is the unit of what is not named.
 const FORWARD: &str = "F";
@@ -34,20 +35,21 @@ struct Sizes {
     slices: u64,
 }
 
+impl Sizes {
+    fn of(pipeline: &Pipeline<'_>) -> Self {
+        let (ranks, stages) = (u64::from(pipeline.ranks), u64::from(pipeline.depth()));
+        let (units, slices) = (u64::from(pipeline.units), u64::from(pipeline.slices));
+        Self { ranks, stages, units, chunks: stages.div_ceil(ranks.max(1)).max(1), slices }
+    }
+}
+
 impl CostSpec {
     /// The duration of everything in a catalog.
     ///
     /// # Errors
-    /// A name that nothing in the catalog has; costs so large that the passes' sum overflows.
-    pub fn bind(&self, catalog: &Catalog, shape: &Shape) -> Result<Costs, CostError> {
-        let sizes = Sizes {
-            ranks: u64::from(shape.ranks),
-            stages: u64::from(shape.depth()),
-            units: u64::from(shape.cut().units()),
-            chunks: u64::from(shape.visits()),
-            slices: u64::from(shape.slices),
-        };
-        self.bind_sizes(catalog, &sizes)
+    /// A name that nothing in the catalog has; costs so large that the passes' sum overflows; what a device or a profile lacks.
+    pub fn bind(&self, catalog: &Catalog, shape: &Shape, model: &Dims) -> Result<Costs, CostError> {
+        self.bind_to(catalog, &Pipeline::of_shape(shape, model))
     }
 
     /// The duration of everything in a plan.
@@ -55,10 +57,40 @@ impl CostSpec {
     /// # Errors
     /// As [`CostSpec::bind`].
     pub fn bind_plan(&self, header: &Header) -> Result<Costs, CostError> {
-        let (ranks, stages) = (u64::from(header.ranks()), u64::from(header.depth()));
-        let (units, slices) = (u64::from(header.cut().units()), u64::from(header.cut().slices));
-        let sizes = Sizes { ranks, stages, units, chunks: stages.div_ceil(ranks.max(1)).max(1), slices };
-        self.bind_sizes(&header.catalog, &sizes)
+        self.bind_to(&header.catalog, &Pipeline::of_plan(header))
+    }
+
+    fn bind_to(&self, catalog: &Catalog, pipeline: &Pipeline<'_>) -> Result<Costs, CostError> {
+        if !self.lenient {
+            self.refuse_unknown(std::iter::once(catalog))?;
+        }
+        let known = |name: &str| self.of(name).is_some();
+        let mut durations = match &self.basis {
+            Basis::Units => return self.bind_sizes(catalog, &Sizes::of(pipeline)),
+            Basis::Rates(rates) => rates.durations(catalog, pipeline, known)?,
+            Basis::Profile(profile) => profile.durations(catalog, pipeline, known)?,
+        };
+        self.name_over(catalog, &mut durations);
+        durations.bind(pipeline.stages.len() as u32, pipeline.units)
+    }
+
+    /// What is named takes what it is named with, in microseconds.
+    #[allow(clippy::cast_precision_loss, reason = "durations are kept to a nanosecond")]
+    fn name_over(&self, catalog: &Catalog, durations: &mut Durations) {
+        let cost = |name: &str| self.of(name).map(|cost| cost as f64 / ONE as f64);
+        for (kind, sites) in catalog.kinds.iter().zip(&mut durations.passes) {
+            let rescale = if kind.queue == Queue::Group { cost(RESCALE) } else { None };
+            if let Some(own) = cost(&kind.name).or(rescale) {
+                *sites = vec![own];
+            }
+        }
+        for (collective, time) in catalog.collectives.iter().zip(&mut durations.collectives) {
+            *time = cost(collective.op.word()).unwrap_or(*time);
+        }
+        if let Some(latency) = cost(MESSAGE) {
+            durations.messages.fill(latency);
+            durations.transfers.fill(0.0);
+        }
     }
 
     /// Refuses a name that no catalog of several has.
@@ -89,9 +121,6 @@ impl CostSpec {
     }
 
     fn bind_sizes(&self, catalog: &Catalog, sizes: &Sizes) -> Result<Costs, CostError> {
-        if !self.lenient {
-            self.refuse_unknown(std::iter::once(catalog))?;
-        }
         // In millionths of the unit, cut into parts that every division below leaves whole.
         let cut = u128::from(SMALL * sizes.chunks * sizes.slices);
         let passes: Vec<u128> = catalog.kinds.iter().map(|kind| self.pass(kind, cut, sizes)).collect();
@@ -122,7 +151,14 @@ impl CostSpec {
         let arrives = Ticks(narrow(ticks(message))?);
         let passes = narrow_all(&passes)?.into_iter().map(|ticks| vec![ticks]).collect();
         let messages = Messages::Alike(Hop { arrives, occupies: Ticks(0) });
-        Ok(Costs { passes, collectives: narrow_all(&collectives)?, messages, scale })
+        Ok(Costs {
+            passes,
+            collectives: narrow_all(&collectives)?,
+            steps: Vec::new(),
+            threads: None,
+            messages,
+            scale,
+        })
     }
 
     /// The cost of a kind's pass in millionths, cut.

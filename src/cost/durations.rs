@@ -19,6 +19,10 @@ pub struct Durations {
     pub messages: Vec<f64>,
     /// By `from * ranks + to`: the part of it in which no other message goes the same way.
     pub transfers: Vec<f64>,
+    /// By rank: the optimizer's step; empty where it is not known.
+    pub steps: Vec<f64>,
+    /// Where ranks are threads of one machine, how much those slow each other down that run passes at a time: [`super::Load`].
+    pub threads: Option<f64>,
     /// `p`.
     pub ranks: u32,
 }
@@ -34,6 +38,7 @@ impl Durations {
         let row = |row: &[f64]| row.iter().map(|&time| ticks(time)).collect::<Result<Vec<_>, _>>();
         let passes = self.passes.iter().map(|sites| row(sites)).collect::<Result<Vec<_>, _>>()?;
         let collectives = row(&self.collectives)?;
+        let steps = row(&self.steps)?;
         let (arrives, occupies) = (row(&self.messages)?, row(&self.transfers)?);
         let slowest = arrives.iter().max().copied().unwrap_or_default();
         let sites = passes.iter().flat_map(|sites| sites.iter().map(|time| (time, sites.len())));
@@ -43,12 +48,22 @@ impl Durations {
             (u128::from(time.0) + u128::from(slowest.0)) * instances
         });
         let of_collectives = collectives.iter().map(|time| u128::from(time.0) * u128::from(units));
-        if of_passes.chain(of_collectives).fold(0, u128::saturating_add) > LONGEST {
+        let of_steps = steps.iter().map(|time| u128::from(time.0));
+        if of_passes.chain(of_collectives).chain(of_steps).fold(0, u128::saturating_add) > LONGEST {
             return Err(CostError::TooLong);
         }
         let hops = arrives.into_iter().zip(occupies).map(|(arrives, occupies)| Hop { arrives, occupies });
         let messages = Messages::ByPair { ranks: self.ranks, hops: hops.collect() };
-        Ok(Costs { passes, collectives, messages, scale: Scale { grain: 1, parts: u64::from(TICKS) } })
+        let threads =
+            self.threads.map(|contention| ticks(contention * 1e3)).transpose()?.map(|Ticks(part)| part);
+        Ok(Costs {
+            passes,
+            collectives,
+            steps,
+            threads,
+            messages,
+            scale: Scale { grain: 1, parts: u64::from(TICKS) },
+        })
     }
 }
 
@@ -73,6 +88,8 @@ mod tests {
             collectives: vec![0.25],
             messages: vec![9.0, 4.0, 5.0, 9.0],
             transfers: vec![9.0, 1.0, 2.0, 9.0],
+            steps: vec![7.0],
+            threads: None,
             ranks: 2,
         };
         let costs = durations.bind(2, 4).unwrap();
@@ -89,6 +106,7 @@ mod tests {
         assert_eq!(costs.message(Rank(1), Rank(0)).0, 5000);
         assert_eq!(costs.message(Rank(1), Rank(1)).0, 0);
         assert_eq!(costs.occupies(Rank(1), Rank(0)).0, 2000);
+        assert_eq!([costs.step(Rank(0)).0, costs.step(Rank(1)).0], [7000, 0]);
         assert!((costs.in_units(Ticks(1500)) - 1.5).abs() < 1e-12);
     }
 

@@ -1,6 +1,8 @@
 //! Costs that can't be used.
 
-use miette::Diagnostic;
+use std::sync::Arc;
+
+use miette::{Diagnostic, NamedSource, SourceSpan};
 use thiserror::Error;
 
 use super::number::DECIMALS;
@@ -79,6 +81,90 @@ pub enum CostError {
         help("give costs of fewer digits, in a larger unit: only their ratio matters")
     )]
     TooLong,
+    /// More ranks than the topology has devices for.
+    #[error("the pipeline needs {needed} devices, and the topology has {devices}")]
+    #[diagnostic(
+        code(schedc::cost::too_few_devices),
+        help("add nodes to the topology, or choose fewer ranks or a smaller tensor-parallel degree")
+    )]
+    TooFewDevices {
+        /// Those of all ranks.
+        needed: u64,
+        /// Those of all nodes.
+        devices: u64,
+        /// The topology file.
+        #[source_code]
+        text: Arc<NamedSource<Arc<str>>>,
+        /// The number of nodes.
+        #[label("{devices} devices in all")]
+        at: SourceSpan,
+    },
+    /// A number format that the device file has no rate for.
+    #[error("{device} has no peak rate for {precision}")]
+    #[diagnostic(
+        code(schedc::cost::no_peak),
+        help(
+            "choose another `precision` in the model file, or give `{precision}` under `[peak]` in the device file"
+        )
+    )]
+    NoPeak {
+        /// The device.
+        device: String,
+        /// The format.
+        precision: &'static str,
+    },
+    /// A pass of which nothing is known but its name.
+    #[error("`{pass}` computes nothing that a rate is known for")]
+    #[diagnostic(
+        code(schedc::cost::no_rate),
+        help(
+            "say how many microseconds it takes: `--cost {pass}=100`; or say what it computes, in its declaration"
+        )
+    )]
+    NoRate {
+        /// The pass.
+        pass: String,
+    },
+    /// A pass that was not measured.
+    #[error("the profile has no time of `{pass}` at {place}")]
+    #[diagnostic(
+        code(schedc::cost::missing_pass),
+        help("measure it too, or say how many microseconds it takes: `--cost {pass}=100`")
+    )]
+    MissingPass {
+        /// The pass.
+        pass: String,
+        /// The stage or the rank.
+        place: String,
+        /// The profile.
+        #[source_code]
+        text: Arc<NamedSource<Arc<str>>>,
+        /// Where it begins.
+        #[label("not in this profile")]
+        at: SourceSpan,
+    },
+    /// A model whose products have another form than those that were measured.
+    #[error("the profile was taken with `--{what} {measured}`, and the model here has {asked}")]
+    #[diagnostic(
+        code(schedc::cost::other_model),
+        help(
+            "say `--{what} {measured}`, or record a run of this model: other layers, microbatches and vocabularies follow from a profile, other products do not"
+        )
+    )]
+    OtherModel {
+        /// The dimension.
+        what: &'static str,
+        /// Its size in the profile.
+        measured: u32,
+        /// Its size here.
+        asked: u32,
+        /// The profile.
+        #[source_code]
+        text: Arc<NamedSource<Arc<str>>>,
+        /// Where it begins.
+        #[label("of another model")]
+        at: SourceSpan,
+    },
 }
 
 impl Located for CostError {

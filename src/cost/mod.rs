@@ -7,15 +7,38 @@
 //! Passes at every rank are not divided. Where sequences are cut into s slices every pass is one slice's and takes `1/s` of it; messages and
 //! collectives are not divided. A backward that does W's work too takes B's cost and W's.
 
+mod balance;
 mod bind;
+mod contention;
+mod device;
 mod durations;
 mod error;
+mod footprint;
+mod links;
+mod model;
 mod number;
+mod pipeline;
+mod problem;
+mod profile;
+mod rates;
 mod spec;
+mod toml;
+mod topology;
+mod work;
 
+pub use balance::balance;
+pub use contention::{Load, Progress};
+pub use device::{DEVICES, Device, Efficiency};
 pub use durations::Durations;
 pub use error::CostError;
+pub use footprint::{Footprint, Weights};
+pub use model::{ModelFile, Optimizer, Precision, Recompute, Training};
+pub use pipeline::held_parameters;
+pub use problem::{FileError, Problem};
+pub use profile::Profile;
+pub use rates::{Rates, step_flops};
 pub use spec::{CostSpec, UNIT};
+pub use topology::{Link, Topology};
 
 use crate::ir::{Catalog, CollectiveId, Pass, Rank, Site, Ticks};
 
@@ -26,6 +49,10 @@ pub struct Costs {
     passes: Vec<Vec<Ticks>>,
     /// By [`CollectiveId`].
     collectives: Vec<Ticks>,
+    /// The optimizer's step, by [`Rank`]; empty where it takes no time.
+    steps: Vec<Ticks>,
+    /// Where ranks are threads of one machine: how much they slow each other down, in millionths.
+    threads: Option<u64>,
     messages: Messages,
     scale: Scale,
 }
@@ -62,6 +89,8 @@ impl Costs {
         Self {
             passes: vec![vec![Ticks(0)]; catalog.kinds.len()],
             collectives: vec![Ticks(0); catalog.collectives.len()],
+            steps: Vec::new(),
+            threads: None,
             messages: Messages::Alike(Hop::default()),
             scale: Scale { grain: 1, parts: 1 },
         }
@@ -110,6 +139,26 @@ impl Costs {
     #[must_use]
     pub fn collective(&self, collective: CollectiveId) -> Ticks {
         self.collectives[collective.index()]
+    }
+
+    /// The duration of the optimizer's step on a rank; 0 where nothing is known of it.
+    #[must_use]
+    pub fn step(&self, rank: Rank) -> Ticks {
+        self.steps.get(rank.index()).copied().unwrap_or_default()
+    }
+
+    /// Where ranks are threads of one machine, how much those slow each other down that run passes at a time ([`Load`]). Durations are those
+    /// of a rank alone.
+    #[must_use]
+    #[allow(clippy::cast_precision_loss, reason = "a few millions")]
+    pub fn threads(&self) -> Option<f64> {
+        self.threads.map(|contention| contention as f64 / 1e6)
+    }
+
+    /// Whether the unit is the microsecond: the costs come from [`Durations`].
+    #[must_use]
+    pub fn in_microseconds(&self) -> bool {
+        matches!(self.messages, Messages::ByPair { .. })
     }
 
     /// A time in the unit that the costs were written in.

@@ -1,14 +1,30 @@
 //! Text -> [`CostSpec`]: names with their costs, not yet bound to a schedule.
 
+use std::sync::Arc;
+
 use super::error::CostError;
-use super::number;
+use super::{Profile, Rates, number};
 
 /// Costs by name, as written. What is not named has its unit cost.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct CostSpec {
     entries: Vec<Entry>,
+    /// What is not named takes.
+    pub(super) basis: Basis,
     /// Whether names that a catalog lacks are passed over.
     pub(super) lenient: bool,
+}
+
+/// Where the costs come from of what is not named.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) enum Basis {
+    /// One unit each.
+    #[default]
+    Units,
+    /// A device's rates.
+    Rates(Arc<Rates>),
+    /// A measurement.
+    Profile(Arc<Profile>),
 }
 
 /// A name and its cost.
@@ -23,7 +39,7 @@ pub(super) struct Entry {
 /// collectives nothing.
 ///
 /// A quarter is the size of a vocabulary pass next to a stage's forward in the settings of Yeung et al. 2024, table 1, at 256k.
-pub static UNIT: CostSpec = CostSpec { entries: Vec::new(), lenient: false };
+pub static UNIT: CostSpec = CostSpec { entries: Vec::new(), basis: Basis::Units, lenient: false };
 
 impl CostSpec {
     /// Reads `F=10,B=12,p2p=1`.
@@ -46,6 +62,30 @@ impl CostSpec {
             spec.entries.push(Entry { name: name.to_owned(), cost });
         }
         Ok(spec)
+    }
+
+    /// The same, where what is not named takes what a device's rates make of it. What is named is in microseconds, of one pass at one site.
+    #[must_use]
+    pub fn with_rates(self, rates: Rates) -> Self {
+        Self { basis: Basis::Rates(Arc::new(rates)), ..self }
+    }
+
+    /// The same, where what is not named takes what was measured. What is named is in microseconds, of one pass at one site.
+    #[must_use]
+    pub fn with_profile(self, profile: Profile) -> Self {
+        Self { basis: Basis::Profile(Arc::new(profile)), ..self }
+    }
+
+    /// The rates of the device that costs are worked out for.
+    #[must_use]
+    pub fn rates(&self) -> Option<&Rates> {
+        if let Basis::Rates(rates) = &self.basis { Some(rates) } else { None }
+    }
+
+    /// Whether durations are microseconds, and not only ratios.
+    #[must_use]
+    pub fn is_in_microseconds(&self) -> bool {
+        !matches!(self.basis, Basis::Units)
     }
 
     /// The same costs, for several schedules: what one of them lacks is passed over there. [`CostSpec::refuse_unknown`] finds what

@@ -169,6 +169,12 @@ impl<W: Write + ?Sized> Printer<'_, '_, W> {
             self.number(u64::from(header.flows));
         }
         self.model();
+        if let Some(layers) = &header.partition.0 {
+            self.word("\nlayers");
+            for &count in layers {
+                self.id(" ", count);
+            }
+        }
         self.end_line()?;
         self.catalog()?;
         for (id, group) in header.groups.iter().enumerate() {

@@ -10,7 +10,7 @@ use super::error::ExecuteError;
 use super::interpreter::{Engine, Finish};
 use super::model::Train;
 use super::reference::Reference;
-use super::stored::{copies, gather};
+use super::stored::{Copied, Whole, copies, gather};
 use super::watchdog::Limits;
 use crate::ir::{Bytes, Compute, Microbatch, Op, Plan, Site, Stage};
 use crate::verify::Verified;
@@ -33,6 +33,21 @@ pub struct CheckReport {
     /// The order of microbatches, where the plan must repeat the reference bit for bit.
     pub bits_demanded: bool,
     /// What the interpreter allocated for the plan's buffers, by rank.
+    pub arenas: Vec<Bytes>,
+    /// The largest relative difference that passes.
+    pub tolerance: f64,
+}
+
+/// What a step of a plan came to.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The mean loss.
+    pub loss: f64,
+    /// Every parameter with its gradient, by name.
+    pub found: BTreeMap<String, Whole>,
+    /// The gradients of second copies of parameters.
+    pub copies: Vec<Copied>,
+    /// What was allocated for the plan's buffers, by rank.
     pub arenas: Vec<Bytes>,
 }
 
@@ -64,7 +79,7 @@ impl CheckReport {
     /// Says whether the plan passes.
     ///
     /// # Errors
-    /// A difference is larger than [`TOLERANCE`], or bits differ where they must not.
+    /// A difference is larger than [`CheckReport::tolerance`], or bits differ where they must not.
     pub fn verdict(&self) -> Result<(), ExecuteError> {
         let loss = Difference {
             name: "loss".to_owned(),
@@ -73,12 +88,12 @@ impl CheckReport {
         };
         let all = || std::iter::once(&loss).chain(&self.tensors);
         // Not "greater than": a difference that is not a number fails, too.
-        let passes = |found: &Difference| found.relative <= TOLERANCE;
+        let passes = |found: &Difference| found.relative <= self.tolerance;
         if let Some(worst) = all().find(|found| !passes(found)) {
             return Err(ExecuteError::CheckFailed {
                 what: worst.name.clone(),
                 difference: worst.relative,
-                tolerance: TOLERANCE,
+                tolerance: self.tolerance,
             });
         }
         match all().find(|found| self.bits_demanded && !found.bits_equal) {
@@ -98,7 +113,8 @@ impl fmt::Display for CheckReport {
         for tensor in worst.iter().take(LISTED) {
             writeln!(f, "{:width$}  {:9.2e}  {}", tensor.name, tensor.relative, bits(tensor.bits_equal))?;
         }
-        let rule = if self.bits_demanded { "bit for bit" } else { "relative, by norm, 1e-5" };
+        let relative = format!("relative, by norm, {:e}", self.tolerance);
+        let rule = if self.bits_demanded { "bit for bit" } else { &relative };
         let (count, all) = (self.tensors.len(), bits(self.bits_equal()));
         write!(f, "{count} gradients compared ({rule}): {all}")
     }
@@ -118,13 +134,29 @@ pub fn check(
     let mut engine = Engine::new(plan, make, limits)?;
     let arenas = engine.arena_bytes();
     let loss = engine.step(1, batches.to_vec(), Finish::Keep)?.ok_or(ExecuteError::NoLoss)?;
-    let found = gather(engine.backends());
-    let copies = copies(engine.backends());
+    let (found, copies) = (gather(engine.backends()), copies(engine.backends()));
+    compare(plan, train, batches, &Outcome { loss, found, copies, arenas }, None)
+}
 
+/// Compares what a step of a plan came to with a step of the reference. With a tolerance bits may differ; without one they may where
+/// a plan sums in another order.
+///
+/// # Errors
+/// The model cannot be run.
+pub fn compare(
+    plan: &Plan,
+    train: &Train,
+    batches: &[Tokens],
+    outcome: &Outcome,
+    tolerance: Option<f64>,
+) -> Result<CheckReport, ExecuteError> {
+    let Outcome { loss, ref found, ref copies, ref arenas } = *outcome;
+    let (exact, tolerance, arenas) = (tolerance.is_none(), tolerance.unwrap_or(TOLERANCE), arenas.clone());
     // Sums over slices are not taken in the order of sums over sequences.
     let order = common_order(plan).filter(|_| plan.header.slices == 1);
     // Two flows add up in two orders, and then the two sums.
-    let bits_demanded = plan.header.transforms.is_empty() && plan.header.flows == 1 && order.is_some();
+    let bits_demanded =
+        exact && plan.header.transforms.is_empty() && plan.header.flows == 1 && order.is_some();
     let microbatches = plan.header.microbatches;
     let order = order.unwrap_or_else(|| Microbatch::all(microbatches as usize).collect());
     let mut reference = Reference::new(&plan.header.model, train, microbatches)?;
@@ -134,8 +166,9 @@ pub fn check(
     let mut rest: BTreeMap<&str, &[f32]> =
         found.iter().map(|(name, whole)| (name.as_str(), whole.gradient.as_slice())).collect();
     if !plan.header.mode.is_training() {
-        let bits_demanded = plan.header.transforms.is_empty() && plan.header.slices == 1;
-        return Ok(CheckReport { loss, reference_loss, tensors: Vec::new(), bits_demanded, arenas });
+        let bits_demanded = exact && plan.header.transforms.is_empty() && plan.header.slices == 1;
+        let tensors = Vec::new();
+        return Ok(CheckReport { loss, reference_loss, tensors, bits_demanded, arenas, tolerance });
     }
     let tensors = reference.tensors();
     let mut tensors: Vec<Difference> = tensors
@@ -149,7 +182,7 @@ pub fn check(
         difference(&format!("{} on {}", copy.name, copy.rank), &copy.gradient, expected)
     }));
     tensors.extend(rest.into_iter().map(|(name, found)| difference(name, found, &[])));
-    Ok(CheckReport { loss, reference_loss, tensors, bits_demanded, arenas })
+    Ok(CheckReport { loss, reference_loss, tensors, bits_demanded, arenas, tolerance })
 }
 
 /// Compares a gradient with the reference's; another size is an infinite difference.

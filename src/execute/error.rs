@@ -8,6 +8,7 @@ use thiserror::Error;
 use super::model::ModelError;
 use super::watchdog::Report;
 use crate::ir::{Bytes, InstrId, Rank};
+use crate::launch::LaunchError;
 
 /// Why a plan cannot be run, or its run ended.
 #[derive(Debug, Error, Diagnostic)]
@@ -87,6 +88,15 @@ pub enum ExecuteError {
         /// What the system says is available.
         available: Bytes,
     },
+    /// More is to be recorded than is kept.
+    #[error("a recording of {steps} steps takes {bytes}, more than is kept")]
+    #[diagnostic(code(schedc::execute::recording_too_large), help("record fewer steps with `--trace-steps`"))]
+    RecordingTooLarge {
+        /// How many steps.
+        steps: u32,
+        /// What they take.
+        bytes: Bytes,
+    },
     /// A thread is refused.
     #[error("the thread of `{rank}` cannot be started")]
     #[diagnostic(code(schedc::execute::thread), help("run on fewer ranks"))]
@@ -134,6 +144,40 @@ pub enum ExecuteError {
         reason: String,
         /// What every rank was doing.
         report: Box<Report>,
+    },
+    /// Several processes do not come together.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Launch(#[from] LaunchError),
+    /// Another process failed.
+    #[error("process {process} {reason}")]
+    #[diagnostic(
+        code(schedc::execute::process_failed),
+        help(
+            "see what it printed last; the table shows what each rank was doing; resume from the last checkpoint with --checkpoint"
+        )
+    )]
+    ProcessFailed {
+        /// The process.
+        process: usize,
+        /// What happened to it.
+        reason: String,
+        /// The step.
+        step: u64,
+        /// What every rank was doing.
+        report: Box<Report>,
+    },
+    /// Something that only one process can do.
+    #[error("`{flag}` is not for a run of several processes")]
+    #[diagnostic(
+        code(schedc::execute::one_process_only),
+        help(
+            "leave it out, or run the same plan in one process: `schedc run` without `launch` gives the same bits"
+        )
+    )]
+    OneProcessOnly {
+        /// The flag.
+        flag: &'static str,
     },
     /// A run that failed before is stepped again.
     #[error("the run has ended with an error and takes no further step")]

@@ -12,6 +12,7 @@ use super::arena::Arena;
 use super::backend::{Backend, Earlier, InOut, MOST_EARLIER, Views};
 use super::data::Tokens;
 use super::prepare::{Action, Entry, Operand, Part, Script};
+use super::recording::Recorder;
 use super::transport::{Mismatch, Seat};
 use super::views::{PLACES, Place, Places};
 use super::watchdog::{Drill, Failure, Status};
@@ -84,6 +85,8 @@ pub(super) struct Machine<B> {
     pub(super) loss: Option<f64>,
     /// The losses of its microbatches, as far as this rank has them.
     pub(super) losses: Vec<Option<f64>>,
+    /// Where it notes what it does, if it should.
+    pub(super) recorder: Option<Recorder>,
 }
 
 impl<B: Backend> Machine<B> {
@@ -98,6 +101,7 @@ impl<B: Backend> Machine<B> {
             deposited: vec![false; lanes],
             loss: None,
             losses: Vec::with_capacity(microbatches as usize),
+            recorder: None,
         }
     }
 
@@ -116,6 +120,9 @@ impl<B: Backend> Machine<B> {
         self.heads.fill(0);
         self.deposited.fill(false);
         status.begin(work.step, work.turn);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.begin();
+        }
         let mut left = script.total;
         while left > 0 {
             if shared.abort.load(Ordering::SeqCst) {
@@ -137,6 +144,9 @@ impl<B: Backend> Machine<B> {
                 shared.network.bells.wait(self.rank, NAP);
             }
         }
+        if let Some(recorder) = &mut self.recorder {
+            recorder.done(work.step);
+        }
         Ok(())
     }
 
@@ -156,8 +166,14 @@ impl<B: Backend> Machine<B> {
             return Ok(false);
         }
         self.act_out(entry.instr, shared)?;
+        if let Some(recorder) = &mut self.recorder {
+            recorder.reached(entry.instr);
+        }
         if !self.execute(entry, lane, work, shared)? {
             return Ok(false);
+        }
+        if let Some(recorder) = &mut self.recorder {
+            recorder.ended(entry.instr);
         }
         self.heads[lane] += 1;
         shared.status[self.rank.index()].ended(lane);
@@ -171,7 +187,7 @@ impl<B: Backend> Machine<B> {
         work: &Work,
         shared: &Shared,
     ) -> Result<bool, RankError> {
-        let Network { bells, mailboxes, .. } = &shared.network;
+        let network = &shared.network;
         match &entry.action {
             Action::Pass { compute, pass, places } => {
                 let batch = work.batches[pass.microbatch.index()].view();
@@ -180,10 +196,10 @@ impl<B: Backend> Machine<B> {
                 Ok(true)
             }
             Action::Send { mailbox, value, from } => {
-                Ok(mailboxes[*mailbox].try_send(*value, self.arena.view(from), bells))
+                Ok(network.send(*mailbox, *value, self.arena.view(from)))
             }
-            Action::Recv { mailbox, value, into } => mailboxes[*mailbox]
-                .try_receive(*value, self.arena.view_mut(into), bells)
+            Action::Recv { mailbox, value, into } => network
+                .receive(*mailbox, *value, self.arena.view_mut(into))
                 .map_err(|mismatch| unexpected(entry.instr, &mismatch)),
             Action::Collective(part) => self.collective(entry.instr, part, lane, work.turn, shared),
             Action::Step => {
@@ -206,8 +222,8 @@ impl<B: Backend> Machine<B> {
         turn: u64,
         shared: &Shared,
     ) -> Result<bool, RankError> {
-        let (board, bells) = (&shared.network.boards[part.board], &shared.network.bells);
-        let seat = Seat { member: part.member, sequence: shared.network.sequence(part, turn) };
+        let network = &shared.network;
+        let seat = Seat { member: part.member, sequence: network.sequence(part, turn) };
         if !self.deposited[lane] {
             let contribution = match &part.gives {
                 Some(Operand::Arena(range)) => Some(self.arena.view(range)),
@@ -215,7 +231,7 @@ impl<B: Backend> Machine<B> {
                 Some(Operand::StageGradient(stage)) => Some(&*self.backend.pack_gradient(*stage)),
                 None => None,
             };
-            let deposited = board.deposit(seat, part.tag, contribution, bells);
+            let deposited = network.deposit(part, seat, contribution);
             if !deposited.map_err(|mismatch| unexpected(instr, &mismatch))? {
                 return Ok(false);
             }
@@ -227,7 +243,8 @@ impl<B: Backend> Machine<B> {
             Some(Operand::StageGradient(stage)) => Some(self.backend.packed_gradient(*stage)),
             None => None,
         };
-        let collected = board.collect(seat, into, bells);
+        let collected = network.collect(part, seat, into);
+        let collected = collected.map_err(|mismatch| unexpected(instr, &mismatch))?;
         if let (true, Some(Operand::StageGradient(stage))) = (collected, &part.gets) {
             self.backend.unpack_gradient(*stage);
         }

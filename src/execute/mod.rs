@@ -3,7 +3,7 @@
 //! [`backend`] is the door between the two. [`model`] says which parameters a rank holds, how they start and how the buffers
 //! of a pass are cut; [`cpu`] computes; [`mod@reference`] is the same model without a pipeline, to hold the others against.
 //! [`interpreter`] walks the plan: `prepare` resolves it, `wiring` lays the channels, `machine` is one rank at work, `transport` what lies between ranks,
-//! [`watchdog`] what is said when a run ends badly. [`train`] is a whole run: [`data`], [`tokenizer`], [`checkpoint`], [`check`],
+//! [`watchdog`] what is said when a run ends badly, [`recording`] when everything happened. [`train`] is a whole run: [`data`], [`tokenizer`], [`checkpoint`], [`check`],
 //! [`dump`].
 
 mod arena;
@@ -17,13 +17,15 @@ mod error;
 pub mod interpreter;
 mod machine;
 pub mod model;
-mod prepare;
+pub(crate) mod prepare;
+pub mod recording;
 pub mod reference;
+mod remote;
 pub mod stored;
 pub mod tokenizer;
 pub mod train;
-mod transport;
-mod views;
+pub(crate) mod transport;
+pub(crate) mod views;
 pub mod watchdog;
 mod wiring;
 

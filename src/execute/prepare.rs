@@ -17,38 +17,38 @@ use crate::ir::{
 
 /// One rank's instructions, ready to run.
 #[derive(Debug)]
-pub(super) struct Script {
+pub(crate) struct Script {
     /// By lane of the plan, in lane order.
-    pub(super) lanes: Vec<Vec<Entry>>,
+    pub(crate) lanes: Vec<Vec<Entry>>,
     /// Lanes that communicate, which are served first.
-    pub(super) communication: Vec<usize>,
+    pub(crate) communication: Vec<usize>,
     /// How many instructions there are.
-    pub(super) total: usize,
+    pub(crate) total: usize,
 }
 
 /// One instruction.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(crate) struct Entry {
     /// Its position in the rank's list.
-    pub(super) instr: InstrId,
+    pub(crate) instr: InstrId,
     /// What it does.
-    pub(super) action: Action,
+    pub(crate) action: Action,
     /// What must have ended before.
-    pub(super) waits: Box<[Wait]>,
+    pub(crate) waits: Box<[Wait]>,
 }
 
 /// An instruction by its place on a lane.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Wait {
+pub(crate) struct Wait {
     /// The lane.
-    pub(super) lane: u32,
+    pub(crate) lane: u32,
     /// The position on the lane.
-    pub(super) position: u32,
+    pub(crate) position: u32,
 }
 
 /// What an instruction does, with its operands.
 #[derive(Debug)]
-pub(super) enum Action {
+pub(crate) enum Action {
     /// Runs a pass.
     Pass {
         /// What the backend runs.
@@ -70,24 +70,24 @@ pub(super) enum Action {
 
 /// A member's part in a collective.
 #[derive(Debug)]
-pub(super) struct Part {
+pub(crate) struct Part {
     /// Index into [`Network::boards`].
-    pub(super) board: usize,
+    pub(crate) board: usize,
     /// The position among the members.
-    pub(super) member: usize,
+    pub(crate) member: usize,
     /// The count of this rank's collectives on the board before it, in one step.
-    pub(super) ordinal: u64,
+    pub(crate) ordinal: u64,
     /// What all members must agree on.
-    pub(super) tag: Tag,
+    pub(crate) tag: Tag,
     /// The contribution.
-    pub(super) gives: Option<Operand>,
+    pub(crate) gives: Option<Operand>,
     /// Where the result goes.
-    pub(super) gets: Option<Operand>,
+    pub(crate) gets: Option<Operand>,
 }
 
 /// Where an operand of a collective lies.
 #[derive(Clone, Debug)]
-pub(super) enum Operand {
+pub(crate) enum Operand {
     /// In the arena.
     Arena(Range<usize>),
     /// Beside the parameters: the gradient of a tied embedding.
@@ -98,7 +98,7 @@ pub(super) enum Operand {
 
 impl Script {
     /// The instruction that a wait names.
-    pub(super) fn entry(&self, wait: Wait) -> &Entry {
+    pub(crate) fn entry(&self, wait: Wait) -> &Entry {
         &self.lanes[wait.lane as usize][wait.position as usize]
     }
 }
@@ -109,10 +109,21 @@ impl Script {
 /// The first instruction that cannot be run.
 pub(super) fn prepare(plan: &Plan) -> Result<(Vec<Script>, Network), ExecuteError> {
     let wiring = Wiring::of(plan);
-    let scripts = Rank::all(plan.ranks.len()).map(|rank| Resolver { plan, wiring: &wiring, rank }.script());
-    let scripts = scripts.collect::<Result<Vec<_>, _>>()?;
+    let scripts = scripts(plan, &wiring)?;
     let network = wiring.build(plan);
     Ok((scripts, network))
+}
+
+/// Resolves every rank's instructions, for an executor with channels of its own.
+///
+/// # Errors
+/// The first instruction that cannot be run.
+pub(crate) fn resolve(plan: &Plan) -> Result<Vec<Script>, ExecuteError> {
+    scripts(plan, &Wiring::of(plan))
+}
+
+fn scripts(plan: &Plan, wiring: &Wiring) -> Result<Vec<Script>, ExecuteError> {
+    Rank::all(plan.ranks.len()).map(|rank| Resolver { plan, wiring, rank }.script()).collect()
 }
 
 /// The pass that runs overlapped with the one at a position.

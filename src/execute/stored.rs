@@ -8,7 +8,7 @@ use std::path::Path;
 
 use safetensors::{Dtype, SafeTensorError, SafeTensors, View};
 
-use super::backend::Backend;
+use super::backend::{Backend, Tensor};
 use crate::ir::Rank;
 
 /// The key of the metadata that says what a file is.
@@ -114,9 +114,14 @@ pub struct Copied {
 
 /// The gradients of second and further copies of parameters that lie whole on several ranks.
 pub fn copies<'a, B: Backend + 'a>(backends: impl Iterator<Item = &'a mut B>) -> Vec<Copied> {
+    copies_of(backends.map(Backend::tensors))
+}
+
+/// The same of what ranks hold, by rank.
+pub fn copies_of<'a>(ranks: impl Iterator<Item = Vec<Tensor<'a>>>) -> Vec<Copied> {
     let (mut seen, mut copies) = (BTreeSet::new(), Vec::new());
-    for (rank, backend) in backends.enumerate() {
-        for tensor in backend.tensors() {
+    for (rank, tensors) in ranks.enumerate() {
+        for tensor in tensors {
             let whole = tensor.rows.start == 0 && Some(&tensor.rows.end) == tensor.shape.first();
             if whole && !seen.insert(tensor.name.to_owned()) {
                 let (name, gradient) = (tensor.name.to_owned(), tensor.gradient.to_vec());
@@ -129,9 +134,14 @@ pub fn copies<'a, B: Backend + 'a>(backends: impl Iterator<Item = &'a mut B>) ->
 
 /// Puts every parameter together, by name. Rows that no rank holds are not a number.
 pub fn gather<'a, B: Backend + 'a>(backends: impl Iterator<Item = &'a mut B>) -> BTreeMap<String, Whole> {
+    gather_of(backends.map(Backend::tensors))
+}
+
+/// The same of what ranks hold, by rank.
+pub fn gather_of<'a>(ranks: impl Iterator<Item = Vec<Tensor<'a>>>) -> BTreeMap<String, Whole> {
     let mut wholes: BTreeMap<String, Whole> = BTreeMap::new();
-    for backend in backends {
-        for tensor in backend.tensors() {
+    for tensors in ranks {
+        for tensor in tensors {
             let elements = tensor.shape.iter().product::<u64>() as usize;
             let whole = wholes.entry(tensor.name.to_owned()).or_insert_with(|| Whole {
                 shape: tensor.shape.to_vec(),

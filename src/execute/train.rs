@@ -1,20 +1,25 @@
 //! A whole run: data, the check, steps, checkpoints, the dump. It prints nothing; whoever listens is told what happens.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use sha2::{Digest as _, Sha256};
+
 use super::check::{CheckReport, check};
-use super::checkpoint::{Checkpoint, Identity, Skipped, prepare, save};
+use super::checkpoint::{Checkpoint, Identity, Saving, Skipped, prepare};
 use super::cpu::CpuBackend;
 use super::data::{Corpus, Text, Tokens};
 use super::dump::{dump, probe};
 use super::error::ExecuteError;
-use super::interpreter::{Engine, Finish};
+use super::interpreter::{Engine, Finish, Patience};
 use super::model::{Held, Train};
+use super::recording::Recording;
 use super::stored::gather;
 use super::tokenizer::{Tokenizer, TokenizerKind};
 use super::watchdog::Limits;
 use crate::ir::{Bytes, Dims, Header, Rank};
+use crate::launch::{Mesh, Place, Terms, meet};
 use crate::verify::Verified;
 
 /// What a run should do.
@@ -36,6 +41,8 @@ pub struct Settings {
     pub checkpoint_every: u64,
     /// Where the first step is written.
     pub dump: Option<PathBuf>,
+    /// How many of the last steps are recorded, instruction by instruction; 0 for none.
+    pub record: u32,
     /// When the run is given up.
     pub limits: Limits,
     /// The plan's hash, if it is known.
@@ -113,6 +120,46 @@ pub trait Listener {
     fn saved(&mut self, path: &Path);
     /// The first step was written.
     fn dumped(&mut self, path: &Path);
+    /// The steps are taken, and the last of them were recorded.
+    fn recorded(&mut self, recording: Recording) {
+        drop(recording);
+    }
+}
+
+/// What the processes of a run must have in common.
+///
+/// # Errors
+/// The data cannot be read.
+pub fn terms(plan: &Verified, settings: &Settings) -> Result<Terms, ExecuteError> {
+    let text = Text::load(settings.data.as_deref())?;
+    let data: String = Sha256::digest(&text.bytes)
+        .iter()
+        .take(16)
+        .fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
+    let every = settings.checkpoint_every;
+    let terms = [
+        ("schedc", env!("CARGO_PKG_VERSION").to_owned()),
+        ("plan", settings.plan_hash.clone().unwrap_or_default()),
+        ("ranks", plan.ranks.len().to_string()),
+        ("steps", settings.steps.to_string()),
+        ("seed", settings.train.seed.to_string()),
+        ("learning rate", settings.train.lr.to_string()),
+        ("data", data),
+        ("tokenizer", format!("{:?}", settings.tokenizer).to_lowercase()),
+        ("checkpoint", settings.checkpoint.as_ref().map_or("none".to_owned(), |_| format!("every {every}"))),
+        ("stall timeout", format!("{} s", settings.limits.stall.as_secs_f64())),
+    ];
+    Ok(Terms(terms.map(|(name, value)| (name.to_owned(), value)).to_vec()))
+}
+
+/// Refuses what only one process can do.
+fn shareable(settings: &Settings) -> Result<(), ExecuteError> {
+    let asked =
+        [("--check", settings.check), ("--dump", settings.dump.is_some()), ("--trace", settings.record > 0)];
+    match asked.into_iter().find(|(_, asked)| *asked) {
+        Some((flag, _)) => Err(ExecuteError::OneProcessOnly { flag }),
+        None => Ok(()),
+    }
 }
 
 /// Trains a model by a plan; by a forward-only plan, evaluates it on the batches of as many steps.
@@ -125,8 +172,24 @@ pub fn train(
     settings: &Settings,
     listener: &mut impl Listener,
 ) -> Result<Ending, ExecuteError> {
+    train_across(plan, settings, None, listener)
+}
+
+/// The same where other processes have some of the ranks. Every process takes every step, and has its loss.
+///
+/// # Errors
+/// As [`train`]; or another process fails, stalls, or is gone.
+pub fn train_across(
+    plan: &Verified,
+    settings: &Settings,
+    place: Option<&Place>,
+    listener: &mut impl Listener,
+) -> Result<Ending, ExecuteError> {
     let (header, dims) = (&plan.header, plan.header.model);
-    fits(plan)?;
+    let all = plan.ranks.len();
+    let (local, mesh) = come_together(plan, settings, place)?;
+    let leads = local.start == 0;
+    fits(plan, &local)?;
     let text = Text::load(settings.data.as_deref())?;
     let mut resumed = settings.checkpoint.as_deref().map(Checkpoint::newest).transpose()?.flatten();
     let tokenizer = tokenizer(settings, resumed.as_ref(), &text, &dims)?;
@@ -136,13 +199,12 @@ pub fn train(
     let batches = |step| corpus.step(&dims, seed, step, header.microbatches);
     let begin = resumed.as_ref().map_or(0, |checkpoint| checkpoint.step);
     let trains = header.mode.is_training();
-    let end = if trains {
-        writable(settings, begin)?;
-        settings.steps
-    } else {
-        evaluable(settings, resumed.is_some())?;
-        begin.saturating_add(settings.steps)
-    };
+    let end = if trains { settings.steps } else { begin.saturating_add(settings.steps) };
+    match trains {
+        true if leads => writable(settings, begin)?,
+        true => {}
+        false => evaluable(settings, resumed.is_some())?,
+    }
     if settings.check {
         let report = check(plan, &settings.train, &batches(0), &settings.limits)?;
         listener.checked(&report);
@@ -150,20 +212,24 @@ pub fn train(
     }
 
     let make = |rank| Ok(CpuBackend::new(header, rank, &settings.train)?);
-    let mut engine = Engine::new(plan, make, &settings.limits)?;
+    let mut engine = Engine::across(plan, make, &settings.limits, mesh)?;
     let hash = settings.plan_hash.as_deref();
     let run = Identity::new(header, seed, settings.train.lr, &tokenizer, corpus.fingerprint(), hash);
+    if settings.record > 0 {
+        engine.record(settings.record)?;
+    }
     if let Some(checkpoint) = &resumed {
         checkpoint.check(&run, header.mode)?;
-        checkpoint.restore(backends(&mut engine).into_iter())?;
+        checkpoint.restore_part(local.start, all, backends(&mut engine).into_iter())?;
     }
+    let [arenas, parameter_bytes, workspace] = ready(&mut engine, begin)?;
     let skipped = resumed.as_mut().map(|checkpoint| std::mem::take(&mut checkpoint.skipped));
     let entropy = corpus.unigram_entropy();
     listener.opened(&Opening {
         parameters: parameters(&dims),
-        arenas: Bytes(engine.arena_bytes().iter().map(|bytes| bytes.0).sum()),
-        parameter_bytes: engine.parameter_bytes(),
-        workspace: engine.workspace_bytes(),
+        arenas,
+        parameter_bytes,
+        workspace,
         data: corpus.name.clone(),
         tokens: corpus.len(),
         tokenizer: (tokenizer.name(), tokenizer.ids()),
@@ -174,7 +240,7 @@ pub fn train(
         steps: end,
     });
 
-    let mut pace = Pace::new(header);
+    let mut clock = Pace::new(header);
     let mut losses = Losses::default();
     for step in begin..end {
         let batches = batches(step);
@@ -185,37 +251,102 @@ pub fn train(
             listener.dumped(path);
         }
         losses.add(loss);
-        let (tokens_per_second, gflops) = pace.add(started.elapsed());
+        let (tokens_per_second, gflops) = clock.add(started.elapsed());
         listener.taken(&Taken { step: step + 1, loss, tokens_per_second, gflops });
-        if let Some(directory) = settings.checkpoint.as_ref().filter(|_| trains) {
-            let done = step + 1;
-            if done == settings.steps || done.is_multiple_of(settings.checkpoint_every.max(1)) {
-                let path = save(directory, done, &run, &tokenizer, backends(&mut engine).into_iter())?;
-                listener.saved(&path);
-            }
+        let done = step + 1;
+        if let Some(directory) = settings.checkpoint.as_ref().filter(|_| trains && is_kept(settings, done)) {
+            let saving =
+                Saving { directory, step: done, run: &run, tokenizer: &tokenizer, ranks: all as u32 };
+            listener.saved(&save_part(&saving, &mut engine, local.start)?);
         }
     }
-    let (tokens_per_second, gflops) = pace.mean();
+    engine.finish();
+    if settings.record > 0 {
+        listener.recorded(engine.recording());
+    }
+    let (tokens_per_second, gflops) = clock.mean();
     let steps = end.saturating_sub(begin);
     Ok(Ending { steps, losses: losses.ends, mean: losses.mean(), entropy, tokens_per_second, gflops })
 }
 
+/// Meets the other processes, where there are any; the ranks of this one.
+fn come_together(
+    plan: &Verified,
+    settings: &Settings,
+    place: Option<&Place>,
+) -> Result<(Range<usize>, Option<Mesh>), ExecuteError> {
+    let all = plan.ranks.len();
+    let Some(place) = place else { return Ok((0..all, None)) };
+    let local = place.ranks(all)?;
+    shareable(settings)?;
+    let mesh = meet(place, &terms(plan, settings)?)?;
+    Ok((local, Some(mesh)))
+}
+
+/// Whether there is a checkpoint after so many steps.
+fn is_kept(settings: &Settings, done: u64) -> bool {
+    done == settings.steps || done.is_multiple_of(settings.checkpoint_every.max(1))
+}
+
+/// Waits until all processes are ready for the first step; the bytes of arenas, parameters and workspaces of all.
+fn ready(engine: &mut Engine<CpuBackend>, begin: u64) -> Result<[Bytes; 3], ExecuteError> {
+    let arenas = engine.arena_bytes().iter().map(|bytes| bytes.0).sum();
+    let mut sums = [arenas, engine.parameter_bytes().0, engine.workspace_bytes().0];
+    let own = [begin, sums[0], sums[1], sums[2]];
+    let all = engine.exchange(begin, &own, Patience::Start)?;
+    if !all.is_empty() {
+        sums = [0; 3];
+    }
+    for (process, numbers) in all.iter().enumerate() {
+        let &[step, ref bytes @ ..] = numbers.as_slice() else { continue };
+        if step != begin {
+            let reason = format!("resumes after step {step}, and this one after step {begin}");
+            return Err(ExecuteError::ProcessFailed { process, reason, step: begin, report: Box::default() });
+        }
+        for (sum, &part) in sums.iter_mut().zip(bytes) {
+            *sum = sum.saturating_add(part);
+        }
+    }
+    Ok(sums.map(Bytes))
+}
+
+/// Writes a checkpoint with the other processes: the first makes the place, each writes its ranks, the first brings it under its name
+/// when all have.
+fn save_part(
+    saving: &Saving<'_>,
+    engine: &mut Engine<CpuBackend>,
+    first: usize,
+) -> Result<PathBuf, ExecuteError> {
+    let leads = first == 0;
+    if leads {
+        saving.begin()?;
+    }
+    engine.exchange(saving.step, &[], Patience::Life)?;
+    saving.write(first, backends(engine).into_iter())?;
+    engine.exchange(saving.step, &[], Patience::Life)?;
+    if leads {
+        saving.commit()?;
+    }
+    engine.exchange(saving.step, &[], Patience::Life)?;
+    Ok(saving.path())
+}
+
 /// The losses of a run's steps.
 #[derive(Default)]
-struct Losses {
-    ends: Option<(f64, f64)>,
+pub(crate) struct Losses {
+    pub(crate) ends: Option<(f64, f64)>,
     sum: f64,
     count: u32,
 }
 
 impl Losses {
-    fn add(&mut self, loss: f64) {
+    pub(crate) fn add(&mut self, loss: f64) {
         self.ends = Some((self.ends.map_or(loss, |(first, _)| first), loss));
         self.sum += loss;
         self.count += 1;
     }
 
-    fn mean(&self) -> Option<f64> {
+    pub(crate) fn mean(&self) -> Option<f64> {
         (self.count > 0).then(|| self.sum / f64::from(self.count))
     }
 }
@@ -289,9 +420,9 @@ fn tokenizer(
 }
 
 /// Refuses a run that needs more memory than the machine has at hand, before it is killed for it.
-fn fits(plan: &Verified) -> Result<(), ExecuteError> {
+fn fits(plan: &Verified, local: &Range<usize>) -> Result<(), ExecuteError> {
     let mut needed: u64 = 0;
-    for rank in Rank::all(plan.ranks.len()) {
+    for rank in local.clone().map(Rank::new) {
         let held = Held::of(&plan.header, rank)?;
         let arena = plan.ranks[rank.index()].peak.bytes.0;
         needed = needed.saturating_add(arena).saturating_add(held.parameter_bytes());
@@ -335,7 +466,7 @@ pub fn flops_per_token(dims: &Dims) -> f64 {
 }
 
 /// How fast steps are.
-struct Pace {
+pub(crate) struct Pace {
     tokens: f64,
     flops: f64,
     steps: f64,
@@ -344,7 +475,7 @@ struct Pace {
 
 impl Pace {
     #[allow(clippy::cast_precision_loss, reason = "a rate needs no more than 52 bits")]
-    fn new(header: &Header) -> Self {
+    pub(crate) fn new(header: &Header) -> Self {
         let tokens = header.model.tokens() as f64 * f64::from(header.microbatches);
         // Backward is twice forward.
         let share = if header.mode.is_training() { 1.0 } else { 3.0 };
@@ -353,14 +484,14 @@ impl Pace {
     }
 
     /// Counts a step; gives its tokens a second and 10^9 operations a second.
-    fn add(&mut self, time: Duration) -> (f64, f64) {
+    pub(crate) fn add(&mut self, time: Duration) -> (f64, f64) {
         self.steps += 1.0;
         self.time += time;
         self.rates(1.0, time)
     }
 
     /// The same over all steps.
-    fn mean(&self) -> (f64, f64) {
+    pub(crate) fn mean(&self) -> (f64, f64) {
         self.rates(self.steps, self.time)
     }
 

@@ -56,6 +56,8 @@ pub(super) struct Mailbox {
     full: (Sender<Message>, Receiver<Message>),
     empty: (Sender<Vec<f32>>, Receiver<Vec<f32>>),
     elements: usize,
+    /// The storage of a message that another process has not read yet.
+    parked: Mutex<Option<Vec<f32>>>,
 }
 
 #[derive(Debug)]
@@ -69,12 +71,46 @@ impl Mailbox {
     pub(super) fn new(from: Rank, to: Rank, elements: usize) -> Self {
         let empty = bounded(1);
         let _ = empty.0.try_send(Vec::with_capacity(elements));
-        Self { from, to, full: bounded(1), empty, elements }
+        Self { from, to, full: bounded(1), empty, elements, parked: Mutex::new(None) }
     }
 
     /// Bytes of storage.
     pub(super) fn bytes(&self) -> u64 {
         self.elements as u64 * 4
+    }
+
+    /// Hands the message on to another process; its storage rests until that has read it.
+    pub(super) fn forward(&self, send: impl FnOnce(Value, &[f32])) {
+        let Ok(message) = self.full.1.try_recv() else { return };
+        send(message.value, &message.data);
+        *self.parked.lock().unwrap_or_else(PoisonError::into_inner) = Some(message.data);
+    }
+
+    /// The message that was handed on has been read. `false`: there is none.
+    pub(super) fn was_read(&self, bells: &Doorbells) -> bool {
+        let parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(storage) = parked else { return false };
+        let _ = self.empty.0.try_send(storage);
+        bells.ring(self.from);
+        true
+    }
+
+    /// Puts a message of another process in. `false`: it is too long, or the one before has not been read.
+    pub(super) fn arrive(
+        &self,
+        value: Value,
+        data: impl ExactSizeIterator<Item = f32>,
+        bells: &Doorbells,
+    ) -> bool {
+        if data.len() > self.elements {
+            return false;
+        }
+        let Ok(mut storage) = self.empty.1.try_recv() else { return false };
+        storage.clear();
+        storage.extend(data);
+        let arrived = self.full.0.try_send(Message { value, data: storage }).is_ok();
+        bells.ring(self.to);
+        arrived
     }
 
     /// Who writes to it.
@@ -128,15 +164,15 @@ impl Mailbox {
 
 /// What the members of a group must agree on in one collective.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Tag {
+pub(crate) struct Tag {
     /// What is collected.
-    pub(super) payload: Payload,
+    pub(crate) payload: Payload,
     /// What is done with it.
-    pub(super) op: CollectiveOp,
+    pub(crate) op: CollectiveOp,
     /// Who gives or gets.
-    pub(super) root: Option<Rank>,
+    pub(crate) root: Option<Rank>,
     /// Elements of each contribution.
-    pub(super) elements: u64,
+    pub(crate) elements: u64,
 }
 
 /// Where the members of a group meet.
@@ -153,6 +189,10 @@ struct Round {
     tag: Option<Tag>,
     given: Vec<bool>,
     taken: usize,
+    /// Who has given, and how many have collected, for the round after this one in the same place: other processes may be ahead. The
+    /// storage is free for them by then, since they wait until all members here have collected.
+    early: Vec<bool>,
+    early_taken: usize,
     contributions: Vec<Vec<f32>>,
     sum: Vec<f32>,
     summed: bool,
@@ -176,6 +216,8 @@ impl Board {
                 tag: None,
                 given: vec![false; members.len()],
                 taken: 0,
+                early: vec![false; members.len()],
+                early_taken: 0,
                 contributions: contributions.iter().map(|&elements| Vec::with_capacity(elements)).collect(),
                 sum: Vec::with_capacity(sum),
                 summed: false,
@@ -232,28 +274,98 @@ impl Board {
     }
 
     /// Ends this member's part: writes the result where it reads one. `false`: contributions are missing.
-    pub(super) fn collect(&self, seat: Seat, into: Option<&mut [f32]>, bells: &Doorbells) -> bool {
+    ///
+    /// # Errors
+    /// A contribution has another length than the members agreed.
+    pub(super) fn collect(
+        &self,
+        seat: Seat,
+        into: Option<&mut [f32]>,
+        bells: &Doorbells,
+    ) -> Result<bool, Mismatch> {
         let mut round = self.round(seat.sequence);
         if let Some(into) = into {
             if !round.ready(&self.members) {
-                return false;
+                return Ok(false);
+            }
+            if !round.fits(&self.members) {
+                let expected = format!("contributions to {:?}", round.tag);
+                return Err(Mismatch { expected, found: "another length".to_owned() });
             }
             round.write(&self.members, seat.member, into);
         }
         round.taken += 1;
-        if round.taken == self.members.len() {
-            round.open(seat.sequence + 2);
+        if round.end(self.members.len()) {
             drop(round);
             self.ring_others(seat.member, bells);
         }
+        Ok(true)
+    }
+
+    /// The members.
+    pub(super) fn members(&self) -> &[Rank] {
+        &self.members
+    }
+
+    /// Shows a member's contribution to whoever sends it to another process.
+    pub(super) fn forward(&self, seat: Seat, send: impl FnOnce(&[f32])) {
+        let round = self.round(seat.sequence);
+        debug_assert_eq!(round.sequence, seat.sequence, "a round stays until all processes have collected");
+        send(&round.contributions[seat.member]);
+    }
+
+    /// Takes the contribution of a member in another process. `false`: it is too long, or out of turn.
+    pub(super) fn arrive(
+        &self,
+        seat: Seat,
+        data: impl ExactSizeIterator<Item = f32>,
+        bells: &Doorbells,
+    ) -> bool {
+        let mut round = self.round(seat.sequence);
+        let early = round.sequence.checked_add(2) == Some(seat.sequence);
+        if !early && round.sequence != seat.sequence {
+            return false;
+        }
+        let given = if early { &mut round.early } else { &mut round.given };
+        if std::mem::replace(&mut given[seat.member], true) {
+            return false;
+        }
+        let storage = &mut round.contributions[seat.member];
+        if data.len() > storage.capacity() {
+            return false;
+        }
+        storage.clear();
+        storage.extend(data);
+        drop(round);
+        self.members.iter().for_each(|&rank| bells.ring(rank));
         true
+    }
+
+    /// A member in another process has collected. `false`: it is out of turn.
+    pub(super) fn was_taken(&self, sequence: u64, bells: &Doorbells) -> bool {
+        let mut round = self.round(sequence);
+        if round.sequence == sequence {
+            round.taken += 1;
+            if round.end(self.members.len()) {
+                drop(round);
+                self.members.iter().for_each(|&rank| bells.ring(rank));
+            }
+            return true;
+        }
+        let early = round.sequence.checked_add(2) == Some(sequence);
+        round.early_taken += usize::from(early);
+        early
     }
 
     /// The members that have not come to a collective; `None` where an earlier one is not over or the board is in use.
     pub(super) fn missing(&self, sequence: u64) -> Option<Vec<Rank>> {
         let round = self.rounds[usize::from(sequence % 2 == 1)].try_lock().ok()?;
         (round.sequence == sequence).then(|| {
-            let absent = self.members.iter().zip(&round.given).filter(|(_, given)| !**given);
+            // Only the root's contribution travels to other processes.
+            let root = round.tag.filter(|tag| tag.op == CollectiveOp::Broadcast).and_then(|tag| tag.root);
+            let needed = |rank: Rank| root.is_none_or(|root| root == rank);
+            let members = self.members.iter().zip(&round.given);
+            let absent = members.filter(|(rank, given)| !**given && needed(**rank));
             absent.map(|(rank, _)| *rank).collect()
         })
     }
@@ -277,12 +389,26 @@ impl Round {
         root_gave.unwrap_or_else(|| self.given.iter().all(|&given| given))
     }
 
-    fn open(&mut self, sequence: u64) {
-        self.sequence = sequence;
+    /// Opens the next round in this place once all members have collected. `false`: some have not.
+    fn end(&mut self, members: usize) -> bool {
+        if self.taken != members {
+            return false;
+        }
+        self.sequence += 2;
         self.tag = None;
-        self.given.fill(false);
-        self.taken = 0;
+        std::mem::swap(&mut self.given, &mut self.early);
+        self.early.fill(false);
+        self.taken = std::mem::take(&mut self.early_taken);
         self.summed = false;
+        true
+    }
+
+    /// Whether the contributions are as long as all members agreed.
+    fn fits(&self, members: &[Rank]) -> bool {
+        let Some(tag) = self.tag else { return false };
+        let gives = |rank: Rank| tag.op != CollectiveOp::Broadcast || tag.root == Some(rank);
+        let long = |data: &Vec<f32>| data.len() as u64 == tag.elements;
+        members.iter().zip(&self.contributions).all(|(&rank, data)| !gives(rank) || long(data))
     }
 
     fn write(&mut self, members: &[Rank], member: usize, into: &mut [f32]) {

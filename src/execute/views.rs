@@ -7,7 +7,7 @@ use crate::ir::Kind;
 
 /// The places of [`super::backend::Views`], in the order of [`Places::ranges`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(crate) enum Place {
     /// `x` that is read.
     XRead,
     /// `x` that is written.
@@ -29,7 +29,7 @@ pub(super) enum Place {
 }
 
 /// How many places there are.
-pub(super) const PLACES: usize = 9;
+pub(crate) const PLACES: usize = 9;
 
 impl Place {
     /// The place of a class and a direction.
@@ -51,12 +51,12 @@ impl Place {
 
 /// Where in the arena each view of a pass lies.
 #[derive(Clone, Debug)]
-pub(super) struct Places {
+pub(crate) struct Places {
     /// By [`Place`]; `0..0` where the buffer is empty or absent.
-    pub(super) ranges: [Range<usize>; PLACES],
+    pub(crate) ranges: [Range<usize>; PLACES],
     present: [bool; PLACES],
     /// `act` of the earlier slices of the microbatch, first to last.
-    pub(super) earlier: Vec<Range<usize>>,
+    pub(crate) earlier: Vec<Range<usize>>,
 }
 
 impl Places {
@@ -65,7 +65,7 @@ impl Places {
     ///
     /// # Errors
     /// A class is unknown to the model, or two buffers take one place.
-    pub(super) fn new<'a>(
+    pub(crate) fn new<'a>(
         kind: &Kind,
         buffers: impl Iterator<Item = (&'a str, Range<usize>, bool)>,
     ) -> Result<Self, ExecuteError> {
@@ -98,12 +98,12 @@ impl Places {
     }
 
     /// Whether the pass has a buffer there.
-    pub(super) fn has(&self, place: Place) -> bool {
+    pub(crate) fn has(&self, place: Place) -> bool {
         self.present[place as usize]
     }
 
     /// Whether two of the buffers share a byte.
-    pub(super) fn overlap(&self) -> bool {
+    pub(crate) fn overlap(&self) -> bool {
         let all: Vec<&Range<usize>> = self.ranges.iter().chain(&self.earlier).collect();
         let meet = |a: &Range<usize>, b: &Range<usize>| a.start < b.end && b.start < a.end;
         all.iter().enumerate().any(|(at, a)| all[..at].iter().any(|b| meet(a, b)))

@@ -77,6 +77,8 @@ pub(super) struct Status {
     pub(super) heads: Box<[AtomicU32]>,
     /// Whether a drill holds it.
     pub(super) held: AtomicBool,
+    /// Whether nothing is heard of its process.
+    pub(super) silent: AtomicBool,
 }
 
 impl Status {
@@ -88,6 +90,7 @@ impl Status {
             progress: AtomicU64::new(0),
             heads: (0..lanes).map(|_| AtomicU32::new(0)).collect(),
             held: AtomicBool::new(false),
+            silent: AtomicBool::new(false),
         }
     }
 
@@ -103,6 +106,25 @@ impl Status {
         self.turn.store(turn, Ordering::Relaxed);
         for head in &self.heads {
             head.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// All of it as numbers, for other processes; always as many.
+    pub(super) fn numbers(&self) -> impl Iterator<Item = u64> {
+        let own = [&self.step, &self.turn, &self.progress].map(|number| number.load(Ordering::Relaxed));
+        let held = u64::from(self.held.load(Ordering::Relaxed));
+        let heads = self.heads.iter().map(|head| u64::from(head.load(Ordering::Relaxed)));
+        own.into_iter().chain([held]).chain(heads)
+    }
+
+    /// Takes over what another process says; where numbers are missing the rest stays.
+    pub(super) fn take_over(&self, numbers: &mut impl Iterator<Item = u64>) {
+        for own in [&self.step, &self.turn, &self.progress] {
+            numbers.next().inspect(|&number| own.store(number, Ordering::Relaxed));
+        }
+        numbers.next().inspect(|&held| self.held.store(held == 1, Ordering::Relaxed));
+        for head in &self.heads {
+            numbers.next().inspect(|&number| head.store(number as u32, Ordering::Relaxed));
         }
     }
 
@@ -195,6 +217,9 @@ impl Scene<'_> {
         let status = &self.status[rank.index()];
         if status.held.load(Ordering::Relaxed) {
             return "nothing: held by the drill".to_owned();
+        }
+        if status.silent.load(Ordering::Relaxed) {
+            return "nothing: its process gives no sign of life".to_owned();
         }
         let open =
             entry.waits.iter().filter(|wait| status.head(wait.lane as usize) <= wait.position as usize);

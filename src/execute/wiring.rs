@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::prepare::Part;
-use super::transport::{Board, Doorbells, Mailbox};
-use crate::ir::{CollectiveOp, GroupId, Lane, Op, Plan, Rank};
+use super::remote::{Outgoing, Remote};
+use super::transport::{Board, Doorbells, Mailbox, Mismatch, Seat};
+use crate::ir::{CollectiveOp, GroupId, Lane, Op, Plan, Rank, Value};
 
 /// The channels of all ranks.
 #[derive(Debug)]
@@ -14,12 +15,80 @@ pub(super) struct Network {
     pub(super) boards: Vec<Board>,
     /// How many collectives a step has on each board.
     per_step: Vec<u64>,
+    /// The other processes, where there are any.
+    pub(super) remote: Option<Remote>,
 }
 
 impl Network {
     /// The number of a collective on its board, over all steps.
     pub(super) fn sequence(&self, part: &Part, turn: u64) -> u64 {
         turn * self.per_step[part.board] + part.ordinal
+    }
+
+    /// Sends, if the message before has been read.
+    pub(super) fn send(&self, place: usize, value: Value, data: &[f32]) -> bool {
+        let mailbox = &self.mailboxes[place];
+        let sent = mailbox.try_send(value, data, &self.bells);
+        if let (true, Some(remote)) = (sent, &self.remote)
+            && remote.is_away(mailbox.reader())
+        {
+            remote.post(remote.home(mailbox.reader()), Outgoing::Mail(place));
+        }
+        sent
+    }
+
+    /// Reads a message, if one has come.
+    pub(super) fn receive(&self, place: usize, value: Value, into: &mut [f32]) -> Result<bool, Mismatch> {
+        let mailbox = &self.mailboxes[place];
+        let read = mailbox.try_receive(value, into, &self.bells)?;
+        if let (true, Some(remote)) = (read, &self.remote)
+            && remote.is_away(mailbox.writer())
+        {
+            remote.post(remote.home(mailbox.writer()), Outgoing::Credit(place));
+        }
+        Ok(read)
+    }
+
+    /// Takes part in a collective, with a contribution where this member has one.
+    pub(super) fn deposit(&self, part: &Part, seat: Seat, gives: Option<&[f32]>) -> Result<bool, Mismatch> {
+        let board = &self.boards[part.board];
+        let deposited = board.deposit(seat, part.tag, gives, &self.bells)?;
+        if let (true, Some(remote)) = (deposited, &self.remote) {
+            let out = Outgoing::Given { board: part.board, seat };
+            match (part.tag.op, part.tag.root) {
+                (CollectiveOp::Reduce, Some(root)) => remote.post_members(&[root], &out),
+                (CollectiveOp::Broadcast, Some(root)) if board.members().get(seat.member) != Some(&root) => {}
+                _ => remote.post_members(board.members(), &out),
+            }
+        }
+        Ok(deposited)
+    }
+
+    /// Ends a member's part in a collective, once all that it reads is there.
+    pub(super) fn collect(
+        &self,
+        part: &Part,
+        seat: Seat,
+        into: Option<&mut [f32]>,
+    ) -> Result<bool, Mismatch> {
+        let board = &self.boards[part.board];
+        let collected = board.collect(seat, into, &self.bells)?;
+        if let (true, Some(remote)) = (collected, &self.remote) {
+            remote.post_members(
+                board.members(),
+                &Outgoing::Taken { board: part.board, sequence: seat.sequence },
+            );
+        }
+        Ok(collected)
+    }
+
+    /// The most that can be on the way to one process, and the largest number of elements of a message.
+    pub(super) fn extent(&self) -> (usize, usize) {
+        let members: usize = self.boards.iter().map(|board| board.members().len()).sum();
+        let mail = self.mailboxes.iter().map(|mailbox| mailbox.bytes() / 4);
+        let boards = self.boards.iter().map(|board| board.bytes() / 4);
+        let largest = mail.chain(boards).max().unwrap_or(0) as usize;
+        (2 * self.mailboxes.len() + 8 * members + 16, largest)
     }
 
     /// Bytes of the channels' storage.
@@ -106,6 +175,7 @@ impl Wiring {
             mailboxes,
             boards: boards.collect(),
             per_step: self.boards.values().map(|board| board.per_step).collect(),
+            remote: None,
         }
     }
 

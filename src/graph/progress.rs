@@ -93,6 +93,12 @@ impl Progress {
         state.missing == 0 && state.ready <= now
     }
 
+    /// How many needs of a pass have not arrived.
+    #[must_use]
+    pub fn missing(&self, graph: &Graph<'_>, pass: Pass) -> usize {
+        usize::from(self.passes[graph.index(pass)].missing)
+    }
+
     /// Whether a pass has ended.
     #[must_use]
     pub fn is_done(&self, graph: &Graph<'_>, pass: Pass) -> bool {

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 use super::Problem;
 use super::words::{Word, Words, clip, label, nearest};
-use crate::ir::{Dims, Group, Header, Mode, Plan, Rank};
+use crate::ir::{Dims, Group, Header, Mode, Partition, Plan, Rank};
 
 /// Problems after which reading stops.
 const MOST_PROBLEMS: usize = 20;
@@ -150,10 +150,23 @@ fn header<'text>(reader: &mut Reader<'text>, names: &mut Names<'text>) -> Result
     let stages = rank_list(&mut reader.expect("stages")?)?;
     let flows = if reader.first_word() == "flows" { number_line(reader, "flows")? } else { 1 };
     let model = model(&mut reader.expect("model")?)?;
+    let partition = Partition(reader.maybe("layers").map(|mut words| numbers(&mut words)).transpose()?);
     let catalog = catalog::read(reader, names)?;
     let groups = groups(reader)?;
     Ok((
-        Header { name, transforms, mode, microbatches, slices, stages, flows, model, catalog, groups },
+        Header {
+            name,
+            transforms,
+            mode,
+            microbatches,
+            slices,
+            stages,
+            flows,
+            model,
+            partition,
+            catalog,
+            groups,
+        },
         ranks,
     ))
 }
@@ -181,6 +194,15 @@ fn rank_list(words: &mut Words<'_>) -> Result<Vec<Rank>, Problem> {
         ranks.push(Rank(word.id(Rank::SIGIL, "a rank, like `r0`")?));
     }
     Ok(ranks)
+}
+
+/// A list of numbers, at least one.
+fn numbers(words: &mut Words<'_>) -> Result<Vec<u32>, Problem> {
+    let mut numbers = vec![words.word("a number")?.small()?];
+    while let Some(word) = words.next()? {
+        numbers.push(word.small()?);
+    }
+    Ok(numbers)
 }
 
 fn model(words: &mut Words<'_>) -> Result<Dims, Problem> {

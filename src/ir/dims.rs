@@ -37,17 +37,16 @@ impl Dims {
         u64::from(self.vocab).div_ceil(u64::from(ranks))
     }
 
-    /// Elements of the parameters that a stage among `stages` of one flow holds, as far as no transform shards them: its layers; at
+    /// Elements of the parameters that a stage with so many layers among `stages` of one flow holds, as far as no transform shards them: the layers; at
     /// the first stage the positions and the input embedding; at the last the final norm and the output embedding. The embedding
     /// counts at neither end where it is tied: its gradient is summed apart.
     #[must_use]
-    pub fn stage_parameters(&self, stage: Stage, stages: u32, sharded: [bool; 2]) -> u64 {
+    pub fn stage_parameters(&self, layers: usize, stage: Stage, stages: u32, sharded: [bool; 2]) -> u64 {
         let [hidden, sequence, vocab] = [self.hidden, self.sequence, self.vocab].map(u64::from);
-        let layers = self.layers_of(stage, stages).len() as u64;
         let table = |sharded: bool| if sharded || self.tied { 0 } else { vocab.saturating_mul(hidden) };
         let layer =
             hidden.saturating_mul(hidden).saturating_mul(12).saturating_add(hidden.saturating_mul(13));
-        let mut elements = layers.saturating_mul(layer);
+        let mut elements = (layers as u64).saturating_mul(layer);
         if stage.0 == 0 {
             elements =
                 elements.saturating_add(sequence.saturating_mul(hidden)).saturating_add(table(sharded[0]));

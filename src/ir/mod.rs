@@ -6,6 +6,7 @@ mod catalog;
 mod cut;
 mod dims;
 mod ids;
+mod partition;
 mod plan;
 mod program;
 mod schedule;
@@ -21,14 +22,15 @@ pub use ids::{
     BufferId, Chunk, ClassId, CollectiveId, Flow, GroupId, InstrId, KindId, LaneId, Microbatch, Port, Rank,
     Stage,
 };
+pub use partition::Partition;
 pub use plan::{
     Buffer, Group, Header, Instr, Lane, Mode, Op, Operands, Pass, Payload, Peak, Place, Plan, RankPlan, Site,
     Value,
 };
 pub use program::{
-    Block, Cap, Greedy, Limit, Member, Pattern, PatternKind, Program, RankOrder, RankProgram, Repeat, Slot,
-    Transform,
+    Block, Cap, Greedy, Limit, Measure, Member, Pattern, PatternKind, Program, RankOrder, RankProgram,
+    Repeat, Requirement, Slot, Transform,
 };
 pub use schedule::{Placed, Schedule, Shape};
 pub use span::{FileId, Span};
-pub use units::{Bytes, Ticks};
+pub use units::{ByteUnit, Bytes, Ticks};

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     BufferId, Bytes, Catalog, ClassId, CollectiveId, CollectiveOp, Cut, Dims, Flow, GroupId, InstrId, KindId,
-    LaneId, Microbatch, Port, Rank, Stage,
+    LaneId, Microbatch, Partition, Port, Rank, Stage,
 };
 
 /// A compiled schedule: one instruction stream for each rank.
@@ -48,6 +48,9 @@ pub struct Header {
     pub flows: u32,
     /// The model that buffers are sized for.
     pub model: Dims,
+    /// How its layers are spread over the stages of a flow.
+    #[serde(default, skip_serializing_if = "Partition::is_uniform")]
+    pub partition: Partition,
     /// What the passes are.
     pub catalog: Catalog,
     /// The groups that collectives run on, by [`GroupId`]. Where there are several ranks, `g0` is all of them.
@@ -336,6 +339,12 @@ impl Header {
     #[must_use]
     pub fn depth(&self) -> u32 {
         self.stages.len() as u32 / self.flows.max(1)
+    }
+
+    /// The layers of a stage of the model, by its place in a flow.
+    #[must_use]
+    pub fn layers_of(&self, place: Stage) -> Range<u32> {
+        self.partition.layers_of(place, self.depth(), &self.model)
     }
 
     /// The flow that a unit belongs to: that of its microbatch.

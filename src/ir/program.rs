@@ -1,6 +1,8 @@
 //! A schedule with every name bound and every number known: what `resolve` hands to `order` and `transform`.
 
-use super::{Catalog, Chunk, ClassId, Collective, Dims, Kind, KindId, Microbatch, Need, Shape, Span, Where};
+use super::{
+    ByteUnit, Catalog, Chunk, ClassId, Collective, Dims, Kind, KindId, Microbatch, Need, Shape, Span, Where,
+};
 
 /// A schedule for one number of ranks and microbatches.
 #[derive(Clone, Debug)]
@@ -23,6 +25,30 @@ pub struct Program {
     pub order: Span,
     /// Transforms in the order of application.
     pub transforms: Vec<Transform>,
+    /// What the plan must keep, under the costs that it is compiled for.
+    pub requirements: Vec<Requirement>,
+}
+
+/// A bound on what a plan comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Requirement {
+    /// What is bounded.
+    pub measure: Measure,
+    /// The bound, in the measure's unit.
+    pub most: u64,
+    /// Where it was written.
+    pub span: Span,
+}
+
+/// What a requirement bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Measure {
+    /// `peak`, in microbatches of a rank's share of the model: the activations that any rank holds at most.
+    Activations,
+    /// `peak` in a unit of memory: what any rank's buffers take.
+    Bytes(ByteUnit),
+    /// `bubble`, in percent: idle time in the makespan, mean over the ranks.
+    Bubble,
 }
 
 /// One rank's streams and its order.

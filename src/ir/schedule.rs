@@ -1,6 +1,6 @@
 //! Which rank runs which pass in which order: no communication, no memory yet.
 
-use super::{Catalog, Chunk, Cut, Dims, Flow, Microbatch, Mode, Pass, Rank, Span, Stage};
+use super::{Catalog, Chunk, Cut, Dims, Flow, Microbatch, Mode, Partition, Pass, Rank, Span, Stage};
 
 /// The size of the pipeline and where its stages lie.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub struct Shape {
     pub stages: Vec<Rank>,
     /// Copies of the model, 1 or 2, each with its own stages. Microbatch i belongs to flow `i % flows`.
     pub flows: u32,
+    /// How the layers of the model are spread over the stages of a flow.
+    pub partition: Partition,
 }
 
 impl Shape {

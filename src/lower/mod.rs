@@ -44,6 +44,7 @@ fn header(schedule: &Schedule) -> Header {
         slices: schedule.shape.slices,
         stages: schedule.shape.stages.clone(),
         model: schedule.model,
+        partition: schedule.shape.partition.clone(),
         catalog: without_spans(&schedule.catalog),
         flows: schedule.shape.flows,
         groups: sums::Sums::of(schedule).groups,

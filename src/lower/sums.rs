@@ -45,7 +45,8 @@ impl Sums {
             for stage in Stage::all(shape.depth() as usize) {
                 let copy = Stage(stage.0 + shape.depth());
                 let ranks = vec![shape.rank_of(stage), shape.rank_of(copy)];
-                let elements = model.stage_parameters(stage, shape.depth(), sharded);
+                let layers = shape.partition.layers_of(stage, shape.depth(), model).len();
+                let elements = model.stage_parameters(layers, stage, shape.depth(), sharded);
                 if elements > 0 {
                     sums.add(Payload::StageGradient(stage), ranks, vec![elements]);
                 }

@@ -1,9 +1,11 @@
 //! Every rank's order -> one line of passes and collectives, in the order in which they end.
 
+use std::collections::BTreeMap;
+
 use super::emit::Emitter;
 use crate::cost::Costs;
 use crate::graph::{Calendar, Deadlock, Event, Graph, Progress, find_deadlock, heads_of};
-use crate::ir::{Flow, Pass, Queue, Rank, Schedule, Ticks};
+use crate::ir::{CollectiveId, Flow, Microbatch, Pass, Queue, Rank, Schedule, Source, Ticks, Where};
 
 /// Runs all orders under a cost model and hands the emitter what ends, first to last.
 ///
@@ -25,6 +27,7 @@ pub(super) fn walk(
         next: vec![0; p],
         busy: vec![false; p],
         lockstep: None,
+        held: BTreeMap::new(),
     };
     for rank in Rank::all(p) {
         clock.dispatch(rank, Ticks(0));
@@ -33,10 +36,13 @@ pub(super) fn walk(
     while let Some((now, moment)) = clock.calendar.take() {
         match moment {
             Moment::Ends(pass) => {
+                clock.release(pass, emitter);
                 emitter.pass(pass, now);
                 clock.end(&[pass], now, emitter, &mut events);
             }
             Moment::PairEnds(first, second) => {
+                clock.release(first, emitter);
+                clock.release(second, emitter);
                 emitter.pair(first, second, now);
                 clock.end(&[first, second], now, emitter, &mut events);
             }
@@ -71,6 +77,9 @@ struct Clock<'a> {
     busy: Vec<bool>,
     /// The current lock-step pass (of any site) and how many ranks have come to it.
     lockstep: Option<(Pass, usize)>,
+    /// Collectives that run on the compute lanes, with their start and end, until the first of their readers has run: they wait there
+    /// until all ranks have come, so that what a rank does in the meantime must stand before them.
+    held: BTreeMap<(CollectiveId, Microbatch), (Ticks, Ticks)>,
 }
 
 impl Clock<'_> {
@@ -81,7 +90,12 @@ impl Clock<'_> {
         }
         for event in events.iter() {
             if let Event::Collected { collective, microbatch, at } = *event {
-                emitter.collective(collective, microbatch, now, at);
+                let broadcast = self.graph.catalog.collective(collective);
+                if broadcast.lockstep && broadcast.source != Where::All {
+                    self.held.insert((collective, microbatch), (now, at));
+                } else {
+                    emitter.collective(collective, microbatch, now, at);
+                }
             }
         }
         for event in events.drain(..) {
@@ -94,6 +108,21 @@ impl Clock<'_> {
             let rank = self.graph.rank_of(pass.site);
             self.busy[rank.index()] = false;
             self.dispatch(rank, now);
+        }
+    }
+
+    /// Lists the held collectives that a pass reads.
+    fn release(&mut self, pass: Pass, emitter: &mut Emitter<'_>) {
+        if self.held.is_empty() {
+            return;
+        }
+        for need in &self.graph.catalog.kind(pass.kind).needs {
+            if let Source::Collective(id) = need.from
+                && self.graph.matches(need.on, pass.site)
+                && let Some((now, at)) = self.held.remove(&(id, pass.microbatch))
+            {
+                emitter.collective(id, pass.microbatch, now, at);
+            }
         }
     }
 

@@ -6,7 +6,7 @@
 
 use super::OrderError;
 use crate::graph::Graph;
-use crate::ir::{At, Cap, Microbatch, Pass, Placed, Program, Rank, RankOrder, Site, Span};
+use crate::ir::{At, Cap, ClassId, Microbatch, Pass, Placed, Program, Rank, RankOrder, Site, Span};
 use crate::timing::{Choose, Now, Room, Timing};
 
 /// Every rank's order by its list.
@@ -20,14 +20,14 @@ pub(super) fn orders(
     origins: &mut Vec<Span>,
 ) -> Result<Vec<Vec<Placed>>, OrderError> {
     let (queues, placed) = queues(program, graph, timing, origins);
-    let take = |extra: u32| {
+    let take = |extra: Extra| {
         let mut list = List { program, graph, queues: queues.clone(), placed: &placed, extra };
         let outcome = timing.play(&mut list);
         (outcome.complete, outcome.orders, list.queues)
     };
-    let (complete, mut orders, _) = take(0);
+    let (complete, mut orders, _) = take(Extra::default());
     if !complete {
-        let (complete, without_caps, rest) = take(u32::MAX);
+        let (complete, without_caps, rest) = take(Extra { others: u32::MAX, ..Extra::default() });
         if complete {
             return Err(too_tight(program, |extra| take(extra).0));
         }
@@ -81,8 +81,22 @@ struct List<'a> {
     graph: &'a Graph<'a>,
     queues: Vec<Lane>,
     placed: &'a [Option<Placed>],
-    /// Added to every cap.
-    extra: u32,
+    extra: Extra,
+}
+
+/// What is added to the caps.
+#[derive(Clone, Copy, Debug, Default)]
+struct Extra {
+    /// To those of one class.
+    class: Option<(ClassId, u32)>,
+    /// To all others.
+    others: u32,
+}
+
+impl Extra {
+    fn of(&self, class: ClassId) -> u32 {
+        self.class.filter(|&(raised, _)| raised == class).map_or(self.others, |(_, by)| by)
+    }
 }
 
 fn queues(
@@ -150,7 +164,7 @@ impl List<'_> {
         let live = &self.queues[rank].live;
         self.caps(rank).iter().zip(live).all(|(cap, &live)| {
             !self.kind(node).makes.contains(&cap.class)
-                || live.saturating_add(later) < cap.most.saturating_add(self.extra)
+                || live.saturating_add(later) < cap.most.saturating_add(self.extra.of(cap.class))
         })
     }
 
@@ -187,29 +201,63 @@ impl Choose for List<'_> {
     }
 }
 
-/// The error for caps under which the ranks come to a halt, with the smallest that works.
-fn too_tight(program: &Program, works: impl Fn(u32) -> bool) -> OrderError {
+/// The error for caps under which the ranks come to a halt: the class whose cap is to blame, with the smallest that works.
+///
+/// A class that is enough to raise alone, and of several the one that has to be raised least. Where none is, the one that has to be raised
+/// least even if the others had no caps; at last all of them together.
+fn too_tight<'a>(program: &'a Program, works: impl Fn(Extra) -> bool) -> OrderError {
+    let of = |rank: usize| match &program.ranks[rank].order {
+        RankOrder::Greedy(greedy) => greedy.limits.as_slice(),
+        RankOrder::Pattern(_) | RankOrder::Block(_) => &[],
+    };
+    let mut caps: Vec<(usize, &'a Cap)> =
+        (0..program.ranks.len()).flat_map(|rank| of(rank).iter().map(move |cap| (rank, cap))).collect();
+    // The tightest of each class stands for it; the declared order decides between equals.
+    caps.sort_by_key(|(_, cap)| cap.most);
+    let mut tightest: Vec<(usize, &'a Cap)> = Vec::new();
+    for (rank, cap) in caps {
+        if !tightest.iter().any(|(_, known)| known.class == cap.class) {
+            tightest.push((rank, cap));
+        }
+    }
+    let alone = |others: u32| {
+        let raise = |(rank, cap): (usize, &'a Cap)| {
+            let by = least(|by| works(Extra { class: Some((cap.class, by)), others }))?;
+            (by > 0).then_some((by, rank, cap))
+        };
+        let raised: Vec<_> = tightest.iter().copied().filter_map(raise).collect();
+        raised.into_iter().min_by_key(|&(by, _, _)| by)
+    };
+    let together = || {
+        let by = least(|others| works(Extra { others, ..Extra::default() }))?;
+        tightest.first().map(|&(rank, cap)| (by, rank, cap))
+    };
+    let blamed = alone(0).or_else(|| alone(u32::MAX)).or_else(together);
+    let (by, rank, cap) = blamed.expect("without caps every list comes to its end");
+    OrderError::LimitTooTight {
+        class: program.catalog.class(cap.class).name.clone(),
+        most: cap.most,
+        works: cap.most.saturating_add(by),
+        rank: Rank::new(rank),
+        at: cap.span,
+    }
+}
+
+/// The least number that works, if larger ones do too.
+fn least(works: impl Fn(u32) -> bool) -> Option<u32> {
+    if works(0) {
+        return Some(0);
+    }
     let (mut fails, mut most) = (0_u32, 1);
-    while !works(most) && most < u32::MAX / 2 {
+    while !works(most) {
+        if most > u32::MAX / 2 {
+            return None;
+        }
         (fails, most) = (most, 2 * most);
     }
     while most - fails > 1 {
         let middle = fails + (most - fails) / 2;
         if works(middle) { most = middle } else { fails = middle }
     }
-    let of = |rank: usize| match &program.ranks[rank].order {
-        RankOrder::Greedy(greedy) => greedy.limits.as_slice(),
-        RankOrder::Pattern(_) | RankOrder::Block(_) => &[],
-    };
-    let (rank, cap) = (0..program.ranks.len())
-        .flat_map(|rank| of(rank).iter().map(move |cap| (rank, cap)))
-        .min_by_key(|(_, cap)| cap.most)
-        .expect("without caps every list comes to its end");
-    OrderError::LimitTooTight {
-        class: program.catalog.class(cap.class).name.clone(),
-        most: cap.most,
-        works: cap.most.saturating_add(most),
-        rank: Rank::new(rank),
-        at: cap.span,
-    }
+    Some(most)
 }

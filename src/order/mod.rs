@@ -8,7 +8,6 @@ mod block;
 mod error;
 mod greedy;
 mod idle;
-mod modulo;
 mod pattern;
 mod settle;
 mod squeeze;
@@ -16,13 +15,13 @@ mod timetable;
 
 pub use error::OrderError;
 
+use std::sync::OnceLock;
+use std::thread;
+
 use crate::cost::Costs;
 use crate::graph::Graph;
 use crate::ir::{Mode, Pass, Placed, Program, Rank, RankOrder, Schedule, Span};
-use crate::timing::{self, Room, Timing};
-
-/// Pipelines of more stages are not searched for blocks: the search is quadratic in stages.
-const MANY_STAGES: usize = 256;
+use crate::timing::{self, Block, Hops, Nodes, Room, Timing};
 
 /// Puts every rank's passes in order.
 ///
@@ -78,9 +77,17 @@ fn greedy(
 ) -> Result<Vec<Vec<Placed>>, Vec<OrderError>> {
     let graph = Graph::new(&program.shape, &program.catalog);
     let timing = Timing::new(&graph, costs);
-    let listed = greedy::orders(program, &graph, &timing, origins).map_err(|error| vec![error])?;
     let room = greedy::room(program);
-    Ok(settled(&graph, &timing, costs, listed, None, &room))
+    let repeated = Repeated::new(&graph, costs, &room);
+    let listed = thread::scope(|scope| {
+        // Both take their time, and neither needs the other.
+        if timing.is_large() {
+            scope.spawn(|| repeated.blocks());
+        }
+        greedy::orders(program, &graph, &timing, origins)
+    });
+    let listed = listed.map_err(|error| vec![error])?;
+    Ok(settled(&timing, listed, || None, &repeated, &room))
 }
 
 /// A block's order by its slots, or a shorter one in which no rank holds more than the fullest one does by the slots.
@@ -95,29 +102,49 @@ fn block(
     let plain: Vec<Vec<Placed>> =
         slotted.iter().map(|passes| passes.iter().map(|&(_, placed)| placed).collect()).collect();
     let room = settle::as_held(&graph, &plain);
-    let squeezed = squeeze::squeeze(&graph, &slotted, &room);
-    Ok(settled(&graph, &timing, costs, plain, squeezed, &room))
+    let squeezed = || squeeze::squeeze(&graph, &slotted, &room);
+    Ok(settled(&timing, plain, squeezed, &Repeated::new(&graph, costs, &room), &room))
+}
+
+/// One microbatch's passes, repeated as often as there are microbatches; looked for once, by whoever asks first.
+struct Repeated<'a> {
+    graph: &'a Graph<'a>,
+    costs: &'a Costs,
+    room: &'a [Room],
+    found: OnceLock<Vec<Block>>,
+}
+
+impl<'a> Repeated<'a> {
+    fn new(graph: &'a Graph<'a>, costs: &'a Costs, room: &'a [Room]) -> Self {
+        Self { graph, costs, room, found: OnceLock::new() }
+    }
+
+    fn blocks(&self) -> &[Block] {
+        self.found.get_or_init(|| timing::blocks(self.graph, self.costs, self.room, Hops::Short))
+    }
+
+    /// Every rank's order by one of the blocks.
+    fn orders(&self, at: usize, timing: &Timing<'_>) -> Option<Nodes> {
+        let row = |passes: Vec<Pass>| passes.into_iter().map(|pass| timing.node(pass)).collect();
+        self.blocks().get(at).map(|block| block.orders(self.graph).into_iter().map(row).collect())
+    }
 }
 
 /// An order with its idle time filled, or a shorter one in as much memory.
 fn settled(
-    graph: &Graph<'_>,
     timing: &Timing<'_>,
-    costs: &Costs,
     given: Vec<Vec<Placed>>,
-    other: Option<Vec<Vec<Placed>>>,
+    other: impl Fn() -> Option<Vec<Vec<Placed>>> + Sync,
+    repeated: &Repeated<'_>,
     room: &[Room],
 ) -> Vec<Vec<Placed>> {
-    let placed = timing::by_pass(graph, &given);
-    let mut seeds: Vec<Vec<Vec<Placed>>> = std::iter::once(given.clone()).chain(other).collect();
-    let blocks =
-        if graph.shape.stages.len() > MANY_STAGES { Vec::new() } else { modulo::blocks(graph, costs, room) };
-    for block in blocks {
-        let row =
-            |passes: Vec<Pass>| passes.into_iter().filter_map(|pass| placed[graph.index(pass)]).collect();
-        seeds.push(block.orders(graph).into_iter().map(row).collect());
+    let first = || Some(timing.nodes(&given));
+    let second = || other().map(|orders| timing.nodes(&orders));
+    let [third, fourth] = [0, 1].map(|at| move || repeated.orders(at, timing));
+    match settle::shortest(timing, &[&first, &second, &third, &fourth], room) {
+        Some(orders) => timing.placed(&orders, &given),
+        None => given,
     }
-    settle::shortest(timing, seeds, room).unwrap_or(given)
 }
 
 /// The position of a span among the origins. Few spans are in use at a time, so the last ones suffice to find it again.

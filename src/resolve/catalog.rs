@@ -78,6 +78,12 @@ impl Drafts {
         own.chain(edges.map(|(kind, need)| (*kind, need)))
     }
 
+    /// Whether the input and the output layer are sharded over all ranks.
+    pub(super) fn sharded(&self) -> [bool; 2] {
+        [Compute::shards_input, Compute::shards_output]
+            .map(|test| self.kinds.iter().any(|kind| kind.computes.is_some_and(test)))
+    }
+
     /// Leaves out the needs that lead to other slices: where sequences are whole they apply nowhere.
     pub(super) fn keep_sequences_whole(&mut self) {
         let stays =

@@ -4,7 +4,7 @@ use super::catalog::Drafts;
 use super::error::ResolveError;
 use super::expr::{self, Code, Scope};
 use super::names::Declarations;
-use crate::ir::{Class, Compute, Dims, Shape, Span, Stage};
+use crate::ir::{Class, Dims, Shape, Span, Stage};
 use crate::syntax::ast::ClassDecl;
 
 /// What the sides of a class may be made of, in slot order.
@@ -42,7 +42,7 @@ pub(super) fn sized(
 
 /// The values of all slots, those of a site 0.
 fn common(model: &Dims, shape: &Shape, drafts: &Drafts) -> [i64; VARIABLES.len()] {
-    let shards = |test: fn(Compute) -> bool| drafts.kinds.iter().any(|kind| kind.computes.is_some_and(test));
+    let [input, output] = drafts.sharded();
     let mut values = [0; VARIABLES.len()];
     values[..PER_SITE].copy_from_slice(&[
         i64::try_from(model.tokens() / u64::from(shape.slices)).unwrap_or(i64::MAX),
@@ -52,8 +52,8 @@ fn common(model: &Dims, shape: &Shape, drafts: &Drafts) -> [i64; VARIABLES.len()
         i64::from(model.batch),
         i64::from(model.vocab),
         i64::try_from(model.shard(shape.ranks)).unwrap_or(i64::MAX),
-        i64::from(shards(Compute::shards_input)),
-        i64::from(shards(Compute::shards_output)),
+        i64::from(input),
+        i64::from(output),
         i64::from(shape.ranks),
         i64::from(shape.slices),
     ]);
@@ -84,7 +84,7 @@ fn class(
     let mut earlier: Vec<([i64; 3], Vec<u64>)> = Vec::new();
     for stage in Stage::all(shape.stages.len()) {
         let place = Stage(shape.place_of(stage));
-        let layers = model.layers_of(place, depth);
+        let layers = shape.partition.layers_of(place, depth, model);
         let layers = i64::from(layers.end - layers.start);
         let site = [layers, i64::from(place.0 == 0), i64::from(place.0 + 1 == depth)];
         let found = match earlier.iter().find(|(other, _)| *other == site) {

@@ -612,6 +612,32 @@ pub enum ResolveError {
         dimension: &'static str,
     },
 
+    /// Layers for more or fewer stages than there are.
+    #[error("the partition has {stages} stages, and the pipeline has {needed}")]
+    #[diagnostic(
+        code(schedc::resolve::partition_stages),
+        help("give a number of layers for each of the {needed} stages, or `uniform` or `balanced`")
+    )]
+    PartitionStages {
+        /// Those of the partition.
+        stages: usize,
+        /// Those of one flow of the pipeline.
+        needed: u32,
+    },
+
+    /// A partition of another model.
+    #[error("the partition has {sum} layers in all, and the model has {layers}")]
+    #[diagnostic(
+        code(schedc::resolve::partition_layers),
+        help("make the numbers add up to {layers}, or leave the number of layers out")
+    )]
+    PartitionLayers {
+        /// Those of the partition.
+        sum: u64,
+        /// Those of the model.
+        layers: u32,
+    },
+
     /// Heads of unequal width.
     #[error("{heads} heads do not divide a hidden width of {hidden}")]
     #[diagnostic(code(schedc::resolve::uneven_heads), help("choose `--hidden` as a multiple of `--heads`"))]
@@ -666,6 +692,8 @@ impl Located for ResolveError {
             | Self::NoMicrobatches
             | Self::TooManyPasses { .. }
             | Self::EmptyModel { .. }
+            | Self::PartitionStages { .. }
+            | Self::PartitionLayers { .. }
             | Self::UnevenHeads { .. } => None,
         }
     }

@@ -16,6 +16,8 @@ mod members;
 mod names;
 mod needs;
 mod order;
+mod partition;
+mod require;
 mod shape;
 mod streams;
 mod transforms;
@@ -23,11 +25,12 @@ mod transforms;
 pub use self::error::ResolveError;
 use self::expr::Scope;
 use self::names::{Declarations, Parts};
+pub use self::partition::Partitioning;
 use crate::ir::{Dims, Program};
 use crate::syntax::ast;
 
 /// What is to be compiled, and for which numbers.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Request<'tree> {
     /// The trees of the standard library; their classes, passes and transforms are visible everywhere.
     pub library: &'tree [ast::File],
@@ -48,19 +51,22 @@ pub struct Request<'tree> {
 }
 
 /// The dimensions of a model that may leave the number of its layers to the schedule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Model {
     /// Transformer layers; `None`: one for each stage.
     pub layers: Option<u32>,
     /// Everything else; its `layers` are not looked at.
     pub dims: Dims,
+    /// How its layers are spread over the stages.
+    pub partition: Partitioning,
 }
 
 impl Model {
     /// The model for a schedule with so many stages.
     #[must_use]
     pub fn for_stages(&self, stages: usize) -> Dims {
-        Dims { layers: self.layers.unwrap_or(stages as u32), ..self.dims }
+        let layers = self.layers.or(self.partition.layers()).unwrap_or(stages as u32);
+        Dims { layers, ..self.dims }
     }
 }
 
@@ -95,7 +101,7 @@ fn bind(request: &Request<'_>) -> Result<Program, Vec<ResolveError>> {
     };
     let shape = shape::shape(request, &parts, &head, &mut errors);
     let drafts = catalog::draft(request, &declarations, &parts, &mut errors);
-    let (Some(shape), Some(mut drafts)) = (shape, drafts) else { return Err(errors) };
+    let (Some(mut shape), Some(mut drafts)) = (shape, drafts) else { return Err(errors) };
     shape::check_size(&shape, &drafts, &mut errors);
     if !errors.is_empty() {
         return Err(errors);
@@ -104,8 +110,16 @@ fn bind(request: &Request<'_>) -> Result<Program, Vec<ResolveError>> {
         drafts.keep_sequences_whole();
     }
     let model = request.model.for_stages(shape.depth() as usize);
+    match request.model.partition.spread(model.layers, &shape, drafts.sharded()) {
+        Ok(partition) => shape.partition = partition,
+        Err(error) => {
+            errors.push(error);
+            return Err(errors);
+        }
+    }
     drafts.classes = classes::sized(&model, &declarations, &shape, &drafts, &mut errors);
     check::catalog(&drafts, &shape, &mut errors);
+    let requirements = require::requirements(&parts, &head, &shape, &mut errors);
     let ranks = order::ranks(&parts, head, &shape, &drafts, &mut errors);
     let (Some((ranks, order)), true) = (ranks, errors.is_empty()) else { return Err(errors) };
     let (catalog, transforms) = drafts.split();
@@ -119,6 +133,7 @@ fn bind(request: &Request<'_>) -> Result<Program, Vec<ResolveError>> {
         retime: parts.retime,
         order,
         transforms,
+        requirements,
     })
 }
 

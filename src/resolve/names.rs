@@ -3,7 +3,7 @@
 use super::Request;
 use super::error::{ResolveError, suggest};
 use super::expr::Scope;
-use crate::ir::{FileId, Span};
+use crate::ir::{FileId, Measure, Span};
 use crate::syntax::ast::{
     ClassDecl, Expr, Item, OrderForm, PassDecl, Placement, Schedule, ScheduleForm, Transform, Word,
 };
@@ -143,6 +143,7 @@ pub(super) struct Parts<'tree> {
     pub(super) chunks: Option<&'tree Expr>,
     pub(super) slices: Option<&'tree Expr>,
     pub(super) retime: bool,
+    pub(super) requires: Vec<(Measure, &'tree Expr, Span)>,
     pub(super) place: Option<(&'tree Placement, Span)>,
     pub(super) applies: Vec<&'tree Word>,
     pub(super) lets: Vec<(&'tree Word, &'tree Expr)>,
@@ -159,6 +160,7 @@ impl<'tree> Parts<'tree> {
             chunks: None,
             slices: None,
             retime: false,
+            requires: Vec::new(),
             place: None,
             applies: Vec::new(),
             lets: Vec::new(),
@@ -197,6 +199,10 @@ impl<'tree> Parts<'tree> {
                 }
                 ScheduleForm::Apply(name) => {
                     parts.applies.push(name);
+                    continue;
+                }
+                ScheduleForm::Require { measure, most } => {
+                    parts.requires.push((*measure, most, item.span));
                     continue;
                 }
                 ScheduleForm::Let { name, value } => {

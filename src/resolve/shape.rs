@@ -5,7 +5,7 @@ use super::error::ResolveError;
 use super::expr;
 use super::names::Parts;
 use super::{Head, Request};
-use crate::ir::{At, Cut, Dims, Queue, Rank, Shape, Span};
+use crate::ir::{At, Cut, Dims, Partition, Queue, Rank, Shape, Span};
 use crate::syntax::ast::{OrderForm, Placement};
 
 /// The most passes of all ranks together.
@@ -22,7 +22,7 @@ pub(super) fn check_numbers(request: &Request<'_>, errors: &mut Vec<ResolveError
         errors.push(ResolveError::NoMicrobatches);
     }
     let Dims { hidden, heads, sequence, batch, vocab, .. } = request.model.dims;
-    let layers = request.model.layers.unwrap_or(1);
+    let layers = request.model.layers.or(request.model.partition.layers()).unwrap_or(1);
     let dimensions = [
         ("layers", layers),
         ("hidden", hidden),
@@ -79,7 +79,8 @@ pub(super) fn shape(
             placed
         }
     };
-    Some(Shape { ranks: request.ranks, microbatches: request.microbatches, slices, chunks, stages, flows })
+    let (ranks, microbatches) = (request.ranks, request.microbatches);
+    Some(Shape { ranks, microbatches, slices, chunks, stages, flows, partition: Partition::default() })
 }
 
 /// Refuses what two flows do not go with: a block stands for all microbatches, and these take two ways; slices of a microbatch wait for

@@ -10,6 +10,8 @@ pub(super) struct Queues {
     pub(super) starts: Vec<usize>,
     /// The instructions of each lane, by their number on their rank.
     pub(super) instrs: Vec<u32>,
+    /// Where each rank's lanes begin, by rank, and the end of the last.
+    pub(super) lane_bases: Vec<usize>,
     /// The rank of each lane.
     pub(super) ranks: Vec<Rank>,
     /// For a lane of receives, the peer's lane of sends to it.
@@ -51,7 +53,22 @@ impl Queues {
         }
         let peers = peers(plan, &lane_bases);
         let (meetings, members) = meetings(plan, &bases);
-        Self { bases, starts, instrs, ranks, peers, meetings, members }
+        Self { bases, starts, instrs, lane_bases, ranks, peers, meetings, members }
+    }
+}
+
+impl Queues {
+    /// The number of a rank's lane among those of all ranks.
+    pub(super) fn lane_of(&self, rank: Rank, lane: LaneId) -> usize {
+        self.lane_bases[rank.index()] + lane.index()
+    }
+
+    /// The send, among the instructions of all ranks, that the receive at a position of a lane meets.
+    pub(super) fn send_of(&self, lane: usize, position: usize) -> usize {
+        let peer = self.peers[lane].expect("a verified plan has a send for each receive");
+        let turn = position - self.starts[lane];
+        let number = self.instrs[self.starts[peer] + turn];
+        self.bases[self.ranks[peer].index()] + number as usize
     }
 }
 

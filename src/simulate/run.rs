@@ -3,7 +3,7 @@
 use super::queues::Queues;
 use super::timeline::Moments;
 use crate::cost::Costs;
-use crate::ir::{Op, Payload, Plan, Ticks};
+use crate::ir::{Op, Pass, Payload, Plan, Ticks};
 
 /// A moment that is not known yet; a sum of durations stays far below.
 const UNKNOWN: Ticks = Ticks(u64::MAX);
@@ -33,7 +33,7 @@ pub(super) fn run(plan: &Plan, costs: &Costs, queues: &Queues) -> Moments {
         machine.advance(lane as usize);
     }
     debug_assert!(machine.ends.iter().all(|&end| end != UNKNOWN), "a verified plan runs to its end");
-    Moments { starts: machine.starts, ends: machine.ends }
+    Moments { starts: machine.starts, ends: machine.ends, threads: false }
 }
 
 struct Machine<'a> {
@@ -93,7 +93,7 @@ impl Machine<'_> {
                 }
             }
             if let Op::Recv { .. } = instr.op {
-                self.ended(self.send_of(lane))?;
+                self.ended(self.queues.send_of(lane, self.heads[lane]))?;
             }
             self.starts[at] = start;
         }
@@ -105,12 +105,9 @@ impl Machine<'_> {
         }
         let start = self.starts[at];
         let end = match instr.op {
-            Op::Pass(pass) => match self.second_of(lane).map(|second| second.op) {
-                Some(Op::Pass(second)) => start + self.costs.pair(pass, second),
-                _ => start + self.costs.pass(pass),
-            },
+            Op::Pass(pass) => start + self.duration(lane, pass),
             Op::Send { to, .. } => start + self.costs.message(self.queues.ranks[lane], to),
-            Op::Recv { .. } => start.max(self.ends[self.send_of(lane)]),
+            Op::Recv { .. } => start.max(self.ends[self.queues.send_of(lane, self.heads[lane])]),
             Op::Collective { payload, .. } => {
                 let duration = match payload {
                     Payload::Value { collective, .. } => self.costs.collective(collective),
@@ -118,19 +115,39 @@ impl Machine<'_> {
                 };
                 self.meet(self.queues.meetings[at] as usize, start, arrived)? + duration
             }
+            Op::Step if self.plan.header.mode.is_training() => {
+                start + self.costs.step(self.queues.ranks[lane])
+            }
             Op::Step => start,
         };
         self.ends[at] = end;
-        self.free[lane] = if matches!(instr.op, Op::Send { .. }) { start } else { end };
+        self.free[lane] = match instr.op {
+            Op::Send { to, .. } => start + self.costs.occupies(self.queues.ranks[lane], to),
+            Op::Pass(_) | Op::Recv { .. } | Op::Collective { .. } | Op::Step => end,
+        };
         self.wake(at);
         Ok(())
+    }
+
+    /// How long a pass at the head of a lane takes, with the one that it overlaps with.
+    fn duration(&self, lane: usize, pass: Pass) -> Ticks {
+        let second = self.second_of(lane);
+        match second.map(|second| second.op) {
+            Some(Op::Pass(second)) => self.costs.pair(pass, second),
+            _ => self.costs.pass(pass),
+        }
+    }
+
+    /// The instruction of its rank that follows on a lane after the one at its head.
+    fn after(&self, lane: usize) -> usize {
+        self.queues.instrs[self.heads[lane] + 1] as usize
     }
 
     /// The pass that runs overlapped with the one at the head of a lane, as its second.
     fn second_of(&self, lane: usize) -> Option<&crate::ir::Instr> {
         let plan = &self.plan.ranks[self.queues.ranks[lane].index()];
         let at = |position: usize| self.queues.instrs[position] as usize;
-        plan.instrs[at(self.heads[lane])].overlaps.then(|| &plan.instrs[at(self.heads[lane] + 1)])
+        plan.instrs[at(self.heads[lane])].overlaps.then(|| &plan.instrs[self.after(lane)])
     }
 
     /// The pass that the one at the head of a lane runs overlapped with, as its second; among the instructions of all ranks.
@@ -144,14 +161,6 @@ impl Machine<'_> {
     /// The end of an instruction of all ranks.
     fn ended(&self, at: usize) -> Result<Ticks, Blocked> {
         if self.ends[at] == UNKNOWN { Err(Blocked(at)) } else { Ok(self.ends[at]) }
-    }
-
-    /// The send that the next receive of a lane meets, among the instructions of all ranks.
-    fn send_of(&self, lane: usize) -> usize {
-        let peer = self.queues.peers[lane].expect("a verified plan has a send for each receive");
-        let turn = self.heads[lane] - self.queues.starts[lane];
-        let number = self.queues.instrs[self.queues.starts[peer] + turn];
-        self.queues.bases[self.queues.ranks[peer].index()] + number as usize
     }
 
     /// Comes to a meeting. The moment that the last member has come.

@@ -1,17 +1,18 @@
 //! When everything happened, and what that comes to.
 
-use crate::cost::Costs;
 use crate::ir::{Bytes, InstrId, Lane, LaneId, Op, Plan, Rank, Ticks};
 
 /// When each instruction of a plan starts and ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timeline {
     /// Where each rank's instructions begin in `starts` and `ends`, by [`Rank`], and the end of the last.
-    bases: Vec<usize>,
+    pub(super) bases: Vec<usize>,
     /// The moment that each instruction had all it waited for on its own rank, all ranks end to end.
-    starts: Vec<Ticks>,
+    pub(super) starts: Vec<Ticks>,
     /// The moment after it, all ranks end to end.
-    ends: Vec<Ticks>,
+    pub(super) ends: Vec<Ticks>,
+    /// Whether messages and collectives wait for the pass that their rank is in.
+    pub(super) threads: bool,
     /// What each rank did, by [`Rank`].
     pub ranks: Vec<RankTime>,
     /// What was sent.
@@ -42,6 +43,8 @@ pub struct Messages {
 pub(super) struct Moments {
     pub(super) starts: Vec<Ticks>,
     pub(super) ends: Vec<Ticks>,
+    /// Whether messages and collectives wait for the pass that their rank is in.
+    pub(super) threads: bool,
 }
 
 impl Timeline {
@@ -96,18 +99,23 @@ fn idle(busy: u128, time: u128) -> f64 {
 }
 
 /// Sums up what each rank did.
-pub(super) fn measure(plan: &Plan, costs: &Costs, bases: Vec<usize>, moments: Moments) -> Timeline {
-    let Moments { starts, ends } = moments;
+pub(super) fn measure(plan: &Plan, bases: Vec<usize>, moments: Moments) -> Timeline {
+    let Moments { starts, ends, threads } = moments;
     let mut messages = Messages::default();
     let mut ranks = Vec::with_capacity(plan.ranks.len());
     for (rank, &base) in plan.ranks.iter().zip(&bases) {
         let mut time: Option<RankTime> = None;
+        // Two that overlap are one event: it counts with the first.
+        let mut second = false;
         for (instr, at) in rank.instrs.iter().zip(base..) {
             match instr.op {
-                Op::Pass(pass) => {
+                Op::Pass(_) => {
                     let on_compute = rank.lanes[LaneId::index(instr.lane)] == Lane::Compute;
-                    let busy = if on_compute { costs.pass(pass) } else { Ticks(0) };
                     let (start, end) = (starts[at], ends[at]);
+                    let busy = if on_compute && !second { Ticks(end.0 - start.0) } else { Ticks(0) };
+                    if on_compute {
+                        second = instr.overlaps;
+                    }
                     time = Some(time.map_or(RankTime { first: start, last: end, busy }, |time| RankTime {
                         first: time.first.min(start),
                         last: time.last.max(end),
@@ -124,5 +132,5 @@ pub(super) fn measure(plan: &Plan, costs: &Costs, bases: Vec<usize>, moments: Mo
         }
         ranks.push(time.unwrap_or_default());
     }
-    Timeline { bases, starts, ends, ranks, messages }
+    Timeline { bases, starts, ends, threads, ranks, messages }
 }

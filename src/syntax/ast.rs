@@ -5,7 +5,7 @@ mod order;
 
 pub use self::expr::{Expr, ExprForm, Function, Operator};
 pub use self::order::{Block, BlockEntry, Greedy, GreedyForm, GreedyItem, Member};
-use crate::ir::{FileId, Span};
+use crate::ir::{FileId, Measure, Span};
 
 /// A file: its items, and the comments and blank lines between them.
 #[derive(Clone, Debug)]
@@ -350,6 +350,13 @@ pub enum ScheduleForm {
     Slices(Expr),
     /// `retime`.
     Retime,
+    /// `require peak <= 4`, `require peak <= 80 GB`, `require bubble <= 10 percent`.
+    Require {
+        /// What is bounded.
+        measure: Measure,
+        /// The bound.
+        most: Expr,
+    },
     /// `place loop`.
     Place(Placement),
     /// `apply "vocab-2"`.

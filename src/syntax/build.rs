@@ -9,7 +9,7 @@ use super::ast::{
 use super::error::SyntaxError;
 use super::lexer::{MAX_DEPTH, Token};
 use crate::diag::nearest;
-use crate::ir::{FileId, Span};
+use crate::ir::{ByteUnit, FileId, Measure, Span};
 
 /// What an action of the grammar returns.
 type Built<'input, T> = Result<T, ParseError<u32, Token<'input>, Box<SyntaxError>>>;
@@ -90,6 +90,18 @@ pub(crate) fn placement<'input>(word: &Word) -> Built<'input, Placement> {
         1 => Placement::Wave,
         _ => Placement::Bidirectional,
     })
+}
+
+/// `peak` counts microbatches, or bytes where a unit of memory follows; `bubble` is in percent.
+pub(crate) fn require<'input>(what: &Word, most: Expr, unit: Option<&Word>) -> Built<'input, ScheduleForm> {
+    let words = [(true, "peak"), (false, "bubble")];
+    let measure = match (one_of(what, &words, "what a schedule can require")?, unit) {
+        (true, None) => Measure::Activations,
+        (true, Some(unit)) => Measure::Bytes(one_of(unit, &ByteUnit::WORDS, "a unit of memory")?),
+        (false, None) => Measure::Bubble,
+        (false, Some(unit)) => one_of(unit, &[(Measure::Bubble, "percent")], "the unit of a bubble")?,
+    };
+    Ok(ScheduleForm::Require { measure, most })
 }
 
 /// `F & B`: exactly two, each a single pass.

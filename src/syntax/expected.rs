@@ -9,9 +9,9 @@ const IDEAS: &[(&[&str], &str)] = &[
     (
         &[
             "passes", "chunks", "slices", "place", "apply", "let", "stream", "order", "block", "greedy",
-            "retime",
+            "retime", "require",
         ],
-        "an item of a schedule (`passes`, `chunks`, `slices`, `place`, `apply`, `let`, `stream`, `order`, `block`, `greedy` or `retime`)",
+        "an item of a schedule (`passes`, `chunks`, `slices`, `place`, `apply`, `let`, `stream`, `order`, `block`, `greedy`, `retime` or `require`)",
     ),
     (
         &["barrier", "limit", "deepen", "pass", "name"],

@@ -47,6 +47,8 @@ pub(crate) enum Token<'input> {
     Slices,
     #[token("retime")]
     Retime,
+    #[token("require")]
+    Require,
     #[token("place")]
     Place,
     #[token("apply")]

@@ -11,7 +11,7 @@ use super::ast::{
     PatternForm, Placement, Schedule, ScheduleForm, ScheduleItem, Site, Times, Transform, TransformForm,
     Trivia, Word,
 };
-use crate::ir::Span;
+use crate::ir::{Measure, Span};
 
 /// Lines longer than this are broken where that is possible.
 const WIDTH: usize = 110;
@@ -210,6 +210,11 @@ impl Page<'_> {
             ScheduleForm::Passes(passes) => format!("passes {}", names(passes)),
             ScheduleForm::Chunks(chunks) => format!("chunks {}", expr(chunks)),
             ScheduleForm::Retime => "retime".to_owned(),
+            ScheduleForm::Require { measure, most } => match measure {
+                Measure::Activations => format!("require peak <= {}", expr(most)),
+                Measure::Bytes(unit) => format!("require peak <= {} {}", expr(most), unit.word()),
+                Measure::Bubble => format!("require bubble <= {} percent", expr(most)),
+            },
             ScheduleForm::Slices(slices) => format!("slices {}", expr(slices)),
             ScheduleForm::Place(Placement::Loop) => "place loop".to_owned(),
             ScheduleForm::Place(Placement::Wave) => "place wave".to_owned(),

@@ -10,16 +10,21 @@ pub(super) const NOWHERE: u32 = u32::MAX;
 /// Every pass (at its [`Graph::index`]), then every collective of every microbatch.
 #[derive(Debug)]
 pub(super) struct Dag {
-    rank: Vec<u32>,
-    duration: Vec<u64>,
-    kind: Vec<u16>,
-    /// The position of a pass's site among those of its kind on its rank.
-    chunk: Vec<u16>,
+    nodes: Vec<Node>,
     kinds: usize,
     /// By [`Edge::hop`]: how long the message takes.
     hops: Vec<u64>,
     after: Links,
     before: Links,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Node {
+    duration: u64,
+    rank: u32,
+    kind: u16,
+    /// The position of a pass's site among those of its kind on its rank.
+    chunk: u16,
 }
 
 /// The hop of what no message lies between.
@@ -55,10 +60,7 @@ impl Dag {
         let m = graph.shape.units();
         let count = graph.len() + graph.catalog.collectives.len() * m;
         let mut dag = Self {
-            rank: vec![NOWHERE; count],
-            duration: vec![0; count],
-            kind: vec![0; count],
-            chunk: vec![0; count],
+            nodes: vec![Node { duration: 0, rank: NOWHERE, kind: 0, chunk: 0 }; count],
             kinds: graph.catalog.kinds.len(),
             hops: hops(graph, costs),
             after: Links::empty(count),
@@ -91,21 +93,22 @@ impl Dag {
         for kind in KindId::all(graph.catalog.kinds.len()) {
             let queue = graph.catalog.kind(kind).queue;
             for pass in graph.passes_of(kind) {
-                let node = graph.index(pass);
-                self.duration[node] = costs.pass(pass).0;
-                self.kind[node] = kind.0 as u16;
+                let node = &mut self.nodes[graph.index(pass)];
+                node.duration = costs.pass(pass).0;
+                node.kind = kind.0 as u16;
                 if queue != Queue::Group {
-                    self.rank[node] = graph.rank_of(pass.site).0;
+                    node.rank = graph.rank_of(pass.site).0;
                 }
                 if let Site::Stage(stage) = pass.site {
-                    self.chunk[node] = chunks[stage.index()];
+                    node.chunk = chunks[stage.index()];
                 }
             }
         }
         let m = graph.shape.units();
         for collective in CollectiveId::all(graph.catalog.collectives.len()) {
             let first = graph.len() + collective.index() * m;
-            self.duration[first..first + m].fill(costs.collective(collective).0);
+            let duration = costs.collective(collective).0;
+            self.nodes[first..first + m].iter_mut().for_each(|node| node.duration = duration);
         }
     }
 
@@ -138,25 +141,25 @@ impl Dag {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.rank.len()
+        self.nodes.len()
     }
 
     /// The rank whose compute lane a node takes, or [`NOWHERE`].
     pub(super) fn rank(&self, node: u32) -> u32 {
-        self.rank[node as usize]
+        self.nodes[node as usize].rank
     }
 
     pub(super) fn duration(&self, node: u32) -> u64 {
-        self.duration[node as usize]
+        self.nodes[node as usize].duration
     }
 
     pub(super) fn kind(&self, node: u32) -> usize {
-        usize::from(self.kind[node as usize])
+        usize::from(self.nodes[node as usize].kind)
     }
 
     /// A dense number for a pass's kind and chunk.
     pub(super) fn stream(&self, node: u32) -> usize {
-        usize::from(self.chunk[node as usize]) * self.kinds + self.kind(node)
+        usize::from(self.nodes[node as usize].chunk) * self.kinds + self.kind(node)
     }
 
     /// What waits for a node.
@@ -168,9 +171,9 @@ impl Dag {
     }
 
     /// How many nodes every node waits for.
-    pub(super) fn waits(&self, side: Side) -> Vec<u32> {
+    pub(super) fn waits(&self, side: Side) -> impl Iterator<Item = u32> + '_ {
         let links = if side == Side::Forward { &self.before } else { &self.after };
-        links.starts.windows(2).map(|pair| pair[1] - pair[0]).collect()
+        links.starts.windows(2).map(|pair| pair[1] - pair[0])
     }
 
     /// When what an edge leads to has what came at `end`.

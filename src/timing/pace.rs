@@ -5,40 +5,58 @@ use super::dag::{Dag, NOWHERE, Side};
 /// The start of every node, and the end of the last.
 #[derive(Debug)]
 pub(super) struct Paced {
-    pub(super) start: Vec<u64>,
+    steps: Vec<Step>,
     pub(super) makespan: u64,
+}
+
+/// All that is looked at when something arrives at a node lies together.
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    start: u64,
+    /// What has not arrived.
+    waits: u32,
+    /// The node after it on its rank, or [`NOWHERE`].
+    next: u32,
+}
+
+impl Paced {
+    pub(super) fn start(&self, node: u32) -> u64 {
+        self.steps[node as usize].start
+    }
 }
 
 /// Runs every rank's order in order. Linear in nodes and edges; `None` where the orders wait for each other in a circle.
 pub(super) fn pace(dag: &Dag, side: Side, orders: &[Vec<u32>]) -> Option<Paced> {
-    let mut waits = dag.waits(side);
-    let mut start = vec![0_u64; dag.len()];
-    let mut next = vec![NOWHERE; dag.len()];
+    let mut steps: Vec<Step> = dag.waits(side).map(|waits| Step { start: 0, waits, next: NOWHERE }).collect();
     for pair in orders.iter().flat_map(|order| order.windows(2)) {
-        next[pair[0] as usize] = pair[1];
-        waits[pair[1] as usize] += 1;
+        steps[pair[0] as usize].next = pair[1];
+        steps[pair[1] as usize].waits += 1;
     }
-    let mut ready: Vec<u32> = (0..dag.len() as u32).filter(|&node| waits[node as usize] == 0).collect();
+    // First in, first out: what runs at about the same time lies together.
+    let mut ready: Vec<u32> = Vec::with_capacity(dag.len());
+    ready.extend((0..dag.len() as u32).filter(|&node| steps[node as usize].waits == 0));
     let (mut ran, mut makespan) = (0, 0);
-    while let Some(node) = ready.pop() {
+    while let Some(&node) = ready.get(ran) {
         ran += 1;
-        let end = start[node as usize] + dag.duration(node);
+        let Step { start, next, .. } = steps[node as usize];
+        let end = start + dag.duration(node);
         if dag.rank(node) != NOWHERE {
             makespan = makespan.max(end);
         }
         let mut arrive = |to: u32, at: u64| {
-            start[to as usize] = start[to as usize].max(at);
-            waits[to as usize] -= 1;
-            if waits[to as usize] == 0 {
+            let step = &mut steps[to as usize];
+            step.start = step.start.max(at);
+            step.waits -= 1;
+            if step.waits == 0 {
                 ready.push(to);
             }
         };
         for &edge in dag.out(side, node) {
             arrive(edge.to, dag.arrives(edge, end));
         }
-        if next[node as usize] != NOWHERE {
-            arrive(next[node as usize], end);
+        if next != NOWHERE {
+            arrive(next, end);
         }
     }
-    (ran == dag.len()).then_some(Paced { start, makespan })
+    (ran == dag.len()).then_some(Paced { steps, makespan })
 }

@@ -1,9 +1,7 @@
 //! The clock: ranks that are idle choose a pass among those that are ready, until nothing more happens.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-
 use super::dag::{Dag, NOWHERE, Side};
+use super::moments::Moments;
 
 /// Who chooses the next pass of an idle rank.
 pub(crate) trait Choose {
@@ -17,20 +15,24 @@ pub(crate) struct Now<'a> {
     /// The moment.
     pub(crate) time: u64,
     dag: &'a Dag,
-    waits: &'a [u32],
-    arrived: &'a [u64],
-    start: &'a [u64],
+    states: &'a [State],
+}
+
+/// What is known of a node.
+#[derive(Clone, Copy, Debug)]
+struct State {
+    /// When the last of what has arrived did.
+    arrived: u64,
+    /// What has not arrived.
+    waits: u32,
+    started: bool,
 }
 
 impl Now<'_> {
     /// Whether a pass has all that it needs.
     pub(crate) fn is_ready(&self, node: u32) -> bool {
-        self.waits[node as usize] == 0 && self.arrived[node as usize] <= self.time
-    }
-
-    /// Whether a pass has started.
-    pub(crate) fn has_started(&self, node: u32) -> bool {
-        self.start[node as usize] != NEVER
+        let state = &self.states[node as usize];
+        state.waits == 0 && state.arrived <= self.time
     }
 
     /// How long a pass takes.
@@ -39,8 +41,6 @@ impl Now<'_> {
     }
 }
 
-const NEVER: u64 = u64::MAX;
-
 /// What was chosen.
 #[derive(Debug)]
 pub(crate) struct Played {
@@ -48,10 +48,12 @@ pub(crate) struct Played {
     pub(crate) orders: Vec<Vec<u32>>,
     /// Whether everything ran.
     pub(crate) complete: bool,
+    /// The end of the last pass.
+    pub(super) makespan: u64,
 }
 
 /// Something that happens: a node ends, or something has arrived at a rank.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug)]
 enum Happens {
     Ends(u32),
     Arrives(u32),
@@ -60,15 +62,14 @@ enum Happens {
 struct Play<'a> {
     dag: &'a Dag,
     side: Side,
-    waits: Vec<u32>,
-    arrived: Vec<u64>,
-    start: Vec<u64>,
+    states: Vec<State>,
     busy: Vec<bool>,
     woken: Vec<bool>,
     /// The ranks that are woken.
     called: Vec<u32>,
-    calendar: BinaryHeap<Reverse<(u64, Happens)>>,
+    calendar: Moments<Happens>,
     left: usize,
+    makespan: u64,
 }
 
 /// Runs until nothing happens any more.
@@ -76,38 +77,37 @@ pub(super) fn play(dag: &Dag, side: Side, ranks: usize, chooser: &mut impl Choos
     let mut play = Play {
         dag,
         side,
-        waits: dag.waits(side),
-        arrived: vec![0; dag.len()],
-        start: vec![NEVER; dag.len()],
+        states: dag.waits(side).map(|waits| State { arrived: 0, waits, started: false }).collect(),
         busy: vec![false; ranks],
         woken: vec![true; ranks],
         called: (0..ranks as u32).collect(),
-        calendar: BinaryHeap::with_capacity(4 * ranks),
+        calendar: Moments::new(),
         left: dag.len(),
+        makespan: 0,
     };
     let mut orders: Vec<Vec<u32>> = vec![Vec::with_capacity(dag.len() / ranks); ranks];
     for node in 0..dag.len() as u32 {
-        if play.waits[node as usize] == 0 && dag.rank(node) == NOWHERE {
+        if play.states[node as usize].waits == 0 && dag.rank(node) == NOWHERE {
             play.begin(node, 0);
         }
     }
     let mut time = 0;
+    let mut happens = Vec::new();
     loop {
         play.dispatch(time, chooser, &mut orders);
-        let Some(&Reverse((next, _))) = play.calendar.peek() else { break };
+        let Some(next) = play.calendar.next() else { break };
         time = next;
-        while let Some(&Reverse((at, what))) = play.calendar.peek() {
-            if at > time {
-                break;
-            }
-            play.calendar.pop();
-            match what {
-                Happens::Ends(node) => play.end(node, time),
-                Happens::Arrives(rank) => play.wake(rank),
+        while play.calendar.next() == Some(time) {
+            play.calendar.take(&mut happens);
+            for what in happens.drain(..) {
+                match what {
+                    Happens::Ends(node) => play.end(node, time),
+                    Happens::Arrives(rank) => play.wake(rank),
+                }
             }
         }
     }
-    Played { orders, complete: play.left == 0 }
+    Played { orders, complete: play.left == 0, makespan: play.makespan }
 }
 
 impl Play<'_> {
@@ -119,10 +119,12 @@ impl Play<'_> {
             if self.busy[rank as usize] {
                 continue;
             }
-            let now =
-                Now { time, dag: self.dag, waits: &self.waits, arrived: &self.arrived, start: &self.start };
+            let now = Now { time, dag: self.dag, states: &self.states };
             if let Some(node) = chooser.choose(rank as usize, &now) {
-                debug_assert!(now.is_ready(node) && !now.has_started(node), "only what is ready runs");
+                debug_assert!(
+                    now.is_ready(node) && !self.states[node as usize].started,
+                    "only what is ready runs"
+                );
                 self.busy[rank as usize] = true;
                 orders[rank as usize].push(node);
                 self.begin(node, time);
@@ -134,8 +136,8 @@ impl Play<'_> {
     }
 
     fn begin(&mut self, node: u32, time: u64) {
-        self.start[node as usize] = time;
-        self.calendar.push(Reverse((time + self.dag.duration(node), Happens::Ends(node))));
+        self.states[node as usize].started = true;
+        self.calendar.enter(time + self.dag.duration(node), Happens::Ends(node));
     }
 
     fn end(&mut self, node: u32, time: u64) {
@@ -143,20 +145,21 @@ impl Play<'_> {
         let rank = self.dag.rank(node);
         if rank != NOWHERE {
             self.busy[rank as usize] = false;
+            self.makespan = time;
             self.wake(rank);
         }
         for &edge in self.dag.out(self.side, node) {
-            let to = edge.to as usize;
-            self.arrived[to] = self.arrived[to].max(self.dag.arrives(edge, time));
-            self.waits[to] -= 1;
-            if self.waits[to] > 0 {
+            let state = &mut self.states[edge.to as usize];
+            state.arrived = state.arrived.max(self.dag.arrives(edge, time));
+            state.waits -= 1;
+            if state.waits > 0 {
                 continue;
             }
-            let (at, waiting) = (self.arrived[to], self.dag.rank(edge.to));
+            let (at, waiting) = (state.arrived, self.dag.rank(edge.to));
             if waiting == NOWHERE {
                 self.begin(edge.to, at);
             } else if at > time {
-                self.calendar.push(Reverse((at, Happens::Arrives(waiting))));
+                self.calendar.enter(at, Happens::Arrives(waiting));
             } else {
                 self.wake(waiting);
             }

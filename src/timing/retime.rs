@@ -1,22 +1,23 @@
 //! Schedule -> Schedule: idle time filled, transforms and all.
 
-use super::{Room, Timing, peaks};
+use super::{Hops, Room, Timing, blocks, by_pass, peaks};
 use crate::cost::Costs;
 use crate::graph::Graph;
 use crate::ir::{
-    At, Catalog, ClassId, Flow, KindId, Limit, Pass, Placed, Queue, Relation, Schedule, Source, Where,
+    At, Catalog, ClassId, Flow, KindId, Limit, Pass, Placed, Queue, Relation, Schedule, Source, Ticks, Where,
 };
 
 /// Moves passes into idle time where that makes the schedule shorter; leaves it as it is where it does not.
 ///
 /// A rank never holds more buffers of a class than before, but for those that begin a lifespan at a stage, as activations do: of these it
-/// may hold `extra` microbatches more. A limit of one pass ahead of another holds as in `limits`. Schedules with passes in lock step are left
-/// alone: one order for all ranks is what keeps them from waiting for each other; and those with overlapped pairs, which say themselves
-/// what should meet.
-pub fn retime(schedule: &mut Schedule, limits: &[Limit], costs: &Costs, extra: u32) {
+/// may hold `extra` whole microbatches more. With more room an order in which every microbatch does the same at a fixed interval is tried,
+/// too. A limit of one pass ahead of another holds as in `limits`. Schedules with passes in lock step are left alone: one order for all
+/// ranks is what keeps them from waiting for each other; and those with overlapped pairs, which say themselves what should meet.
+/// Returns the makespan, where it looked at all.
+pub fn retime(schedule: &mut Schedule, limits: &[Limit], costs: &Costs, extra: u32) -> Option<Ticks> {
     let paired = schedule.orders.iter().flatten().any(|placed| placed.overlaps);
     if paired || schedule.catalog.kinds.iter().any(|kind| kind.queue == Queue::Lockstep) {
-        return;
+        return None;
     }
     let graph = Graph::new(&schedule.shape, &schedule.catalog);
     let mut timing = Timing::new(&graph, costs);
@@ -30,11 +31,33 @@ pub fn retime(schedule: &mut Schedule, limits: &[Limit], costs: &Costs, extra: u
     }
     timing.add_edges(&edges);
     let room = as_held(&graph, &schedule.orders, extra);
-    let Some(before) = timing.makespan(&schedule.orders) else { return };
-    let mut orders = schedule.orders.clone();
-    if timing.improve(&mut orders, &room).is_some_and(|after| after < before) {
-        schedule.orders = orders;
+    let before = timing.makespan(&schedule.orders)?;
+    let mut tried = vec![schedule.orders.clone()];
+    if extra > 0 && edges.is_empty() {
+        tried.extend(repeated(&graph, &schedule.orders, &room, costs));
     }
+    let improved =
+        tried.into_iter().filter_map(|mut orders| Some((timing.improve(&mut orders, &room)?, orders)));
+    match improved.min_by_key(|&(after, _)| after) {
+        Some((after, orders)) if after < before => {
+            schedule.orders = orders;
+            Some(after)
+        }
+        _ => Some(before),
+    }
+}
+
+/// The passes of `orders` in orders that repeat one microbatch's passes, where those fit into the room.
+fn repeated(
+    graph: &Graph<'_>,
+    orders: &[Vec<Placed>],
+    room: &[Room],
+    costs: &Costs,
+) -> Vec<Vec<Vec<Placed>>> {
+    let placed = by_pass(graph, orders);
+    let order = |passes: Vec<Pass>| passes.into_iter().filter_map(|pass| placed[graph.index(pass)]).collect();
+    let blocks = [Hops::Short, Hops::Long].into_iter().flat_map(|hops| blocks(graph, costs, room, hops));
+    blocks.map(|block| block.orders(graph).into_iter().map(order).collect()).collect()
 }
 
 /// The classes that passes at a stage make without state that was there before.
@@ -52,7 +75,7 @@ pub fn lifespans(catalog: &Catalog) -> Vec<ClassId> {
 
 /// Room for what each rank holds, and for `extra` microbatches more of what begins a lifespan.
 fn as_held(graph: &Graph<'_>, orders: &[Vec<Placed>], extra: u32) -> Vec<Room> {
-    let more = extra.saturating_mul(graph.shape.visits());
+    let more = extra.saturating_mul(graph.shape.visits()).saturating_mul(graph.shape.slices);
     let longer = lifespans(graph.catalog);
     let everywhere = graph.catalog.kinds.iter().filter(|kind| kind.at == At::EveryRank);
     let classes = longer.iter().map(|&class| (class, more));

@@ -1,12 +1,15 @@
 //! The base schedule's passes on their way into the new order.
 //!
-//! An order that was written down is a law: each rank takes its passes one by one. An order that was placed by time is a priority: the
-//! first pass that is ready runs, if the rank then holds no more than the order did, and what the transform deepens it by.
+//! An order that was written down is a law: each rank takes its passes one by one. Where ranks meet in lock step, its two sides are laws
+//! of their own, so that a rank finds something to do between two meetings ([`super::ahead`]). An order that was placed by time is a
+//! priority: the first pass that is ready runs, if the rank then holds no more than the order did, and what the transform deepens it by.
 
 use std::collections::BTreeMap;
 
-use crate::graph::{Graph, Progress, heads_of};
-use crate::ir::{At, ClassId, Pass, Placed, Rank, Schedule, Site, Ticks};
+use super::ahead::Ahead;
+use super::sides::Sides;
+use crate::graph::{Graph, heads_of};
+use crate::ir::{At, ClassId, Pass, Placed, Rank, Schedule, Site};
 use crate::timing::{lifespans, peaks};
 
 /// How far every rank is with its base order.
@@ -16,8 +19,28 @@ pub(super) struct Base<'a> {
     next: Vec<usize>,
     /// Ranks whose next pair could not start as one: it runs one after the other.
     split: Vec<bool>,
-    /// By rank, where the order is a priority.
-    loose: Option<Vec<Loose>>,
+    rule: Rule,
+}
+
+/// Which of its passes a rank may take next.
+enum Rule {
+    /// The next one.
+    Law,
+    /// The next one of either side; by rank.
+    Sides(Vec<Ahead>),
+    /// The next one of any kind and site; by rank.
+    Loose(Vec<Loose>),
+}
+
+/// How a base order is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// Pass by pass.
+    Law,
+    /// As priorities, under what the rank that held most did where the order was placed by time, else under what each rank did.
+    Loose,
+    /// Side by side, with a forward side that may run so many passes ahead of what the order has.
+    Sides(usize),
 }
 
 /// One rank's passes out of order.
@@ -54,59 +77,66 @@ struct Held {
 
 impl<'a> Base<'a> {
     /// Nothing has run. `deepen`: chunks' microbatches that each rank may hold more, where the order is a priority.
-    pub(super) fn new(graph: &Graph<'_>, schedule: &'a Schedule, base: usize, deepen: u32) -> Self {
+    pub(super) fn new(
+        graph: &Graph<'_>,
+        schedule: &'a Schedule,
+        base: usize,
+        (sides, deepen, reading): (&Sides, u32, Reading),
+    ) -> Self {
         let orders = schedule.orders.as_slice();
-        let loose = schedule.by_time.then(|| {
-            let most = |class| peaks(graph.catalog, orders, class).into_iter().max().unwrap_or(0);
-            let longer = lifespans(graph.catalog).into_iter().map(|class| (class, most(class) + deepen));
-            // What earlier transforms placed.
-            let kinds = schedule.catalog.kinds[..base].iter().filter(|kind| kind.at == At::EveryRank);
-            let earlier = kinds.flat_map(|kind| kind.makes.iter().map(|&class| (class, most(class))));
-            let held: Vec<_> = longer.chain(earlier).collect();
-            let later = later(graph);
-            orders.iter().map(|order| Loose::new(order, &held, &later)).collect()
-        });
-        Self { orders, next: vec![0; orders.len()], split: vec![false; orders.len()], loose }
+        let rule = match reading {
+            Reading::Loose => Rule::Loose(loose(graph, schedule, base, deepen)),
+            Reading::Law => Rule::Law,
+            Reading::Sides(by) => {
+                Rule::Sides(orders.iter().map(|order| Ahead::new(order, sides, by)).collect())
+            }
+        };
+        Self { orders, next: vec![0; orders.len()], split: vec![false; orders.len()], rule }
     }
 
-    /// A rank's next pass that may run now, or the two of a pair.
+    /// A rank's next pass that is `free` to run, or the two of a pair.
     pub(super) fn choose(
         &self,
         graph: &Graph<'_>,
-        progress: &Progress,
         rank: Rank,
-        now: Ticks,
+        free: impl Fn(&Pass) -> bool,
     ) -> Option<(Pass, Option<Pass>)> {
         let order = &self.orders[rank.index()];
-        let ready = |pass: &Pass| progress.is_ready(graph, *pass, now);
-        let Some(loose) = &self.loose else {
-            let at = self.next[rank.index()];
-            let head = order.get(at).filter(|head| ready(&head.pass))?;
-            if !head.overlaps || self.split[rank.index()] {
-                return Some((head.pass, None));
+        match &self.rule {
+            Rule::Law => {
+                let at = self.next[rank.index()];
+                let head = order.get(at).filter(|head| free(&head.pass))?;
+                if !head.overlaps || self.split[rank.index()] {
+                    return Some((head.pass, None));
+                }
+                let second = order.get(at + 1).map(|placed| placed.pass).filter(free)?;
+                Some((head.pass, Some(second)))
             }
-            let second = order.get(at + 1).map(|placed| placed.pass).filter(ready)?;
-            return Some((head.pass, Some(second)));
-        };
-        let loose = &loose[rank.index()];
-        let free = |stream: &Stream| {
-            let at = stream.head()?;
-            let pass = order[at].pass;
-            (ready(&pass) && loose.fits(graph, pass, stream.later)).then_some(at)
-        };
-        loose.streams.iter().filter_map(free).min().map(|at| (order[at].pass, None))
+            Rule::Sides(ahead) => ahead[rank.index()].choose(order, free).map(|at| (order[at].pass, None)),
+            Rule::Loose(loose) => {
+                let loose = &loose[rank.index()];
+                let open = |stream: &Stream| {
+                    let at = stream.head()?;
+                    let pass = order[at].pass;
+                    (free(&pass) && loose.fits(graph, pass, stream.later)).then_some(at)
+                };
+                loose.streams.iter().filter_map(open).min().map(|at| (order[at].pass, None))
+            }
+        }
     }
 
     /// Notes that a pass starts. Returns where it came from in the source.
     pub(super) fn start(&mut self, graph: &Graph<'_>, rank: Rank, pass: Pass) -> u32 {
         let (order, next) = (&self.orders[rank.index()], &mut self.next[rank.index()]);
-        let position = match &mut self.loose {
-            None => *next,
-            Some(loose) => loose[rank.index()].start(graph, order, pass),
+        let position = match &mut self.rule {
+            Rule::Law => *next,
+            Rule::Sides(ahead) => ahead[rank.index()].start(order, pass),
+            Rule::Loose(loose) => loose[rank.index()].start(graph, order, pass),
         };
-        let ran = |at: usize| match &self.loose {
-            None => at == position,
-            Some(loose) => loose[rank.index()].ran.get(at).is_some_and(|&ran| ran),
+        let ran = |at: usize| match &self.rule {
+            Rule::Law => at == position,
+            Rule::Sides(ahead) => ahead[rank.index()].has_run(at),
+            Rule::Loose(loose) => loose[rank.index()].ran.get(at).is_some_and(|&ran| ran),
         };
         while ran(*next) {
             *next += 1;
@@ -132,6 +162,29 @@ impl<'a> Base<'a> {
     }
 }
 
+/// Every rank's order as priorities.
+fn loose(graph: &Graph<'_>, schedule: &Schedule, base: usize, deepen: u32) -> Vec<Loose> {
+    let orders = schedule.orders.as_slice();
+    let held = |class, more: u32| {
+        let mut most = peaks(graph.catalog, orders, class);
+        if schedule.by_time {
+            let fullest = most.iter().copied().max().unwrap_or(0);
+            most.fill(fullest);
+        }
+        (class, most.into_iter().map(|most| most.saturating_add(more)).collect::<Vec<u32>>())
+    };
+    let longer = lifespans(graph.catalog).into_iter().map(|class| held(class, deepen));
+    // What earlier transforms placed.
+    let kinds = schedule.catalog.kinds[..base].iter().filter(|kind| kind.at == At::EveryRank);
+    let earlier = kinds.flat_map(|kind| kind.makes.iter().map(|&class| held(class, 0)));
+    let held: Vec<_> = longer.chain(earlier).collect();
+    let later = later(graph);
+    let of = |(rank, order): (usize, &Vec<Placed>)| {
+        Loose::new(order, held.iter().map(|(class, most)| (*class, most[rank])), &later)
+    };
+    orders.iter().enumerate().map(of).collect()
+}
+
 /// By stage: how many later stages of its flow lie on the same rank.
 fn later(graph: &Graph<'_>) -> Vec<u32> {
     let shape = graph.shape;
@@ -148,7 +201,7 @@ fn later(graph: &Graph<'_>) -> Vec<u32> {
 }
 
 impl Loose {
-    fn new(order: &[Placed], held: &[(ClassId, u32)], later: &[u32]) -> Self {
+    fn new(order: &[Placed], held: impl Iterator<Item = (ClassId, u32)>, later: &[u32]) -> Self {
         let mut known = BTreeMap::new();
         let mut streams: Vec<Stream> = Vec::new();
         for (position, placed) in order.iter().enumerate() {
@@ -160,7 +213,7 @@ impl Loose {
             }
             streams[stream].positions.push(position as u32);
         }
-        let held = held.iter().map(|&(class, most)| Held { class, live: 0, most, ending: 0 });
+        let held = held.map(|(class, most)| Held { class, live: 0, most, ending: 0 });
         Self { ran: vec![false; order.len()], streams, held: held.collect() }
     }
 

@@ -3,10 +3,13 @@
 //! Time runs over all ranks at once. A rank that has nothing to do takes, in this order: a pass that all ranks do in lock step and
 //! that is its turn; a new pass that gives room under a limit that is reached; a new pass that the base schedule waits for; the next
 //! pass, or pair of passes, of the base order; any other new pass. So vocabulary passes that backward waits for go first, and the rest fills the bubbles.
+//!
+//! A rank that is about to be called to lock step may be told to start nothing that would keep the others waiting ([`Manner::polite`]).
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
 
-use super::base::Base;
+use super::base::{Base, Reading};
 use super::limits::Limits;
 use super::sides::Sides;
 use super::{TransformError, lockstep::Gang};
@@ -17,23 +20,34 @@ use crate::ir::{
     Transform, Where,
 };
 
-/// Places the kinds from `base` on. The catalog already has them; `schedule.orders` has the base order.
+/// How the ranks go about it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Manner {
+    /// How the base order is read.
+    pub(super) reading: Reading,
+    /// Whether a rank starts nothing that would end after the moment at which it knows that all ranks will be called together.
+    pub(super) polite: bool,
+}
+
+/// Orders with a transform's passes, and the end of the last pass.
+pub(super) type Inserted = (Vec<Vec<Placed>>, Ticks);
+
+/// Places the kinds from `base` on. The catalog already has them; `schedule.orders` has the base order. `origins` are the new kinds'.
 pub(super) fn insert(
-    schedule: &mut Schedule,
+    schedule: &Schedule,
     transform: &Transform,
-    base: usize,
-    sides: &Sides,
+    (base, origins): (usize, &[u32]),
+    (sides, manner): (&Sides, Manner),
     costs: &Costs,
-) -> Result<Vec<Vec<Placed>>, TransformError> {
-    let origins = new_origins(schedule, transform, base);
+) -> Result<Inserted, TransformError> {
     let graph = Graph::new(&schedule.shape, &schedule.catalog);
-    let mut list = List::new(&graph, schedule, transform, base, sides, costs, origins);
-    list.run();
-    list.finish(&schedule.origins)
+    let mut list = List::new(&graph, schedule, transform, (base, origins), (sides, manner), costs);
+    let end = list.run();
+    Ok((list.finish(&schedule.origins)?, end))
 }
 
 /// Gives each new kind an origin: its declaration.
-fn new_origins(schedule: &mut Schedule, transform: &Transform, base: usize) -> Vec<u32> {
+pub(super) fn new_origins(schedule: &mut Schedule, transform: &Transform, base: usize) -> Vec<u32> {
     let spans: Vec<Span> =
         schedule.catalog.kinds[base..].iter().map(|kind| kind.span.unwrap_or(transform.span)).collect();
     let first = schedule.origins.len() as u32;
@@ -48,6 +62,10 @@ enum Moment {
     Ends(Pass),
     /// A pass has all that it needs.
     Ready(Pass),
+    /// What the ranks that have come to their call had to wait for is there.
+    Begins,
+    /// The collectives that followed a pass in lock step no longer take a rank's compute lane.
+    Frees(Rank),
 }
 
 struct List<'a> {
@@ -57,10 +75,18 @@ struct List<'a> {
     base: usize,
     sides: &'a Sides,
     costs: &'a Costs,
-    origins: Vec<u32>,
+    origins: &'a [u32],
     progress: Progress,
     limits: Limits<'a>,
     gang: Gang,
+    /// The stages whose passes call all ranks to lock step, by kind.
+    callers: Vec<(KindId, Where)>,
+    /// For each pass that calls all ranks and has started, the moment at which the ranks have been called, and before it the one at
+    /// which they can come.
+    calls: BinaryHeap<Reverse<[Ticks; 2]>>,
+    manner: Manner,
+    /// All ranks, those first whose passes call the others.
+    ranks: Vec<Rank>,
     calendar: Calendar<Moment>,
     /// New passes that are ready, each with its number among them, by kind (from `base`), rank and flow.
     waiting: Vec<VecDeque<(u64, Pass)>>,
@@ -75,24 +101,22 @@ struct List<'a> {
 }
 
 impl<'a> List<'a> {
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "one constructor, called once, with everything that placement depends on"
-    )]
     fn new(
         graph: &'a Graph<'a>,
         schedule: &'a Schedule,
         transform: &'a Transform,
-        base: usize,
-        sides: &'a Sides,
+        (base, origins): (usize, &'a [u32]),
+        (sides, manner): (&'a Sides, Manner),
         costs: &'a Costs,
-        origins: Vec<u32>,
     ) -> Self {
         let p = schedule.shape.ranks as usize;
         let inserted = graph.catalog.kinds.len() - base;
+        let deepen = transform.deepen.saturating_mul(schedule.shape.visits());
+        let gang = Gang::new(graph, base, sides);
+        let callers: Vec<(KindId, Where)> = gang.callers(graph).collect();
         let mut list = Self {
             graph,
-            placed: Base::new(graph, schedule, base, transform.deepen * schedule.shape.visits()),
+            placed: Base::new(graph, schedule, base, (sides, deepen, manner.reading)),
             base_orders: &schedule.orders,
             base,
             sides,
@@ -100,7 +124,11 @@ impl<'a> List<'a> {
             origins,
             progress: Progress::new(graph),
             limits: Limits::new(&transform.limits, p, schedule.shape.flows),
-            gang: Gang::new(graph, base),
+            gang,
+            ranks: callers_first(graph, &callers),
+            callers,
+            calls: BinaryHeap::new(),
+            manner,
             calendar: Calendar::default(),
             waiting: vec![VecDeque::new(); inserted * p * schedule.shape.flows as usize],
             readied: 0,
@@ -151,21 +179,33 @@ impl<'a> List<'a> {
         passes.filter(takes).map(|pass| pass.microbatch).collect()
     }
 
-    fn run(&mut self) {
+    /// Until nothing happens any more. Returns the last moment.
+    fn run(&mut self) -> Ticks {
         let mut now = Ticks(0);
         loop {
             while self.dispatch_woken(now) {}
             let Some(next) = self.calendar.next_moment() else {
+                if self.gang.call_riders(self.graph, &mut self.limits) {
+                    self.woken.fill(true);
+                    continue;
+                }
                 if self.split_a_pair() {
                     continue;
                 }
-                return;
+                return now;
             };
             now = next;
+            // Who waited for a call that did not come goes on.
+            while self.calls.peek().is_some_and(|&Reverse([called, _])| called <= now) {
+                self.calls.pop();
+                self.woken.fill(true);
+            }
             while let Some(moment) = self.calendar.take_at(now) {
                 match moment {
                     Moment::Ends(pass) => self.end(pass, now),
                     Moment::Ready(pass) => self.ready(pass, now),
+                    Moment::Begins => self.begin_call(now),
+                    Moment::Frees(rank) => self.free(rank),
                 }
             }
         }
@@ -181,9 +221,12 @@ impl<'a> List<'a> {
 
     /// Looks once at every rank that something changed for. Returns whether there was one: what it started may concern others.
     fn dispatch_woken(&mut self, now: Ticks) -> bool {
-        self.gang.admit(self.graph, &mut self.limits, &mut self.woken);
+        if self.gang.admit(self.graph, &mut self.limits) {
+            self.woken.fill(true);
+        }
         let mut any = false;
-        for rank in Rank::all(self.busy.len()) {
+        for at in 0..self.ranks.len() {
+            let rank = self.ranks[at];
             if std::mem::take(&mut self.woken[rank.index()]) && self.busy[rank.index()] == 0 {
                 self.dispatch(rank, now);
                 any = true;
@@ -194,9 +237,13 @@ impl<'a> List<'a> {
 
     fn end(&mut self, pass: Pass, now: Ticks) {
         let rank = self.graph.rank_of(pass.site);
-        if self.graph.catalog.kind(pass.kind).queue != Queue::Group {
-            self.busy[rank.index()] -= 1;
-            self.woken[rank.index()] = true;
+        match self.graph.catalog.kind(pass.kind).queue {
+            Queue::Group => {}
+            Queue::Compute => self.free(rank),
+            Queue::Lockstep => {
+                let blocked = self.graph.feeds(pass).map(|id| self.costs.collective(id).0).sum();
+                self.calendar.enter(now + Ticks(blocked), Moment::Frees(rank));
+            }
         }
         let mut events = std::mem::take(&mut self.events);
         self.progress.complete(self.graph, self.costs, pass, now, &mut events);
@@ -208,12 +255,22 @@ impl<'a> List<'a> {
         self.events = events;
     }
 
+    fn free(&mut self, rank: Rank) {
+        self.busy[rank.index()] -= 1;
+        self.woken[rank.index()] = true;
+    }
+
     fn ready(&mut self, pass: Pass, now: Ticks) {
         let rank = self.graph.rank_of(pass.site);
         self.woken[rank.index()] = true;
         match self.graph.catalog.kind(pass.kind).queue {
             Queue::Group => self.calendar.enter(now + self.costs.pass(pass), Moment::Ends(pass)),
-            Queue::Lockstep if pass.kind.index() >= self.base => self.gang.ready(self.graph, pass),
+            Queue::Lockstep if pass.kind.index() >= self.base => {
+                let complete = self.gang.ready(self.graph, pass);
+                if complete {
+                    self.begin_call(now);
+                }
+            }
             _ if pass.kind.index() >= self.base => {
                 let at = self.queue(pass.kind, rank, self.graph.shape.flow_of(pass.microbatch));
                 self.waiting[at].push_back((self.readied, pass));
@@ -232,17 +289,40 @@ impl<'a> List<'a> {
     fn dispatch(&mut self, rank: Rank, now: Ticks) {
         if self.gang.is_called(rank) {
             self.busy[rank.index()] = 1;
-            if let Some(passes) = self.gang.arrive(self.graph, rank) {
-                for pass in passes {
-                    self.start(pass, now, true);
-                }
-            }
+            self.gang.arrive(rank, now);
+            self.begin_call(now);
             return;
         }
         match self.choose(rank, now) {
             Some((pass, None)) => self.start(pass, now, false),
             Some((first, Some(second))) => self.start_pair(first, second, now),
+            None if !self.gang.is_empty() => self.call_what_is_lacking(rank),
             None => {}
+        }
+    }
+
+    /// Starts the passes that all ranks were called to, if all have come and have what they need.
+    fn begin_call(&mut self, now: Ticks) {
+        let Some(at) = self.gang.meets(self.graph, self.costs) else { return };
+        if at > now {
+            self.calendar.enter(at, Moment::Begins);
+            return;
+        }
+        for pass in self.gang.begin(self.graph) {
+            self.start(pass, now, true);
+        }
+    }
+
+    /// Where an idle rank could go on but for a pass that waits to ride along with a call: calls it.
+    fn call_what_is_lacking(&mut self, rank: Rank) {
+        let lacking = |pass: &Pass| {
+            self.progress.missing(self.graph, *pass) == 1
+                && self.gang.is_lacking(self.graph, &self.limits, *pass)
+        };
+        if self.placed.choose(self.graph, rank, lacking).is_some()
+            && self.gang.call_riders(self.graph, &mut self.limits)
+        {
+            self.woken.fill(true);
         }
     }
 
@@ -253,7 +333,10 @@ impl<'a> List<'a> {
         if let Some(pass) = self.take_new(rank, pressing).or_else(|| self.take_new(rank, urgent)) {
             return Some((pass, None));
         }
-        if let Some(found) = self.placed.choose(self.graph, &self.progress, rank, now) {
+        let until = self.calls.peek().filter(|_| self.manner.polite).map(|&Reverse([_, from])| from);
+        let in_time = |pass: &Pass| until.is_none_or(|until| now + self.costs.pass(*pass) <= until);
+        let free = |pass: &Pass| in_time(pass) && self.progress.is_ready(self.graph, *pass, now);
+        if let Some(found) = self.placed.choose(self.graph, rank, free) {
             return Some(found);
         }
         self.take_new(rank, |_, _, _| true).map(|pass| (pass, None))
@@ -288,7 +371,17 @@ impl<'a> List<'a> {
         };
         self.orders[rank].push(Placed { pass, origin, overlaps: false });
         self.busy[rank] = 1;
-        self.calendar.enter(now + self.costs.pass(pass), Moment::Ends(pass));
+        let end = now + self.costs.pass(pass);
+        if self.calls_all(pass) {
+            let takes = self.graph.feeds(pass).map(|id| self.costs.collective(id)).max().unwrap_or_default();
+            self.calls.push(Reverse([end + takes, end]));
+        }
+        self.calendar.enter(end, Moment::Ends(pass));
+    }
+
+    /// Whether all ranks are called to lock step when a pass has ended.
+    fn calls_all(&self, pass: Pass) -> bool {
+        self.callers.iter().any(|&(kind, at)| kind == pass.kind && self.graph.matches(at, pass.site))
     }
 
     /// Starts two passes of the base order together; they end together.
@@ -328,4 +421,17 @@ impl<'a> List<'a> {
         }
         Err(find_deadlock(self.graph, &self.progress, &self.placed.heads(), origins).into())
     }
+}
+
+/// All ranks, first those that hold a stage whose passes call the others to lock step: when they start one, the others know.
+fn callers_first(graph: &Graph<'_>, callers: &[(KindId, Where)]) -> Vec<Rank> {
+    let mut ranks: Vec<Rank> = Vec::new();
+    for &(_, at) in callers {
+        let stages = graph.flows().filter_map(|flow| graph.end(at, flow));
+        ranks.extend(stages.map(|stage| graph.shape.rank_of(stage)));
+    }
+    ranks.extend(Rank::all(graph.shape.ranks as usize));
+    let mut seen = vec![false; graph.shape.ranks as usize];
+    ranks.retain(|rank| !std::mem::replace(&mut seen[rank.index()], true));
+    ranks
 }

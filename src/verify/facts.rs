@@ -312,7 +312,8 @@ impl<'plan> Facts<'plan> {
         match payload {
             Payload::StageGradient(stage) => {
                 let sharded = [self.catalog.shards_input(), self.catalog.shards_output()];
-                model.stage_parameters(stage, self.depth(), sharded)
+                let layers = self.header.layers_of(stage).len();
+                model.stage_parameters(layers, stage, self.depth(), sharded)
             }
             _ => u64::from(model.vocab) * u64::from(model.hidden),
         }

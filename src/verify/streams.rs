@@ -87,7 +87,8 @@ fn buffer(plan: &Plan, buffer: &Buffer) -> Result<(), &'static str> {
         Slot::StageGradient(stage) => {
             let catalog = &plan.header.catalog;
             let sharded = [catalog.shards_input(), catalog.shards_output()];
-            let elements = model.stage_parameters(stage, plan.header.depth(), sharded);
+            let layers = plan.header.layers_of(stage).len();
+            let elements = model.stage_parameters(layers, stage, plan.header.depth(), sharded);
             let known = buffer.shape == [elements];
             if known {
                 Ok(())

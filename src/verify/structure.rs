@@ -48,6 +48,17 @@ fn header(plan: &Plan, report: &mut Report) {
     } else if !model.hidden.is_multiple_of(model.heads) {
         wrong(format!("{} heads do not divide a width of {}", model.heads, model.hidden));
     }
+    if let Some(layers) = &header.partition.0 {
+        let sum: u64 = layers.iter().map(|&count| u64::from(count)).sum();
+        if layers.len() != header.depth() as usize || sum != u64::from(model.layers) {
+            wrong(format!(
+                "its partition has {sum} layers on {} stages, not {} on {}",
+                layers.len(),
+                model.layers,
+                header.depth()
+            ));
+        }
+    }
     if header.stages.is_empty() || u32::try_from(header.stages.len()).is_err() {
         return wrong(format!("it has {} stages", header.stages.len()));
     }

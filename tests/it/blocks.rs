@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use schedc::diag::Error;
 use schedc::driver::{Input, Job, schedule};
 use schedc::ir::{Pass, RankOrder, Schedule};
-use schedc::resolve::Model;
+use schedc::resolve::{Model, Partitioning};
 use schedc::source::Sources;
 
 use crate::compiled::tiny;
@@ -18,7 +18,7 @@ const BLOCKS: [&str; 3] = ["v-half", "v-min", "1f1b-v"];
 /// The orders of a text's only schedule.
 fn ordered(text: &str, ranks: u32, microbatches: u32) -> Result<Schedule, Vec<Error>> {
     let input = Input::File { name: "block.sched", bytes: text.as_bytes(), schedule: None };
-    let model = Model { layers: None, dims: tiny(1, false) };
+    let model = Model { layers: None, dims: tiny(1, false), partition: Partitioning::Uniform };
     let job = Job {
         input,
         with: &[],

@@ -3,7 +3,7 @@
 use schedc::cost::UNIT;
 use schedc::driver::{Input, Job, compile};
 use schedc::ir::{Dims, Mode};
-use schedc::resolve::Model;
+use schedc::resolve::{Model, Partitioning};
 use schedc::source::Sources;
 use schedc::verify::Verified;
 
@@ -80,7 +80,7 @@ fn in_mode(
     model: Dims,
 ) -> Verified {
     let with: Vec<String> = with.iter().map(ToString::to_string).collect();
-    let model = Model { layers: Some(model.layers), dims: model };
+    let model = Model { layers: Some(model.layers), dims: model, partition: Partitioning::Uniform };
     let job = Job {
         input: Input::Library(schedule),
         with: &with,

@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use schedc::cost::UNIT;
 use schedc::execute::ExecuteError;
 use schedc::execute::backend::{Backend, Batch, State, Tensor, Views};
 use schedc::execute::check::check;
@@ -14,6 +15,7 @@ use schedc::execute::model::Train;
 use schedc::execute::tokenizer::Tokenizer;
 use schedc::execute::watchdog::{Drill, Limits, Report};
 use schedc::ir::{Bytes, Compute, Dims, Pass};
+use schedc::simulate::Known;
 use schedc::verify::{Options, Verified, verify};
 
 use crate::compiled::{SCHEDULES, TRANSFORMS, library, one_f_one_b, tiny};
@@ -113,6 +115,10 @@ pub(crate) fn matrix(plans: impl IntoIterator<Item = (String, Verified)>) {
         assert_eq!(report.bits_demanded, whole, "{name}: every stage adds up in one common order");
         let peaks: Vec<Bytes> = plan.ranks.iter().map(|rank| rank.peak.bytes).collect();
         assert_eq!(report.arenas, peaks, "{name}: the interpreter allocates what the plan states");
+        let costs = UNIT.bind_plan(&plan.header).unwrap();
+        let foretold = schedc::simulate::Report::of(&plan, &costs, &Known::default());
+        let foretold: Vec<Bytes> = foretold.ranks.iter().map(|rank| Bytes(rank.memory.arena)).collect();
+        assert_eq!(report.arenas, foretold, "{name}: the simulator foretells what is allocated");
     }
 }
 
@@ -230,6 +236,7 @@ fn steps_allocate_nothing_on_the_ranks() {
         let plan = library("1f1b", with, ranks, 8, model);
         let make = |_| Ok(Marking { counts: true, tied: vec![0.0; 256 * 8] });
         let mut engine = Engine::new(&plan, make, &Limits::default()).unwrap();
+        engine.record(3).unwrap();
         let before = ON_RANKS.load(Ordering::Relaxed);
         for step in 0..steps {
             engine.step(step, batches(&model, 8), Finish::Update).unwrap();

@@ -9,7 +9,7 @@ use schedc::driver::{self, Input, Job};
 use schedc::emit::{plan_hash, plan_json, plan_text};
 use schedc::import::read_plan;
 use schedc::ir::{Dims, Mode, Placed, Schedule, Site};
-use schedc::resolve::Model;
+use schedc::resolve::{Model, Partitioning};
 use schedc::source::Sources;
 
 use crate::compiled::{SCHEDULES, TRANSFORMS, library, tiny};
@@ -61,7 +61,7 @@ fn orders_and_plans_are_as_they_were() {
             set: &options.set,
             ranks: options.ranks,
             microbatches: options.microbatches,
-            model: Model { layers: Some(dims.layers), dims },
+            model: Model { layers: Some(dims.layers), dims, partition: Partitioning::Uniform },
             costs: &UNIT,
             retime: None,
             mode: Mode::Training,

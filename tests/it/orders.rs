@@ -3,7 +3,7 @@
 use schedc::cost::UNIT;
 use schedc::driver::{Input, Job, schedule};
 use schedc::ir::{Mode, Schedule, Site};
-use schedc::resolve::Model;
+use schedc::resolve::{Model, Partitioning};
 use schedc::source::Sources;
 
 use crate::compiled::tiny;
@@ -34,7 +34,7 @@ pub(crate) struct Taken {
 }
 
 pub(crate) fn library_schedule(name: &str, set: &[(String, i64)], ranks: u32, microbatches: u32) -> Schedule {
-    let model = Model { layers: None, dims: tiny(1, false) };
+    let model = Model { layers: None, dims: tiny(1, false), partition: Partitioning::Uniform };
     let job = Job {
         input: Input::Library(name),
         with: &[],

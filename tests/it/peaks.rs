@@ -43,10 +43,11 @@ fn at_most_two_shards_of_logits_are_in_flight() {
     }
 }
 
-/// Barriers between F(last) and B(last).
-fn barriers(with: &str) -> u32 {
+/// Microbatches more in flight: one for each barrier between F(last) and B(last); in lock step every other rank waits half a turn.
+fn more(with: &str, p: u32) -> u32 {
     match with {
         "vocab-2" => 1,
+        "interlaced" => p / 2,
         _ => 2,
     }
 }
@@ -68,7 +69,7 @@ fn a_transform_keeps_one_microbatch_more_for_each_barrier() {
                 // An order placed by time takes the memory of the fullest rank on every rank, and less where that is no longer.
                 let fullest = plain.iter().copied().max().filter(|_| BY_TIME.contains(&schedule));
                 for (rank, (&with_it, plain)) in with_it.iter().zip(plain).enumerate() {
-                    let most = (fullest.unwrap_or(plain) + barriers(with) * v).min(v * units);
+                    let most = (fullest.unwrap_or(plain) + more(with, p) * v).min(v * units);
                     assert!(
                         with_it <= most,
                         "{schedule} with {with} p={p} m={m} r{rank}: {with_it} > {most}"

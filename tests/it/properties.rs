@@ -5,7 +5,7 @@ use schedc::cost::UNIT;
 use schedc::diag::{Cause, Error};
 use schedc::driver::{Input, Job, compile};
 use schedc::ir::Mode;
-use schedc::resolve::Model;
+use schedc::resolve::{Model, Partitioning};
 use schedc::source::Sources;
 use schedc::verify::Verified;
 
@@ -85,7 +85,7 @@ fn compiled(
         set: &[],
         ranks,
         microbatches,
-        model: Model { layers: Some(3), dims: tiny(3, tied) },
+        model: Model { layers: Some(3), dims: tiny(3, tied), partition: Partitioning::Uniform },
         costs: &UNIT,
         retime: None,
         mode: Mode::Training,

@@ -3,6 +3,7 @@
 use schedc::emit::plan_text;
 use schedc::ir::Dims;
 
+use crate::cli::schedc;
 use crate::compiled::library;
 
 #[test]
@@ -16,4 +17,15 @@ fn the_readme_shows_a_plan_as_it_is_compiled() {
     for line in shown.lines().filter(|line| !line.is_empty() && *line != "…") {
         assert!(lines.any(|compiled| compiled == line), "not in the plan, or not in this order: {line}");
     }
+}
+
+#[test]
+fn the_readme_shows_a_simulation_as_it_is_printed() {
+    let readme = std::fs::read_to_string("README.md").unwrap();
+    let section = readme.split("## Why it takes what it takes").nth(1).unwrap();
+    let words = section.split('`').nth(1).unwrap().strip_prefix("schedc ").unwrap();
+    let shown = section.split("```").nth(1).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let done = schedc(folder.path(), words);
+    assert_eq!(done.out.trim(), shown.trim(), "{}", done.err);
 }

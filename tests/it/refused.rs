@@ -186,6 +186,7 @@ fn a_run_that_diverges_ends_before_it_is_saved() {
 #[test]
 fn a_check_fails_by_number_and_by_bit() {
     let report = |relative: f64, bits_equal, bits_demanded| CheckReport {
+        tolerance: schedc::execute::check::TOLERANCE,
         loss: 1.0,
         reference_loss: 1.0,
         tensors: vec![Difference { name: "layer.0.qkv".to_owned(), relative, bits_equal }],

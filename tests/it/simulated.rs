@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use schedc::cost::{CostError, CostSpec, Costs, UNIT};
 use schedc::driver::{Input, Job, compile};
 use schedc::ir::{At, InstrId, Microbatch, Mode, Op, Pass, Rank, Site, Stage, Ticks};
-use schedc::resolve::Model;
+use schedc::resolve::{Model, Partitioning};
 use schedc::simulate::{Timeline, activations, simulate};
 use schedc::source::Sources;
 use schedc::verify::Verified;
@@ -16,7 +16,7 @@ use crate::compiled::{SCHEDULES, TRANSFORMS, library, tiny};
 use crate::differential::oracle;
 
 /// A library schedule, compiled for costs and run under them.
-fn timed(
+pub(crate) fn timed(
     name: &str,
     with: Option<&str>,
     set: &[(&str, i64)],
@@ -26,7 +26,7 @@ fn timed(
     let spec = CostSpec::parse(costs).unwrap();
     let with: Vec<String> = with.iter().map(ToString::to_string).collect();
     let set: Vec<_> = set.iter().map(|&(name, value)| (name.to_owned(), value)).collect();
-    let model = Model { layers: None, dims: tiny(1, false) };
+    let model = Model { layers: None, dims: tiny(1, false), partition: Partitioning::Uniform };
     let job = Job {
         input: Input::Library(name),
         with: &with,
@@ -285,7 +285,10 @@ fn follows_the_plan(plan: &Verified, timeline: &Timeline, costs: &Costs) {
                 Op::Recv { .. } | Op::Collective { .. } => None,
             };
             assert!(end >= start && lasts.is_none_or(|lasts| end == start + lasts), "{id} {number}");
-            free[instr.lane.index()] = if matches!(instr.op, Op::Send { .. }) { start } else { end };
+            free[instr.lane.index()] = match instr.op {
+                Op::Send { to, .. } => start + costs.occupies(id, to),
+                _ => end,
+            };
         }
         assert_eq!(timeline.ranks[index].busy, Ticks(busy), "{id}");
     }

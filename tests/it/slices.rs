@@ -7,7 +7,7 @@ use schedc::execute::cpu::CpuBackend;
 use schedc::execute::data::Tokens;
 use schedc::execute::model::Train;
 use schedc::ir::{Dims, Microbatch, Op, Pass, Rank, Relation, Source};
-use schedc::resolve::Model;
+use schedc::resolve::{Model, Partitioning};
 use schedc::source::Sources;
 use schedc::verify::Verified;
 
@@ -23,7 +23,7 @@ fn slices(s: i64) -> Vec<(String, i64)> {
 pub(crate) fn own(text: &str, with: &[&str], ranks: u32, microbatches: u32, model: Dims) -> Verified {
     let with: Vec<String> = with.iter().map(ToString::to_string).collect();
     let input = Input::File { name: "own", bytes: text.as_bytes(), schedule: None };
-    let model = Model { layers: Some(model.layers), dims: model };
+    let model = Model { layers: Some(model.layers), dims: model, partition: Partitioning::Uniform };
     let job = Job {
         input,
         with: &with,

@@ -3,7 +3,7 @@
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
 use schedc::diag::Error;
 use schedc::ir::{Dims, Mode, Program};
-use schedc::resolve::{Model, Request, resolve};
+use schedc::resolve::{Model, Partitioning, Request, resolve};
 use schedc::source::{Library, Sources};
 use schedc::syntax;
 
@@ -17,6 +17,7 @@ pub(crate) struct Options {
     pub(crate) set: Vec<(String, i64)>,
     pub(crate) model: Dims,
     pub(crate) mode: Mode,
+    pub(crate) partition: Partitioning,
 }
 
 impl Default for Options {
@@ -30,6 +31,7 @@ impl Default for Options {
             set: Vec::new(),
             model,
             mode: Mode::Training,
+            partition: Partitioning::Uniform,
         }
     }
 }
@@ -51,6 +53,10 @@ impl Options {
                 "vocab" => options.model.vocab = number(),
                 "mode" => {
                     options.mode = if value == "forward_only" { Mode::ForwardOnly } else { Mode::Training }
+                }
+                "partition" => {
+                    let numbers = value.split(',').map(|count| count.parse().expect("a number"));
+                    options.partition = Partitioning::Given(numbers.collect());
                 }
                 "tied" => options.model.tied = number() == 1,
                 "schedule" => options.schedule = Some(value.to_owned()),
@@ -81,7 +87,11 @@ pub(crate) fn program(name: &str, text: &[u8], options: &Options) -> Result<Prog
         set: &options.set,
         ranks: options.ranks,
         microbatches: options.microbatches,
-        model: Model { layers: Some(options.model.layers), dims: options.model },
+        model: Model {
+            layers: Some(options.model.layers),
+            dims: options.model,
+            partition: options.partition.clone(),
+        },
     };
     resolve(&request).map_err(|errors| errors.into_iter().map(|error| Error::new(error, &sources)).collect())
 }

@@ -59,6 +59,7 @@ fn settings(steps: u64) -> Settings {
         checkpoint: None,
         checkpoint_every: 50,
         dump: None,
+        record: 0,
         limits: Limits::default(),
         plan_hash: None,
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use schedc::cost::CostSpec;
 use schedc::driver::{self, Input, Job};
 use schedc::ir::{At, Dims, Mode, Placed, Schedule};
-use schedc::resolve::Model;
+use schedc::resolve::{Model, Partitioning};
 use schedc::simulate::Figures;
 use schedc::source::{Library, Sources};
 
@@ -57,7 +57,7 @@ fn job<'a>(
         ranks,
         microbatches,
         retime: None,
-        model: Model { layers: None, dims },
+        model: Model { layers: None, dims, partition: Partitioning::Uniform },
         costs,
         mode: Mode::Training,
     }
@@ -70,11 +70,23 @@ pub(crate) fn measure(
     size: (u32, u32),
     costs: &str,
 ) -> Result<Figures, String> {
-    let spec = CostSpec::parse(costs).map_err(|error| error.to_string())?.lenient();
+    figures(&job(entry, with, size, &spec(costs)?))
+}
+
+/// The figures with idle time filled, where ranks may hold some microbatches more.
+pub(crate) fn retimed(entry: &Entry, size: (u32, u32), costs: &str, extra: u32) -> Result<Figures, String> {
+    figures(&Job { retime: Some(extra), ..job(entry, &[], size, &spec(costs)?) })
+}
+
+fn spec(costs: &str) -> Result<CostSpec, String> {
+    Ok(CostSpec::parse(costs).map_err(|error| error.to_string())?.lenient())
+}
+
+fn figures(job: &Job<'_>) -> Result<Figures, String> {
     let first =
         |errors: Vec<schedc::diag::Error>| errors.first().map_or_else(String::new, ToString::to_string);
-    let plan = driver::compile(&job(entry, with, size, &spec), &mut Sources::default()).map_err(first)?;
-    let bound = spec.bind_plan(&plan.header).map_err(|error| error.to_string())?;
+    let plan = driver::compile(job, &mut Sources::default()).map_err(first)?;
+    let bound = job.costs.bind_plan(&plan.header).map_err(|error| error.to_string())?;
     Ok(Figures::of(&plan, &bound))
 }
 

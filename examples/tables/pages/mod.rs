@@ -1,6 +1,7 @@
 //! The library at every size -> a page of tables; `tests/it/tables.rs` holds its rows against a new computation.
 
 pub(crate) mod grid;
+pub(crate) mod latency;
 pub(crate) mod measure;
 pub(crate) mod published;
 pub(crate) mod speed;
@@ -34,6 +35,7 @@ pub(crate) fn page(ranks: &[u32]) -> String {
     let mut page = HEAD.to_owned();
     page += &grid::section(&entries, ranks);
     page += &vocabulary::section(&entries, ranks);
+    page += &latency::section(&entries, ranks);
     page += &speed::section(&entries);
     page
 }

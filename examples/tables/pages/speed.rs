@@ -29,7 +29,7 @@ pub(crate) fn section(entries: &[Entry]) -> String {
     }
     format!(
         "\n## Large pipelines\n\nActivations of each rank, first to last, in microbatches of its share; and the time from text to every rank's \
-         order, on one core of the machine that made this page.\n{table}"
+         order, on the two cores of the machine that made this page.\n{table}"
     )
 }
 

@@ -35,6 +35,14 @@ const PARTS: [&str; 17] = [
 /// How many of them, the last ones, matter to training only.
 const TRAINING_ONLY: usize = 2;
 
+/// The model's layers, and on which stages, where they are not spread evenly: a checkpoint's shares are those of its ranks.
+fn layers(header: &Header) -> String {
+    let all = header.model.layers.to_string();
+    let Some(layers) = &header.partition.0 else { return all };
+    let each: Vec<String> = layers.iter().map(ToString::to_string).collect();
+    format!("{all} as {}", each.join(" "))
+}
+
 impl Identity {
     /// The identity of a run. `plan` is the plan's hash, where it is known.
     #[must_use]
@@ -55,7 +63,7 @@ impl Identity {
             header.ranks().to_string(),
             stages.join(" ") + if header.flows == 2 { ", two flows" } else { "" },
             header.microbatches.to_string(),
-            dims.layers.to_string(),
+            layers(header),
             dims.hidden.to_string(),
             dims.heads.to_string(),
             dims.sequence.to_string(),

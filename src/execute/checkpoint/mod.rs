@@ -44,44 +44,97 @@ pub struct Skipped {
     pub reason: String,
 }
 
-/// Writes the state of every rank after `step` steps, and removes the older checkpoints of the run.
-///
-/// # Errors
-/// A file cannot be written.
-pub fn save<'a, B: Backend + 'a>(
-    directory: &Path,
-    step: u64,
-    run: &Identity,
-    tokenizer: &Tokenizer,
-    backends: impl ExactSizeIterator<Item = &'a mut B>,
-) -> Result<PathBuf, ExecuteError> {
-    let json = tokenizer.to_json()?;
-    let name = name_of(step);
-    let path = directory.join(&name);
-    let saved = || -> io::Result<()> {
-        fs::create_dir_all(directory)?;
-        remove_unfinished(directory)?;
-        let unfinished = directory.join(format!("{UNFINISHED}{name}"));
-        fs::create_dir(&unfinished)?;
-        let ranks = backends.len() as u32;
-        for (rank, backend) in backends.enumerate() {
-            let label = Label { version: VERSION, step, rank: rank as u32, ranks, run: run.clone() };
-            write_rank(&unfinished.join(file_name(Rank::new(rank))), backend, &label)?;
+/// A checkpoint on its way to the disk. [`Saving::begin`], then [`Saving::write`] for all ranks, then [`Saving::commit`]; with several
+/// processes each writes its own ranks, and one does the rest.
+#[derive(Debug)]
+pub struct Saving<'a> {
+    /// Where checkpoints lie.
+    pub directory: &'a Path,
+    /// Steps that have been taken.
+    pub step: u64,
+    /// The run.
+    pub run: &'a Identity,
+    /// Its tokenizer.
+    pub tokenizer: &'a Tokenizer,
+    /// Ranks of the plan.
+    pub ranks: u32,
+}
+
+impl Saving<'_> {
+    /// Where it will lie.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        self.directory.join(name_of(self.step))
+    }
+
+    fn unfinished(&self) -> PathBuf {
+        self.directory.join(format!("{UNFINISHED}{}", name_of(self.step)))
+    }
+
+    fn failed(&self, source: io::Error) -> ExecuteError {
+        ExecuteError::Write { what: self.path().display().to_string(), source }
+    }
+
+    /// Makes the place for it, beside its own.
+    ///
+    /// # Errors
+    /// The directory cannot be written.
+    pub fn begin(&self) -> Result<(), ExecuteError> {
+        let made = || -> io::Result<()> {
+            fs::create_dir_all(self.directory)?;
+            remove_unfinished(self.directory)?;
+            fs::create_dir(self.unfinished())
+        };
+        made().map_err(|source| self.failed(source))
+    }
+
+    /// Writes the files of some ranks, neighbours, of which `first` is the first.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn write<'a, B: Backend + 'a>(
+        &self,
+        first: usize,
+        backends: impl ExactSizeIterator<Item = &'a mut B>,
+    ) -> Result<(), ExecuteError> {
+        for (rank, backend) in
+            backends.enumerate().map(|(place, backend)| (Rank::new(first + place), backend))
+        {
+            let label = Label {
+                version: VERSION,
+                step: self.step,
+                rank: rank.0,
+                ranks: self.ranks,
+                run: self.run.clone(),
+            };
+            write_rank(&self.unfinished().join(file_name(rank)), backend, &label)
+                .map_err(|source| self.failed(source))?;
         }
-        if let Some(json) = json {
-            let path = unfinished.join(TOKENIZER);
-            fs::write(&path, json)?;
-            File::open(path)?.sync_all()?;
-        }
-        sync(&unfinished)?;
-        free_name(directory, step)?;
-        fs::rename(&unfinished, &path)?;
-        sync(directory)?;
-        remove_unfinished(directory)?;
-        prune(directory, step, run)
-    };
-    saved().map_err(|source| ExecuteError::Write { what: path.display().to_string(), source })?;
-    Ok(path)
+        Ok(())
+    }
+
+    /// Brings it under its name once all ranks are written, and removes the older checkpoints of the run.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn commit(&self) -> Result<(), ExecuteError> {
+        let (directory, unfinished) = (self.directory, self.unfinished());
+        let json = self.tokenizer.to_json()?;
+        let saved = || -> io::Result<()> {
+            if let Some(json) = json {
+                let path = unfinished.join(TOKENIZER);
+                fs::write(&path, json)?;
+                File::open(path)?.sync_all()?;
+            }
+            sync(&unfinished)?;
+            free_name(directory, self.step)?;
+            fs::rename(&unfinished, self.path())?;
+            sync(directory)?;
+            remove_unfinished(directory)?;
+            prune(directory, self.step, self.run)
+        };
+        saved().map_err(|source| self.failed(source))
+    }
 }
 
 impl Checkpoint {
@@ -172,8 +225,22 @@ impl Checkpoint {
         &self,
         backends: impl ExactSizeIterator<Item = &'a mut B>,
     ) -> Result<(), ExecuteError> {
-        let ranks = backends.len() as u32;
-        for (rank, backend) in backends.enumerate() {
+        let ranks = backends.len();
+        self.restore_part(0, ranks, backends)
+    }
+
+    /// Restores some of so many ranks, neighbours, of which `first` is the first.
+    ///
+    /// # Errors
+    /// A file is damaged, or lacks a parameter.
+    pub fn restore_part<'a, B: Backend + 'a>(
+        &self,
+        first: usize,
+        ranks: usize,
+        backends: impl ExactSizeIterator<Item = &'a mut B>,
+    ) -> Result<(), ExecuteError> {
+        let ranks = ranks as u32;
+        for (rank, backend) in backends.enumerate().map(|(place, backend)| (first + place, backend)) {
             let path = self.path.join(file_name(Rank::new(rank)));
             let label = label(&path)?;
             if (label.step, label.rank, label.ranks) != (self.step, rank as u32, ranks) {

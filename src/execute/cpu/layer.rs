@@ -24,18 +24,14 @@ pub(super) struct Layer {
 impl Layer {
     /// Draws layer `index` of the model.
     pub(super) fn new(dims: &Dims, index: u32, seed: u64) -> Self {
-        let h = u64::from(dims.hidden);
-        let name = |part: &str| format!("layers.{index}.{part}");
-        let linear = |part: &str, outputs: u64, inputs: u64, residual: bool| {
-            Linear::new(Spec::linear(dims, &name(part), outputs, inputs, residual), seed)
-        };
+        let [norm1, qkv, out, norm2, up, down] = Spec::layer(dims, index);
         Self {
-            norm1: Norm::new(Spec::norm(dims, &name("norm1")), seed),
-            qkv: linear("attention.qkv", 3 * h, h, false),
-            out: linear("attention.out", h, h, true),
-            norm2: Norm::new(Spec::norm(dims, &name("norm2")), seed),
-            up: linear("mlp.up", 4 * h, h, false),
-            down: linear("mlp.down", h, 4 * h, true),
+            norm1: Norm::new(norm1, seed),
+            qkv: Linear::new(qkv, seed),
+            out: Linear::new(out, seed),
+            norm2: Norm::new(norm2, seed),
+            up: Linear::new(up, seed),
+            down: Linear::new(down, seed),
         }
     }
 

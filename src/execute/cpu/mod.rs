@@ -18,6 +18,7 @@ mod output;
 mod panels;
 mod param;
 mod parameters;
+pub mod plain;
 mod product;
 mod shard;
 mod softmax;

@@ -188,15 +188,8 @@ pub(super) struct Adam {
 impl Adam {
     /// The factors of step `t`, counted from 1.
     pub(super) fn at(train: &Train, t: u64) -> Self {
-        let t = i32::try_from(t).unwrap_or(i32::MAX);
-        let bias = |beta: f32| 1.0 - f64::from(beta).powi(t);
-        Self {
-            beta1: train.beta1,
-            beta2: train.beta2,
-            rate: (f64::from(train.lr) / bias(train.beta1)) as f32,
-            root: (1.0 / bias(train.beta2).sqrt()) as f32,
-            eps: train.eps,
-            keep: 1.0 - train.lr * train.weight_decay,
-        }
+        let [rate, root, keep] = train.factors(t);
+        let Train { beta1, beta2, eps, .. } = *train;
+        Self { beta1, beta2, rate, root, eps, keep }
     }
 }

@@ -62,7 +62,7 @@ impl Held {
                 stage,
                 first: place.0 == 0,
                 last: place.0 + 1 == depth,
-                layers: header.model.layers_of(place, depth),
+                layers: header.layers_of(place),
                 place,
                 parameters: copy.map_or(next, |copy| copy.parameters),
             });

@@ -35,6 +35,18 @@ pub struct Train {
     pub weight_decay: f32,
 }
 
+impl Train {
+    /// What step `t` of Adam, counted from 1, multiplies with: the learning rate over the first moment's bias, one over the root of the
+    /// second's, and what weight decay leaves of a value.
+    #[must_use]
+    pub fn factors(&self, t: u64) -> [f32; 3] {
+        let t = i32::try_from(t).unwrap_or(i32::MAX);
+        let bias = |beta: f32| 1.0 - f64::from(beta).powi(t);
+        let rate = (f64::from(self.lr) / bias(self.beta1)) as f32;
+        [rate, (1.0 / bias(self.beta2).sqrt()) as f32, 1.0 - self.lr * self.weight_decay]
+    }
+}
+
 impl Default for Train {
     fn default() -> Self {
         Self { seed: 0, lr: 1e-3, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.0 }

@@ -86,6 +86,22 @@ impl Spec {
         ]
     }
 
+    /// Weights and biases of a layer, in the order of the forward pass: norm, queries with keys and values, attention's output, norm, the
+    /// MLP's two.
+    #[must_use]
+    pub fn layer(dims: &Dims, index: u32) -> [[Self; 2]; 6] {
+        let h = u64::from(dims.hidden);
+        let name = |part: &str| format!("layers.{index}.{part}");
+        [
+            Self::norm(dims, &name("norm1")),
+            Self::linear(dims, &name("attention.qkv"), 3 * h, h, false),
+            Self::linear(dims, &name("attention.out"), h, h, true),
+            Self::norm(dims, &name("norm2")),
+            Self::linear(dims, &name("mlp.up"), 4 * h, h, false),
+            Self::linear(dims, &name("mlp.down"), h, 4 * h, true),
+        ]
+    }
+
     /// Elements of a row.
     #[must_use]
     pub fn width(&self) -> u64 {

@@ -5,7 +5,7 @@ use schedc::execute::cpu::CpuBackend;
 use schedc::execute::model::{Held, Train};
 use schedc::ir::{
     At, Catalog, Class, ClassId, Collective, CollectiveId, CollectiveOp, Compute, Dims, Header, Kind, KindId,
-    Microbatch, Mode, Need, Pass, Port, Queue, Rank, Relation, Site, Source, Stage, Where,
+    Microbatch, Mode, Need, Partition, Pass, Port, Queue, Rank, Relation, Site, Source, Stage, Where,
 };
 
 /// A model small enough for exhaustive checks, with odd sides.
@@ -176,6 +176,7 @@ pub(super) fn header(
         stages: places.iter().copied().map(Rank).collect(),
         flows: 1,
         model: *dims,
+        partition: Partition::default(),
         catalog: Catalog {
             classes: classes(dims, places.len() as u32, ranks, sharded),
             kinds,

@@ -16,10 +16,10 @@ mod circle;
 use std::rc::Rc;
 
 use self::circle::Circle;
+use super::Room;
 use crate::cost::Costs;
 use crate::graph::Graph;
-use crate::ir::{Flow, KindId, Microbatch, Pass, Queue, Rank};
-use crate::timing::Room;
+use crate::ir::{Flow, KindId, Microbatch, Pass, Queue, Rank, Site};
 
 /// Ways that are kept.
 const WAYS: usize = 8;
@@ -30,20 +30,24 @@ const STEPS: i64 = 60;
 
 /// A block: the start of each of microbatch 0's passes, and the time from one microbatch to the next.
 #[derive(Debug)]
-pub(super) struct Block {
+pub struct Block {
     /// T.
-    pub(super) every: u64,
+    every: u64,
     /// Each pass of microbatch 0 with its start.
-    pub(super) starts: Vec<(Pass, u64)>,
+    starts: Vec<(Pass, u64)>,
 }
 
 impl Block {
-    /// The passes of every rank by time.
-    pub(super) fn orders(&self, graph: &Graph<'_>) -> Vec<Vec<Pass>> {
+    /// The passes of every rank by time; steps of barriers are in no rank's order.
+    #[must_use]
+    pub fn orders(&self, graph: &Graph<'_>) -> Vec<Vec<Pass>> {
         let mut ranks = vec![Vec::new(); graph.shape.ranks as usize];
         for microbatch in Microbatch::all(graph.shape.units()) {
             let later = u64::from(microbatch.0) * self.every;
             for &(pass, start) in &self.starts {
+                if graph.catalog.kind(pass.kind).queue == Queue::Group {
+                    continue;
+                }
                 ranks[graph.rank_of(pass.site).index()].push((start + later, Pass { microbatch, ..pass }));
             }
         }
@@ -55,10 +59,27 @@ impl Block {
     }
 }
 
+/// Pipelines of more stages are not searched for blocks: the search is quadratic in stages.
+const MANY_STAGES: usize = 256;
+
+/// How soon a pass may follow one of another rank.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hops {
+    /// As soon as its message is there.
+    Short,
+    /// A pass and a message later, so that between two passes of a microbatch its neighbours run one of another: in the memory for it, orders
+    /// of short hops cannot always hide what messages take (V-Half's stages follow each other like that, V-Min's do not).
+    Long,
+}
+
 /// The shortest intervals under which one microbatch's passes fit into the room, and one step longer. Empty where none does, or
 /// where a microbatch's passes wait for those of another.
-pub(super) fn blocks(graph: &Graph<'_>, costs: &Costs, room: &[Room]) -> Vec<Block> {
-    let Some(way) = Way::new(graph, costs) else { return Vec::new() };
+#[must_use]
+pub fn blocks(graph: &Graph<'_>, costs: &Costs, room: &[Room], hops: Hops) -> Vec<Block> {
+    if graph.shape.stages.len() > MANY_STAGES {
+        return Vec::new();
+    }
+    let Some(way) = Way::new(graph, costs, hops) else { return Vec::new() };
     let work = way.work();
     if work == 0 {
         return Vec::new();
@@ -88,7 +109,8 @@ pub(super) fn blocks(graph: &Graph<'_>, costs: &Costs, room: &[Room]) -> Vec<Blo
 /// One microbatch's passes in the order in which they are placed.
 struct Way {
     passes: Vec<Pass>,
-    rank: Vec<usize>,
+    /// The rank whose compute lane each pass takes, if it takes one.
+    rank: Vec<Option<usize>>,
     duration: Vec<i64>,
     /// For each pass: those it needs, and the latency of the message between.
     needs: Vec<Vec<(u32, i64)>>,
@@ -105,37 +127,45 @@ struct Placement {
 
 impl Way {
     /// By the moment that each pass could start if ranks were free; what nothing waits for comes last.
-    fn new(graph: &Graph<'_>, costs: &Costs) -> Option<Self> {
+    fn new(graph: &Graph<'_>, costs: &Costs, hops: Hops) -> Option<Self> {
         // One microbatch stands for all only where all take the same way.
         if graph.shape.flows > 1 {
             return None;
         }
-        let microbatch = Microbatch(0);
+        // Slices of one microbatch wait for each other, and passes in lock step for all ranks.
+        let waits = |kind: &KindId| graph.catalog.kind(*kind).queue == Queue::Lockstep;
         let kinds = KindId::all(graph.catalog.kinds.len());
-        let runs = |kind: &KindId| graph.catalog.kind(*kind).queue == Queue::Compute;
-        let mut passes: Vec<Pass> = Vec::new();
-        for kind in kinds.clone() {
-            // Slices of one microbatch wait for each other.
-            if !runs(&kind) || !graph.catalog.collectives.is_empty() || graph.shape.slices > 1 {
-                return None;
-            }
-            passes.extend(graph.sites_of(kind, Flow(0)).map(|site| Pass { kind, site, microbatch }));
+        if graph.shape.slices > 1 || kinds.clone().any(|kind| waits(&kind)) {
+            return None;
         }
+        let microbatch = Microbatch(0);
+        let of_kind = |kind| graph.sites_of(kind, Flow(0)).map(move |site| Pass { kind, site, microbatch });
+        let passes: Vec<Pass> = kinds.flat_map(of_kind).collect();
         let mut first = vec![0; graph.catalog.kinds.len()];
         for (at, pass) in passes.iter().enumerate().rev() {
             first[pass.kind.index()] = at;
         }
         let at = |pass: Pass| first[pass.kind.index()] + crate::graph::site_index(pass.site);
+        let duration: Vec<i64> = passes.iter().map(|pass| costs.pass(*pass).0 as i64).collect();
+        let of_stages = passes.iter().zip(&duration).filter(|(pass, _)| matches!(pass.site, Site::Stage(_)));
+        let shortest =
+            of_stages.map(|(_, &duration)| duration).filter(|&duration| duration > 0).min().unwrap_or(0);
         let mut needs = vec![Vec::new(); passes.len()];
         let mut needed = vec![false; passes.len()];
         for (from, &pass) in passes.iter().enumerate() {
             graph.for_dependents(pass, |dependent| {
-                let delay = costs.message(graph.rank_of(pass.site), graph.rank_of(dependent.site));
-                needs[at(dependent)].push((from as u32, delay.0 as i64));
+                let [here, there] = [pass, dependent].map(|pass| graph.rank_of(pass.site));
+                let delay = costs.message(here, there).0 as i64;
+                let more = if here == there || hops == Hops::Short { 0 } else { delay + shortest };
+                needs[at(dependent)].push((from as u32, delay + more));
                 needed[from] = true;
             });
+            for id in graph.feeds(pass) {
+                let delay = costs.collective(id).0 as i64;
+                needed[from] = true;
+                graph.for_readers(id, microbatch, |reader| needs[at(reader)].push((from as u32, delay)));
+            }
         }
-        let duration: Vec<i64> = passes.iter().map(|pass| costs.pass(*pass).0 as i64).collect();
         let (soonest, mut order) = soonest(&needs, &duration)?;
         // Stable, so that passes that take no time still come after what they need.
         order.sort_by_key(|&at| (!needed[at as usize], soonest[at as usize]));
@@ -147,8 +177,12 @@ impl Way {
         let moved = |at: usize| {
             needs[at].iter().map(|&(from, delay)| (position[from as usize], delay)).collect::<Vec<_>>()
         };
+        let lane = |at: usize| {
+            let computes = graph.catalog.kind(passes[at].kind).queue == Queue::Compute;
+            computes.then(|| graph.rank_of(passes[at].site).index())
+        };
         Some(Self {
-            rank: order.iter().map(pick).map(|at| graph.rank_of(passes[at].site).index()).collect(),
+            rank: order.iter().map(pick).map(lane).collect(),
             duration: order.iter().map(pick).map(|at| duration[at]).collect(),
             needs: order.iter().map(pick).map(moved).collect(),
             passes: order.iter().map(pick).map(|at| passes[at]).collect(),
@@ -159,8 +193,10 @@ impl Way {
     /// The longest time that one microbatch keeps a rank busy.
     fn work(&self) -> i64 {
         let mut work = vec![0; self.ranks];
-        for (&rank, duration) in self.rank.iter().zip(&self.duration) {
-            work[rank] += duration;
+        for (rank, duration) in self.rank.iter().zip(&self.duration) {
+            if let Some(rank) = *rank {
+                work[rank] += duration;
+            }
         }
         work.into_iter().max().unwrap_or(0)
     }
@@ -168,8 +204,10 @@ impl Way {
     /// The best placement for a T whose lifespans fit.
     fn place(&self, every: i64, graph: &Graph<'_>, room: &[Room]) -> Option<Block> {
         let mut left = vec![Vec::new(); self.ranks];
-        for (&rank, &duration) in self.rank.iter().zip(&self.duration) {
-            left[rank].push(duration);
+        for (rank, &duration) in self.rank.iter().zip(&self.duration) {
+            if let Some(rank) = *rank {
+                left[rank].push(duration);
+            }
         }
         let circles = left.into_iter().map(|left| Rc::new(Circle::new(every, left))).collect();
         let mut ways = vec![Placement { starts: Vec::with_capacity(self.passes.len()), circles }];
@@ -186,21 +224,27 @@ impl Way {
     /// Every way one pass further; the earliest few.
     fn extend(&self, ways: &[Placement], at: usize) -> Vec<Placement> {
         let (rank, duration) = (self.rank[at], self.duration[at]);
-        let mut next: Vec<(i64, usize, Circle)> = Vec::new();
+        let mut next: Vec<(i64, usize, Option<Circle>)> = Vec::new();
         for (index, way) in ways.iter().enumerate() {
             let ends = |&(from, delay): &(u32, i64)| {
                 way.starts[from as usize] + self.duration[from as usize] + delay
             };
             let ready = self.needs[at].iter().map(ends).max().unwrap_or(0);
+            let Some(rank) = rank else {
+                next.push((ready, index, None));
+                continue;
+            };
             let places = way.circles[rank].places(ready, duration, PLACES);
-            next.extend(places.into_iter().map(|(start, circle)| (start, index, circle)));
+            next.extend(places.into_iter().map(|(start, circle)| (start, index, Some(circle))));
         }
         next.sort_by_key(|&(start, index, _)| (start, index));
         next.truncate(WAYS);
-        let grown = |(start, index, circle): (i64, usize, Circle)| {
+        let grown = |(start, index, circle): (i64, usize, Option<Circle>)| {
             let mut way = ways[index].clone();
             way.starts.push(start);
-            way.circles[rank] = Rc::new(circle);
+            if let (Some(rank), Some(circle)) = (rank, circle) {
+                way.circles[rank] = Rc::new(circle);
+            }
             way
         };
         next.into_iter().map(grown).collect()
@@ -215,11 +259,12 @@ impl Way {
             for (at, &(pass, start)) in block.starts.iter().enumerate() {
                 let kind = graph.catalog.kind(pass.kind);
                 let site = crate::graph::site_index(pass.site);
+                let Some(rank) = self.rank[at] else { continue };
                 if kind.makes.contains(&limit.class) {
-                    made[self.rank[at]].push((site, start as i64));
+                    made[rank].push((site, start as i64));
                 }
                 if kind.frees.contains(&limit.class) {
-                    freed[self.rank[at]].push((site, start as i64 + self.duration[at]));
+                    freed[rank].push((site, start as i64 + self.duration[at]));
                 }
             }
             Rank::all(self.ranks).all(|rank| {

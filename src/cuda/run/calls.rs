@@ -1,0 +1,121 @@
+//! What a step asks of a device, call by call, in the order in which the host issues it: made once, the same in every step.
+
+use crate::cuda::{Address, Argument, CudaError, Device, Event, Product, Queue};
+use crate::kernels::{Launch, Stored};
+
+/// One call.
+#[derive(Clone, Copy, Debug)]
+enum Call {
+    Record(Event, Queue),
+    Wait(Queue, Event),
+    Copy { queue: Queue, to: Address, from: Address, bytes: u64 },
+    Zero { queue: Queue, at: Address, bytes: u64 },
+    Launch { queue: Queue, launch: Launch, start: usize, count: usize },
+    Product { queue: Queue, product: Product },
+}
+
+/// Calls in order.
+#[derive(Debug, Default)]
+pub(super) struct Calls {
+    list: Vec<Call>,
+    /// Of all launches, end to end.
+    arguments: Vec<Argument>,
+}
+
+impl Calls {
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Marks a moment of a queue.
+    pub(super) fn record(&mut self, event: Event, queue: Queue) {
+        self.list.push(Call::Record(event, queue));
+    }
+
+    /// Lets a queue wait for an event that was recorded before.
+    pub(super) fn wait(&mut self, queue: Queue, event: Event) {
+        self.list.push(Call::Wait(queue, event));
+    }
+
+    /// Copies, where there is anything to copy, and the two places are not one.
+    pub(super) fn copy(&mut self, queue: Queue, to: Address, from: Address, bytes: u64) {
+        if bytes > 0 && to != from {
+            self.list.push(Call::Copy { queue, to, from, bytes });
+        }
+    }
+
+    /// Fills with zeroes.
+    pub(super) fn zero(&mut self, queue: Queue, at: Address, bytes: u64) {
+        if bytes > 0 {
+            self.list.push(Call::Zero { queue, at, bytes });
+        }
+    }
+
+    /// Runs a kernel.
+    pub(super) fn launch(&mut self, queue: Queue, launch: Launch, arguments: &[Argument]) {
+        let start = self.arguments.len();
+        self.arguments.extend_from_slice(arguments);
+        self.list.push(Call::Launch { queue, launch, start, count: arguments.len() });
+    }
+
+    /// Runs a matrix product; one that sums over nothing leaves zeroes, or what was there.
+    pub(super) fn product(&mut self, queue: Queue, product: Product) {
+        let Product { rows, columns, inner, result, adds, .. } = product;
+        if rows == 0 || columns == 0 {
+            return;
+        }
+        if inner > 0 {
+            self.list.push(Call::Product { queue, product });
+        } else if !adds {
+            self.zero(queue, result.at, u64::from(rows) * u64::from(result.stride) * 4);
+        }
+    }
+
+    /// Makes ready what the calls will use.
+    pub(super) fn prepare(&self, device: &mut impl Device) -> Result<(), CudaError> {
+        let (mut launches, mut products, mut shapes) = (Vec::new(), Vec::new(), Vec::new());
+        for call in &self.list {
+            match *call {
+                Call::Launch { launch, .. } if !launches.contains(&(launch, Stored::F32)) => {
+                    launches.push((launch, Stored::F32));
+                }
+                Call::Product { product, .. } if !shapes.contains(&shape(product)) => {
+                    shapes.push(shape(product));
+                    products.push(product);
+                }
+                _ => {}
+            }
+        }
+        device.prepare(&launches, &products)
+    }
+
+    /// Asks them of the device; waits for none.
+    pub(super) fn issue(&self, device: &mut impl Device) -> Result<(), CudaError> {
+        for call in &self.list {
+            match *call {
+                Call::Record(event, queue) => device.record(event, queue)?,
+                Call::Wait(queue, event) => device.wait(queue, event)?,
+                Call::Copy { queue, to, from, bytes } => device.copy(queue, to, from, bytes)?,
+                Call::Zero { queue, at, bytes } => device.zero(queue, at, bytes)?,
+                Call::Launch { queue, launch, start, count } => {
+                    let arguments = &self.arguments[start..start + count];
+                    device.launch(queue, launch, Stored::F32, arguments)?;
+                }
+                Call::Product { queue, ref product } => device.product(queue, product)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A product without its places, but for how these are aligned.
+fn shape(mut product: Product) -> Product {
+    for matrix in [&mut product.left, &mut product.right, &mut product.result] {
+        matrix.at = Address(matrix.at.0 % 256);
+    }
+    if let crate::cuda::Epilogue::Bias(at) = &mut product.epilogue {
+        *at = Address(at.0 % 256);
+    }
+    product
+}

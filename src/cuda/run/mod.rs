@@ -1,0 +1,334 @@
+//! Verified plan + [`Device`] -> trained steps: all ranks of one process on one device.
+//!
+//! A rank has an arena of exactly the plan's bytes, its parameters and a queue for each lane. Everything that a step asks of the device is
+//! resolved once (`script` walks the lanes, `passes` and what it calls put each pass's kernels and products in a list, `exchange` the
+//! messages), so that a step is that list again, or one graph: its calls depend on nothing but the plan. What changes from step to step
+//! lies in the device's memory (the ids) or comes after the list: Adam's factors depend on the step's number, so the optimizer's launches, one
+//! a rank, are no part of a graph.
+//!
+//! Everything is f32: the mode that is held against the CPU.
+
+mod attention;
+mod calls;
+mod exchange;
+mod layer;
+mod parameters;
+mod passes;
+mod ranks;
+mod script;
+mod shape;
+mod train;
+mod vocabulary;
+
+use std::collections::BTreeMap;
+
+use miette::Diagnostic;
+use thiserror::Error;
+
+use self::layer::long;
+use self::passes::Feed;
+use self::ranks::RankState;
+use self::script::{Steps, Walk, listed};
+use super::{Address, Argument, CudaError, Device, Graph, Queue};
+use crate::execute::ExecuteError;
+use crate::execute::backend::State;
+use crate::execute::check::{CheckReport, Outcome, compare};
+use crate::execute::data::Tokens;
+use crate::execute::interpreter::Finish;
+use crate::execute::model::{Held, Train};
+use crate::execute::prepare::resolve;
+use crate::execute::stored::{copies_of, gather_of};
+use crate::ir::{Bytes, InstrId, Plan, Rank, Stage};
+use crate::kernels::{Stored, launch};
+use crate::verify::Verified;
+
+pub use parameters::Kept;
+pub use train::train_on;
+
+/// The largest relative difference from the CPU's reference that passes, in f32.
+pub const TOLERANCE: f64 = 1e-4;
+
+/// Why a plan does not run on a device.
+#[derive(Debug, Error, Diagnostic)]
+#[non_exhaustive]
+pub enum RunError {
+    /// The device.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Device(#[from] CudaError),
+    /// The plan.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Plan(#[from] ExecuteError),
+}
+
+/// A plan on a device.
+#[derive(Debug)]
+pub struct Executor<D> {
+    plan: Plan,
+    train: Train,
+    device: D,
+    ranks: Vec<RankState>,
+    steps: Steps,
+    /// Where a step begins, and where it ends.
+    origin: Queue,
+    feed: Feed,
+    /// The ids of a step on their way to the device.
+    ids: Vec<u8>,
+    /// The losses of a step on their way from it, all ranks', by unit.
+    losses: Vec<u8>,
+    graph: Option<Graph>,
+    taken: u64,
+}
+
+/// Elements that one rank's losses are apart, so that each rank's begin at a multiple of 256 bytes.
+fn apart(units: u32) -> u64 {
+    u64::from(units).next_multiple_of(64)
+}
+
+impl<D: Device> Executor<D> {
+    /// Allocates everything, draws the parameters, and resolves what a step asks of the device.
+    ///
+    /// # Errors
+    /// The plan has a pass or a buffer that the model cannot run, or lengths that the kernels do not take; the device refuses memory or code.
+    pub fn new(plan: &Verified, train: &Train, mut device: D) -> Result<Self, RunError> {
+        let header = &plan.header;
+        let scripts = resolve(plan)?;
+        let count = scripts.len();
+        let held = Rank::all(count).map(|rank| Held::of(header, rank));
+        let held = held.collect::<Result<Vec<_>, _>>().map_err(ExecuteError::from)?;
+        let shapes = held.iter().map(|held| shape::Shape::of(&held.sizes));
+        let shape = shapes.collect::<Result<Vec<_>, _>>()?.first().copied();
+        let Some(shape) = shape else { return Err(ExecuteError::NoLoss.into()) };
+        let units = header.cut().units();
+        let mut ranks = Vec::new();
+        for ((rank, script), held) in plan.ranks.iter().zip(&scripts).zip(held) {
+            ranks.push(RankState::new(held, rank.peak.bytes, script.lanes.len(), &mut device)?);
+        }
+        let each = 8 * u64::from(units) * u64::from(shape.tokens);
+        let feed = Feed { start: device.allocate(each)?, tokens: shape.tokens };
+        let all = 4 * apart(units) * count as u64;
+        let losses = device.allocate(all)?;
+        for (index, rank) in ranks.iter_mut().enumerate() {
+            rank.losses = losses.plus(4 * apart(units) * index as u64);
+        }
+        let places = listed(&scripts, &ranks);
+        let lists = if places > 0 { device.allocate(8 * places)? } else { Address::default() };
+        let origin = device.queue()?;
+        let walk = Walk::new(header, &scripts, &ranks, feed, lists, &mut device)?;
+        let steps = walk.run(origin, &mut device)?;
+        let mut executor = Self {
+            plan: (**plan).clone(),
+            train: *train,
+            device,
+            ranks,
+            steps,
+            origin,
+            feed,
+            ids: Vec::with_capacity(each as usize),
+            losses: vec![0; all as usize],
+            graph: None,
+            taken: 0,
+        };
+        executor.load_up()?;
+        Ok(executor)
+    }
+
+    /// Writes parameters and lists, and lets the device get ready for all calls of a step.
+    fn load_up(&mut self) -> Result<(), RunError> {
+        let Self { device, ranks, steps, origin, train, .. } = self;
+        for rank in &*ranks {
+            rank.parameters.draw(train.seed, *origin, device)?;
+        }
+        let pointers: Vec<u8> = steps.lists.pointers.iter().flat_map(|at| at.to_le_bytes()).collect();
+        if !pointers.is_empty() {
+            device.write(*origin, steps.lists.start, &pointers)?;
+        }
+        steps.calls.prepare(device)?;
+        let counts = ranks.iter().map(|rank| launch::adam(Stored::F32, rank.parameters.elements));
+        let optimizer: BTreeMap<u32, _> =
+            counts.map(|launch| (launch.grid[0], (launch, Stored::F32))).collect();
+        device.prepare(&optimizer.into_values().collect::<Vec<_>>(), &[])?;
+        Ok(device.finish()?)
+    }
+
+    /// Captures the calls of a step, so that every further step is one launch and the optimizer's.
+    ///
+    /// # Errors
+    /// The device refuses.
+    pub fn capture(&mut self) -> Result<(), RunError> {
+        self.device.capture(self.origin)?;
+        self.steps.calls.issue(&mut self.device)?;
+        self.graph = Some(self.device.captured(self.origin)?);
+        Ok(())
+    }
+
+    /// Runs one step; `batches` by microbatch (they are sliced here, where the plan says so). Gives the mean loss in nats a token, where a
+    /// pass computes it. A forward-only plan updates nothing.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn step(&mut self, batches: &[Tokens], finish: Finish) -> Result<Option<f64>, RunError> {
+        let header = &self.plan.header;
+        self.ids.clear();
+        for batch in
+            batches.iter().cloned().flat_map(|batch| batch.sliced(header.model.sequence, header.slices))
+        {
+            let both = batch.inputs.iter().chain(&batch.targets);
+            self.ids.extend(both.flat_map(|id| id.to_le_bytes()));
+        }
+        if self.ids.len() != 8 * header.cut().units() as usize * self.feed.tokens as usize {
+            let reason = "the batches are not of the plan's number and size".to_owned();
+            let (rank, instr) = (Rank::default(), InstrId::default());
+            return Err(ExecuteError::Malformed { rank, instr, reason }.into());
+        }
+        self.device.write(self.origin, self.feed.start, &self.ids)?;
+        match self.graph {
+            Some(graph) => self.device.repeat(self.origin, graph)?,
+            None => self.steps.calls.issue(&mut self.device)?,
+        }
+        let start = self.ranks.first().map_or(Address::default(), |rank| rank.losses);
+        self.device.read(self.origin, start, &mut self.losses)?;
+        let loss = self.mean_loss();
+        if finish == Finish::Update && self.plan.header.mode.is_training() {
+            self.update()?;
+        }
+        Ok(loss)
+    }
+
+    /// The optimizer's step with the gradients that there are; zeroes them.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn update(&mut self) -> Result<(), RunError> {
+        self.taken += 1;
+        let Train { beta1, beta2, eps, .. } = self.train;
+        let [rate, root, keep] = self.train.factors(self.taken);
+        for rank in &self.ranks {
+            let elements = rank.parameters.elements;
+            if elements == 0 {
+                continue;
+            }
+            let pointers = rank.parameters.areas.map(Argument::At);
+            let numbers = [beta1, beta2, rate, root, eps, keep].map(Argument::Float);
+            let [value, gradient, first, second] = pointers;
+            let [beta1, beta2, rate, root, eps, keep] = numbers;
+            let arguments = [
+                value,
+                gradient,
+                first,
+                second,
+                Argument::NOTHING,
+                beta1,
+                beta2,
+                rate,
+                root,
+                eps,
+                keep,
+                long(elements),
+            ];
+            self.device.launch(self.origin, launch::adam(Stored::F32, elements), Stored::F32, &arguments)?;
+        }
+        Ok(())
+    }
+
+    /// The mean of all units' losses, in their order, each from the rank that has the last stage of its flow.
+    fn mean_loss(&self) -> Option<f64> {
+        let header = &self.plan.header;
+        let units = header.cut().units();
+        let mut total = 0.0;
+        for unit in (0..units).map(crate::ir::Microbatch) {
+            let flow = header.flow_of(unit);
+            let last = Stage((flow.0 + 1) * header.depth() - 1);
+            let rank = header.stages.get(last.index())?.index();
+            if !self.steps.losses[rank][unit.index()] {
+                return None;
+            }
+            let at = 4 * (apart(units) as usize * rank + unit.index());
+            let bytes = self.losses.get(at..at + 4)?.try_into().ok()?;
+            total += f64::from(f32::from_le_bytes(bytes));
+        }
+        Some(total / f64::from(units.max(1)))
+    }
+
+    /// Reads parameters, gradients and moments, by rank.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn kept(&mut self) -> Result<Vec<Kept>, RunError> {
+        let Self { device, ranks, origin, .. } = self;
+        let kept = ranks.iter().map(|rank| rank.parameters.read(*origin, device));
+        Ok(kept.collect::<Result<_, _>>()?)
+    }
+
+    /// Replaces the rows that lie on a rank of a parameter and its moments. False, and nothing is changed, where there is no such
+    /// parameter or a length differs.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn load(&mut self, rank: Rank, name: &str, state: State<'_>) -> Result<bool, RunError> {
+        let Self { device, ranks, origin, .. } = self;
+        let Some(rank) = ranks.get(rank.index()) else { return Ok(false) };
+        Ok(rank.parameters.load(name, state, *origin, device)?)
+    }
+
+    /// Steps of the optimizer taken so far.
+    #[must_use]
+    pub fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// Sets the number of steps taken, after [`Executor::load`].
+    pub fn set_taken(&mut self, taken: u64) {
+        self.taken = taken;
+    }
+
+    /// What was allocated for the plan's buffers, by rank: the plan's peak, to the byte.
+    #[must_use]
+    pub fn arena_bytes(&self) -> Vec<Bytes> {
+        self.ranks.iter().map(|rank| rank.allocated).collect()
+    }
+
+    /// What was allocated for parameters, gradients and moments, over all ranks.
+    #[must_use]
+    pub fn parameter_bytes(&self) -> Bytes {
+        Bytes(self.ranks.iter().map(|rank| 16 * rank.parameters.elements).sum())
+    }
+
+    /// What was allocated beside the arenas and the parameters, over all ranks.
+    #[must_use]
+    pub fn workspace_bytes(&self) -> Bytes {
+        let scratch: u64 = self.ranks.iter().map(|rank| rank.scratch.bytes).sum();
+        Bytes(scratch + self.ids.capacity() as u64 + self.losses.len() as u64)
+    }
+
+    /// How many calls a step makes.
+    #[must_use]
+    pub fn calls(&self) -> usize {
+        self.steps.calls.len()
+    }
+
+    /// The device.
+    pub fn device(&mut self) -> &mut D {
+        &mut self.device
+    }
+}
+
+/// Runs one step of a plan on a device and of the reference on the CPU, with the same weights and tokens.
+///
+/// # Errors
+/// The plan cannot be run, or the device fails. A difference is no error here: see [`CheckReport::verdict`].
+pub fn check<D: Device>(
+    plan: &Verified,
+    train: &Train,
+    batches: &[Tokens],
+    device: D,
+) -> Result<CheckReport, RunError> {
+    let mut executor = Executor::new(plan, train, device)?;
+    let loss = executor.step(batches, Finish::Keep)?.ok_or(ExecuteError::NoLoss)?;
+    let kept = executor.kept()?;
+    let found = gather_of(kept.iter().map(Kept::tensors));
+    let copies = copies_of(kept.iter().map(Kept::tensors));
+    let outcome = Outcome { loss, found, copies, arenas: executor.arena_bytes() };
+    Ok(compare(plan, train, batches, &outcome, Some(TOLERANCE))?)
+}

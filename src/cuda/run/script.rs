@@ -1,0 +1,298 @@
+//! Plan -> calls: walks the lanes of all ranks in an order in which every record comes before the waits for it.
+//!
+//! A message or a collective is issued when all its members have come to it, which a plan that was proven free of deadlock under
+//! rendezvous always allows. One instruction of each lane at a time, so that no rank gets far ahead.
+
+use std::collections::BTreeMap;
+
+use super::RunError;
+use super::calls::Calls;
+use super::exchange::{Exchange, Member, message};
+use super::passes::{Feed, Lists, PassRun};
+use super::ranks::{LaneQueue, RankState};
+use crate::cuda::{Address, Device, Event, Queue};
+use crate::execute::ExecuteError;
+use crate::execute::prepare::{Action, Entry, Operand, Part, Script};
+use crate::ir::{Compute, Header, Rank};
+
+/// A lane of a rank.
+type Place = (usize, usize);
+
+/// The calls of a step, and where the losses come up.
+#[derive(Debug)]
+pub(super) struct Steps {
+    pub(super) calls: Calls,
+    pub(super) lists: Lists,
+    /// By rank, then by unit: whether a pass gives its loss.
+    pub(super) losses: Vec<Vec<bool>>,
+}
+
+/// How many places the lists of earlier slices take.
+pub(super) fn listed(scripts: &[Script], ranks: &[RankState]) -> u64 {
+    let most = |rank: &RankState| rank.held.stages.iter().map(|stage| stage.layers.len()).max().unwrap_or(0);
+    let passes = |script: &Script| -> usize {
+        let entries = script.lanes.iter().flatten();
+        entries
+            .map(
+                |entry| {
+                    if let Action::Pass { places, .. } = &entry.action { places.earlier.len() } else { 0 }
+                },
+            )
+            .sum()
+    };
+    scripts.iter().zip(ranks).map(|(script, rank)| (passes(script) * most(rank)) as u64).sum()
+}
+
+/// The walk over a plan.
+pub(super) struct Walk<'a> {
+    header: &'a Header,
+    scripts: &'a [Script],
+    ranks: &'a [RankState],
+    feed: Feed,
+    /// The event after each instruction that others wait for, by rank, lane and position.
+    events: Vec<Vec<Vec<Option<Event>>>>,
+    /// The next instruction of each lane, by rank.
+    heads: Vec<Vec<usize>>,
+    /// Who sends to each mailbox.
+    senders: BTreeMap<usize, Place>,
+    /// Who meets on each board, in rank order.
+    boards: BTreeMap<usize, Vec<Place>>,
+    steps: Steps,
+}
+
+impl<'a> Walk<'a> {
+    /// Gets ready: an event for each instruction that others wait for.
+    pub(super) fn new(
+        header: &'a Header,
+        scripts: &'a [Script],
+        ranks: &'a [RankState],
+        feed: Feed,
+        lists: Address,
+        device: &mut impl Device,
+    ) -> Result<Self, RunError> {
+        let units = header.cut().units() as usize;
+        let steps = Steps {
+            calls: Calls::default(),
+            lists: Lists { start: lists, pointers: Vec::new() },
+            losses: vec![vec![false; units]; ranks.len()],
+        };
+        let lanes = |script: &Script| script.lanes.iter().map(|lane| vec![None; lane.len()]).collect();
+        let heads = scripts.iter().map(|script| vec![0; script.lanes.len()]).collect();
+        let mut walk = Self {
+            header,
+            scripts,
+            ranks,
+            feed,
+            events: scripts.iter().map(lanes).collect(),
+            heads,
+            senders: BTreeMap::new(),
+            boards: BTreeMap::new(),
+            steps,
+        };
+        for (rank, script) in scripts.iter().enumerate() {
+            for (lane, entries) in script.lanes.iter().enumerate() {
+                for entry in entries {
+                    walk.look_at(entry, (rank, lane), device)?;
+                }
+            }
+        }
+        Ok(walk)
+    }
+
+    /// Notes who meets whom, and makes the events that an instruction waits for.
+    fn look_at(&mut self, entry: &Entry, at: Place, device: &mut impl Device) -> Result<(), RunError> {
+        match &entry.action {
+            Action::Send { mailbox, .. } => {
+                self.senders.insert(*mailbox, at);
+            }
+            Action::Collective(part) => {
+                let members = self.boards.entry(part.board).or_default();
+                if !members.contains(&at) {
+                    members.push(at);
+                }
+            }
+            _ => {}
+        }
+        for wait in entry.waits.iter().filter(|wait| wait.lane as usize != at.1) {
+            let event = &mut self.events[at.0][wait.lane as usize][wait.position as usize];
+            if event.is_none() {
+                *event = Some(device.event(false)?);
+            }
+        }
+        Ok(())
+    }
+
+    fn head(&self, (rank, lane): Place) -> Option<&'a Entry> {
+        self.scripts[rank].lanes[lane].get(self.heads[rank][lane])
+    }
+
+    fn queue(&self, (rank, lane): Place) -> LaneQueue {
+        self.ranks[rank].lanes[lane]
+    }
+
+    /// The head of a lane, if all that it waits for was issued.
+    fn ready(&self, at: Place) -> Option<&'a Entry> {
+        let heads = &self.heads[at.0];
+        self.head(at)
+            .filter(|entry| entry.waits.iter().all(|wait| heads[wait.lane as usize] > wait.position as usize))
+    }
+
+    /// Lets a lane wait for what its head waits for on other lanes.
+    fn wait(&mut self, at: Place, entry: &Entry) {
+        let queue = self.queue(at).queue;
+        for wait in entry.waits.iter().filter(|wait| wait.lane as usize != at.1) {
+            if let Some(event) = self.events[at.0][wait.lane as usize][wait.position as usize] {
+                self.steps.calls.wait(queue, event);
+            }
+        }
+    }
+
+    /// Goes on to the next instruction of a lane, and marks the end of this one.
+    fn advance(&mut self, at: Place) {
+        let head = &mut self.heads[at.0][at.1];
+        let event = self.events[at.0][at.1][*head];
+        *head += 1;
+        if let Some(event) = event {
+            self.steps.calls.record(event, self.ranks[at.0].lanes[at.1].queue);
+        }
+    }
+
+    /// Issues everything, from a moment of `origin` to where it has waited for all lanes.
+    ///
+    /// # Errors
+    /// The ranks cannot all meet without messages that are kept on the way.
+    pub(super) fn run(mut self, origin: Queue, device: &mut impl Device) -> Result<Steps, RunError> {
+        let ranks = self.ranks;
+        let queues = || ranks.iter().flat_map(|rank| &rank.lanes).map(|lane| lane.queue);
+        let begin = device.event(false)?;
+        self.steps.calls.record(begin, origin);
+        queues().for_each(|queue| self.steps.calls.wait(queue, begin));
+        let total: usize = self.scripts.iter().map(|script| script.total).sum();
+        let mut left = total;
+        while left > 0 {
+            let before = left;
+            for rank in 0..self.scripts.len() {
+                for lane in 0..self.scripts[rank].lanes.len() {
+                    left -= self.issue((rank, lane))?;
+                }
+            }
+            if left == before {
+                return Err(self.stuck());
+            }
+        }
+        for lane in ranks.iter().flat_map(|rank| &rank.lanes) {
+            self.steps.calls.record(lane.done, lane.queue);
+            self.steps.calls.wait(origin, lane.done);
+        }
+        Ok(self.steps)
+    }
+
+    fn stuck(&self) -> RunError {
+        let lanes = |rank: usize| (0..self.heads[rank].len()).map(move |lane| (rank, lane));
+        let first = (0..self.heads.len()).flat_map(lanes).find_map(|at| Some((at.0, self.head(at)?.instr)));
+        let (rank, instr) = first.unwrap_or_default();
+        let reason = "it waits for ranks that cannot come to it on one device".to_owned();
+        ExecuteError::Malformed { rank: Rank::new(rank), instr, reason }.into()
+    }
+
+    /// Issues what stands at the head of a lane, with all that meet it there; how many instructions these are.
+    fn issue(&mut self, at: Place) -> Result<usize, RunError> {
+        let Some(entry) = self.ready(at) else { return Ok(0) };
+        match &entry.action {
+            // Is issued with its receive.
+            Action::Send { .. } => Ok(0),
+            Action::Recv { mailbox, into, .. } => {
+                let from = self.senders.get(mailbox).copied();
+                let Some((from, send)) = from.and_then(|from| Some((from, self.ready(from)?))) else {
+                    return Ok(0);
+                };
+                let Action::Send { from: range, .. } = &send.action else { return Ok(0) };
+                self.wait(from, send);
+                self.wait(at, entry);
+                let place = |at: Place, range: &std::ops::Range<usize>| {
+                    (self.queue(at), self.ranks[at.0].arena.plus(4 * range.start as u64))
+                };
+                let (gives, gets) = (place(from, range), place(at, into));
+                message(&mut self.steps.calls, gives, gets, 4 * into.len() as u64);
+                self.advance(from);
+                self.advance(at);
+                Ok(2)
+            }
+            Action::Collective(part) => Ok(self.collective(part)),
+            Action::Pass { .. } => {
+                self.wait(at, entry);
+                self.pass(at, entry)?;
+                self.advance(at);
+                Ok(1)
+            }
+            Action::Step => {
+                self.wait(at, entry);
+                self.advance(at);
+                Ok(1)
+            }
+        }
+    }
+
+    fn pass(&mut self, at: Place, entry: &Entry) -> Result<(), RunError> {
+        let Action::Pass { compute, pass, places } = &entry.action else { return Ok(()) };
+        let beside = matches!(compute, Compute::OutputRescale | Compute::OutputLoss | Compute::Release);
+        if at.1 != 0 && !beside {
+            let reason = format!("`{compute}` runs beside the compute lane, and shares its scratch");
+            return Err(ExecuteError::Malformed { rank: Rank::new(at.0), instr: entry.instr, reason }.into());
+        }
+        let second = Compute::OutputSoftmaxGrad;
+        let exponentials = self.header.catalog.kinds.iter().any(|kind| kind.computes == Some(second));
+        let queue = self.queue(at).queue;
+        let Steps { calls, lists, losses } = &mut self.steps;
+        let rank = &self.ranks[at.0];
+        let mut run =
+            PassRun { rank, pass: *pass, places, feed: self.feed, lists, exponentials, beside: at.1 != 0 };
+        if run.run(*compute, queue, calls) {
+            losses[at.0][pass.microbatch.index()] = true;
+        }
+        Ok(())
+    }
+
+    /// Issues a collective, if all its members have come to it.
+    fn collective(&mut self, part: &Part) -> usize {
+        let places = self.boards.get(&part.board).cloned().unwrap_or_default();
+        let mut parts: Vec<(Place, &Entry, &Part)> = Vec::new();
+        for &at in &places {
+            let Some(entry) = self.ready(at) else { return 0 };
+            let Action::Collective(other) = &entry.action else { return 0 };
+            if other.board != part.board || other.ordinal != part.ordinal || other.tag != part.tag {
+                return 0;
+            }
+            parts.push((at, entry, other));
+        }
+        let root = parts.iter().position(|(at, ..)| part.tag.root == Some(Rank::new(at.0)));
+        let mut members = Vec::new();
+        for &(at, entry, part) in &parts {
+            self.wait(at, entry);
+            let [gives, gets] = [&part.gives, &part.gets].map(|operand| self.operand(at.0, operand.as_ref()));
+            members.push(Member { lane: self.queue(at), gives, gets });
+        }
+        let mut exchange = Exchange {
+            calls: &mut self.steps.calls,
+            members: &members,
+            op: part.tag.op,
+            root: root.unwrap_or(0),
+            elements: part.tag.elements,
+            hidden: self.ranks[0].shape.hidden,
+        };
+        exchange.run();
+        for &at in &places {
+            self.advance(at);
+        }
+        places.len()
+    }
+
+    fn operand(&self, rank: usize, operand: Option<&Operand>) -> Option<Address> {
+        let held = &self.ranks[rank];
+        match operand? {
+            Operand::Arena(range) => Some(held.arena.plus(4 * range.start as u64)),
+            Operand::TiedGradient => held.parameters.tied,
+            Operand::StageGradient(stage) => held.parameters.stage_gradient(*stage),
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! A whole device on stand-ins for the driver and cuBLASLt: what is called in which order, and that all is given back in the end.
+//!
+//! `cudarc` keeps the libraries that it finds first, so the device is opened in a process of its own: this test again, with a variable set.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use schedc::cuda::{
+    Address, Argument, CudaError, Device as _, Epilogue, Event, Gpu, Library, Matrix, Product, Queue, Stream,
+    load,
+};
+use schedc::ir::Bytes;
+use schedc::kernels::{Stored, launch};
+
+use crate::kernels::host::compiler;
+
+/// Says that this is the process in which the device is opened: the file that the stand-ins write to.
+const VARIABLE: &str = "STAND_IN";
+
+#[test]
+#[allow(clippy::print_stderr, reason = "a skipped test says so")]
+fn a_device_makes_what_a_step_uses_before_it_and_gives_all_back() {
+    if let Some(said) = std::env::var_os(VARIABLE) {
+        use_it(&PathBuf::from(said));
+        return;
+    }
+    let Some(compiler) = compiler() else { return };
+    let nvrtc = match load(Library::Nvrtc, None) {
+        Ok(file) => file,
+        Err(error) => {
+            eprintln!("skipped: {error}");
+            return;
+        }
+    };
+    let folder = tempfile::tempdir().unwrap();
+    for (source, name) in [("stand_in_cuda.c", "libcuda.so.1"), ("stand_in_cublaslt.c", "libcublasLt.so.13")]
+    {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/gpu").join(source);
+        let built = Command::new(compiler)
+            .args(["-xc", "-std=gnu11", "-O1", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror"])
+            .arg("-Wno-unused-parameter")
+            .arg(format!("-Wl,-soname,{name}"))
+            .arg("-o")
+            .args([&folder.path().join(name), &path])
+            .output()
+            .unwrap();
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    }
+    let mut libraries = folder.path().to_path_buf().into_os_string();
+    if let Some(place) = nvrtc.parent().filter(|place| place.is_absolute()) {
+        libraries.push(":");
+        libraries.push(place);
+    }
+    let done = Command::new(std::env::current_exe().unwrap())
+        .args([
+            "gpu::whole::a_device_makes_what_a_step_uses_before_it_and_gives_all_back",
+            "--exact",
+            "--nocapture",
+        ])
+        .env(VARIABLE, folder.path().join("said"))
+        .env("LD_LIBRARY_PATH", &libraries)
+        .output()
+        .unwrap();
+    let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    assert!(done.status.success() && out.contains("1 passed"), "{out}{err}");
+}
+
+/// `[4, 8] * [8, 16]`.
+fn product(at: Address, stored: Stored, adds: bool, epilogue: Epilogue) -> Product {
+    let matrix = |offset: u64, stride: u32| Matrix { at: at.plus(offset), stored, stride, turned: false };
+    let (left, right, result) = (matrix(0, 8), matrix(1024, 16), matrix(4096, 16));
+    Product { rows: 4, columns: 16, inner: 8, left, right, result, adds, epilogue }
+}
+
+/// Opens the device, uses all of it, and looks at what the stand-ins wrote.
+fn use_it(said: &Path) {
+    // What was written since the last look.
+    let look = || {
+        let text = std::fs::read_to_string(said).unwrap_or_default();
+        let _ = std::fs::remove_file(said);
+        text.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let mut gpu = Gpu::open(0, 64, said.parent()).unwrap();
+    assert_eq!(gpu.name(), "Stand-in 0");
+    assert_eq!(gpu.memory().unwrap(), (Bytes(3 << 30), Bytes(4 << 30)));
+    let error = gpu.allocate(1 << 40).unwrap_err();
+    let asked = CudaError::OutOfMemory {
+        what: "memory",
+        asked: Bytes(1 << 40),
+        free: Bytes(3 << 30),
+        total: Bytes(4 << 30),
+    };
+    assert_eq!(error, asked);
+    gpu.allocate(0).unwrap();
+    let at = gpu.allocate(40 << 20).unwrap();
+    let (first, second) = (gpu.queue().unwrap(), gpu.queue().unwrap());
+    assert_ne!(gpu.stream(first).unwrap(), Stream::DEFAULT);
+    bytes_arrive(&mut gpu, at);
+
+    look();
+    let (plain, timed) = (gpu.event(false).unwrap(), gpu.event(true).unwrap());
+    assert_eq!(look(), ["event 2", "event 0"]);
+    let never = gpu.wait(first, plain).unwrap_err();
+    assert!(matches!(never, CudaError::NotPrepared { .. }), "{never}");
+    gpu.record(plain, first).unwrap();
+    gpu.wait(second, plain).unwrap();
+    gpu.record(timed, second).unwrap();
+    assert_eq!(look(), ["wait"]);
+    assert!((gpu.between(timed, timed).unwrap() - 1500.0).abs() < 1e-9);
+
+    products_are_tried_first(&mut gpu, at, [first, second], &look);
+    launches_are_checked(&mut gpu, at, first, &look);
+    captures_are_repeated(&mut gpu, at, [first, second], plain, &look);
+    // It may go to another thread.
+    std::thread::spawn(move || drop(gpu)).join().unwrap();
+    assert_eq!(
+        look(),
+        [
+            "cublasLt: 0 descriptions, 0 layouts, 0 preferences",
+            "release: 0 memory, 0 pinned, 0 streams, 0 events, 0 modules, 0 graphs, 0 executables",
+        ]
+    );
+}
+
+/// Bytes that are written, copied and zeroed are read again: more of them than the staging memory holds at once.
+fn bytes_arrive(gpu: &mut Gpu, at: Address) {
+    let queue = gpu.queue().unwrap();
+    let count = (19 << 20) + 5;
+    let mut found = vec![1_u8; count];
+    gpu.read(queue, at, &mut found).unwrap();
+    assert!(found.iter().all(|&byte| byte == 0), "memory is zeroed");
+    let bytes: Vec<u8> = (0..count).map(|index| (index * 7 + (index >> 13)) as u8).collect();
+    let mut from = bytes.clone();
+    gpu.write(queue, at, &from).unwrap();
+    from.fill(0);
+    gpu.copy(queue, at.plus(20 << 20), at, count as u64).unwrap();
+    gpu.zero(queue, at, 100).unwrap();
+    for (bytes_at, zeroed) in [(at.plus(20 << 20), 0), (at, 100)] {
+        gpu.read(queue, bytes_at, &mut found).unwrap();
+        assert!(found[..zeroed].iter().all(|&byte| byte == 0), "the beginning is zeroed");
+        assert!(found[zeroed..] == bytes[zeroed..], "all bytes arrive");
+    }
+}
+
+/// What the stand-ins wrote since the last look.
+type Look<'a> = &'a dyn Fn() -> Vec<String>;
+
+fn products_are_tried_first(gpu: &mut Gpu, at: Address, [first, second]: [Queue; 2], look: Look<'_>) {
+    let bias = Epilogue::Bias(at.plus(8192));
+    let fused = product(at, Stored::F32, true, bias);
+    let unfused = product(at, Stored::Bf16, false, bias);
+    let mut turned = product(at, Stored::Bf16, true, Epilogue::Plain);
+    turned.left = Matrix { turned: true, stride: 4, ..turned.left };
+    turned.result.stored = Stored::F32;
+    for product in [&fused, &unfused] {
+        let error = gpu.product(first, product).unwrap_err();
+        assert!(matches!(error, CudaError::NotPrepared { .. }), "{error}");
+    }
+    let wide = (launch::attention_keys(2, 32, 128), Stored::F32);
+    gpu.prepare(&[wide], &[fused, unfused, turned, fused]).unwrap();
+    let [f32s, bf16s, sums] = [
+        "matmul 0 16x8/16 8x4/8 0 16x4/16 1 1 bias",
+        "matmul 14 16x8/16 8x4/8 14 16x4/16 1 0",
+        "matmul 14 16x8/16 4x8/4' 0 16x4/16 1 1",
+    ];
+    // Each was tried once; and shared memory beyond 48 KiB was allowed.
+    assert_eq!(look(), [f32s, bf16s, sums, &format!("set attention_keys 8 {}", wide.0.shared)]);
+    for (product, lines) in [
+        (&fused, vec![f32s]),
+        (&unfused, vec![bf16s, "launch bias_add 4,1,1 32,1,1 0: 16"]),
+        (&turned, vec![sums]),
+    ] {
+        gpu.product(second, product).unwrap();
+        assert_eq!(look(), lines);
+    }
+}
+
+fn launches_are_checked(gpu: &mut Gpu, at: Address, first: Queue, look: Look<'_>) {
+    let add = launch::bias_add(Stored::Bf16, 3, 40);
+    let arguments = [Argument::At(at), Argument::At(at), Argument::Int(40)];
+    gpu.launch(first, add, Stored::Bf16, &arguments).unwrap();
+    let nothing = launch::bias_add(Stored::Bf16, 0, 40);
+    gpu.launch(first, nothing, Stored::Bf16, &arguments).unwrap();
+    assert_eq!(look(), ["launch bias_add 3,1,1 32,1,1 0: 40"]);
+    let error = gpu.launch(first, add, Stored::Bf16, &arguments[..2]).unwrap_err();
+    assert!(error.to_string().contains("bias_add"), "{error}");
+    let error = gpu.launch(first, launch::vocab_loss(), Stored::F32, &[]).unwrap_err();
+    assert!(matches!(error, CudaError::NotPrepared { .. }), "{error}");
+}
+
+fn captures_are_repeated(
+    gpu: &mut Gpu,
+    at: Address,
+    [first, second]: [Queue; 2],
+    plain: Event,
+    look: Look<'_>,
+) {
+    gpu.capture(first).unwrap();
+    gpu.record(plain, first).unwrap();
+    gpu.wait(second, plain).unwrap();
+    let refused =
+        [gpu.write(first, at, &[0]), gpu.read(first, at, &mut [0]), gpu.finish(), gpu.capture(second)];
+    assert!(refused.iter().all(Result::is_err), "{refused:?}");
+    let graph = gpu.captured(first).unwrap();
+    // What was recorded in a capture was not recorded outside.
+    assert!(gpu.wait(second, plain).is_err());
+    gpu.repeat(first, graph).unwrap();
+    assert!(gpu.is_done(first).unwrap());
+    gpu.finish().unwrap();
+    assert_eq!(look(), ["begin 1", "wait", "end", "graph"]);
+}

@@ -1,0 +1,370 @@
+//! A device that is the host: kernels by the shim, products by loops. It keeps what is queued until something waits for it, and then runs
+//! the queues in an order that a seed chooses, so that a missing wait shows.
+#![allow(clippy::cast_ptr_alignment, reason = "matrices lie at multiples of four bytes, which is asserted")]
+
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::collections::{BTreeSet, VecDeque};
+
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+use schedc::cuda::{Address, Argument, CudaError, Device, Epilogue, Event, Graph, Matrix, Product, Queue};
+use schedc::kernels::{Launch, Stored};
+
+use super::host::Host;
+
+/// What was queued.
+#[derive(Clone, Debug)]
+enum Pending {
+    /// With the number of the record.
+    Record(Event, u64),
+    /// For that record.
+    Wait(Event, u64),
+    Copy(Address, Address, usize),
+    Zero(Address, usize),
+    Write(Address, Vec<u8>),
+    Launch(Launch, Vec<u64>),
+    Product(Product),
+}
+
+/// A call of a captured sequence.
+#[derive(Clone, Debug)]
+enum Captured {
+    Record(Event, Queue),
+    Wait(Queue, Event),
+    Other(Queue, Pending),
+}
+
+/// The host as a device.
+pub(crate) struct HostDevice {
+    host: &'static Host,
+    memory: Vec<(*mut u8, Layout)>,
+    queues: Vec<VecDeque<Pending>>,
+    /// For each event, how often it was recorded, and which of these records is over.
+    events: Vec<(u64, u64)>,
+    launches: BTreeSet<String>,
+    draws: ChaCha8Rng,
+    /// Queues, those that run first before the others.
+    preference: Vec<usize>,
+    captured: Option<Vec<Captured>>,
+    graphs: Vec<Vec<Captured>>,
+    /// Waits so far, and the one that is forgotten.
+    waits: usize,
+    pub(crate) forgotten: Option<usize>,
+    /// Whether nothing may be allocated any more.
+    pub(crate) ready: bool,
+}
+
+impl std::fmt::Debug for HostDevice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HostDevice").field("queues", &self.queues.len()).finish_non_exhaustive()
+    }
+}
+
+impl HostDevice {
+    pub(crate) fn new(host: &'static Host, seed: u64) -> Self {
+        Self {
+            host,
+            memory: Vec::new(),
+            queues: Vec::new(),
+            events: Vec::new(),
+            launches: BTreeSet::new(),
+            draws: ChaCha8Rng::seed_from_u64(seed),
+            preference: Vec::new(),
+            captured: None,
+            graphs: Vec::new(),
+            waits: 0,
+            forgotten: None,
+            ready: false,
+        }
+    }
+
+    /// How many waits there were.
+    pub(crate) fn waits(&self) -> usize {
+        self.waits
+    }
+
+    /// Bytes of each allocation.
+    pub(crate) fn allocations(&self) -> Vec<u64> {
+        self.memory.iter().map(|(_, layout)| layout.size() as u64 - 1).collect()
+    }
+
+    /// Fills an allocation with what reads as NaN.
+    pub(crate) fn poison(&mut self, allocation: usize) {
+        let (start, layout) = self.memory[allocation];
+        // SAFETY: it was allocated so, and nothing is running.
+        unsafe { start.write_bytes(u8::MAX, layout.size()) };
+    }
+
+    /// Fails unless a range lies within one allocation.
+    #[track_caller]
+    fn within(&self, at: Address, bytes: usize) -> *mut u8 {
+        let inside = |&(start, layout): &(*mut u8, Layout)| {
+            at.0 >= start as u64 && at.0 + (bytes as u64) < start as u64 + layout.size() as u64
+        };
+        assert!(bytes == 0 || self.memory.iter().any(inside), "{at:?} and {bytes} bytes are no memory");
+        at.0 as *mut u8
+    }
+
+    fn put(&mut self, queue: Queue, pending: Pending) {
+        match &mut self.captured {
+            Some(list) => list.push(Captured::Other(queue, pending)),
+            None => self.queues[queue.0 as usize].push_back(pending),
+        }
+    }
+
+    /// Runs one call of a queue that may go on; false where none may.
+    fn advance(&mut self) -> bool {
+        if self.preference.len() != self.queues.len() || self.draws.random_range(0..24) == 0 {
+            self.preference = (0..self.queues.len()).collect();
+            for last in (1..self.preference.len()).rev() {
+                let other = self.draws.random_range(0..=last);
+                self.preference.swap(last, other);
+            }
+        }
+        let may = |queue: &usize| match self.queues[*queue].front() {
+            Some(Pending::Wait(event, record)) => self.events[event.0 as usize].1 >= *record,
+            Some(_) => true,
+            None => false,
+        };
+        let Some(&queue) = self.preference.iter().find(|queue| may(queue)) else { return false };
+        let Some(pending) = self.queues[queue].pop_front() else { return false };
+        self.run(pending);
+        true
+    }
+
+    fn run(&mut self, pending: Pending) {
+        match pending {
+            Pending::Record(event, record) => self.events[event.0 as usize].1 = record,
+            Pending::Wait(..) => {}
+            Pending::Copy(to, from, bytes) => {
+                let (to, from) = (self.within(to, bytes), self.within(from, bytes));
+                assert!(to.addr().abs_diff(from.addr()) >= bytes, "the two places of a copy overlap");
+                // SAFETY: both lie within allocations and do not overlap.
+                unsafe { from.copy_to_nonoverlapping(to, bytes) };
+            }
+            Pending::Zero(at, bytes) => {
+                let at = self.within(at, bytes);
+                // SAFETY: it lies within an allocation.
+                unsafe { at.write_bytes(0, bytes) };
+            }
+            Pending::Write(to, from) => {
+                let to = self.within(to, from.len());
+                // SAFETY: it lies within an allocation, and not in `from`.
+                unsafe { from.as_ptr().copy_to_nonoverlapping(to, from.len()) };
+            }
+            Pending::Launch(launch, mut words) => {
+                let name = launch.kernel.name();
+                let descending = self.draws.random_range(0..2) == 0;
+                self.host
+                    .call(name, launch, &mut words, descending)
+                    .unwrap_or_else(|error| panic!("{name}: {error}"));
+            }
+            Pending::Product(product) => self.multiply(&product),
+        }
+    }
+
+    /// A matrix of so many rows and columns, as they are read.
+    fn numbers(&self, matrix: Matrix, rows: u32, columns: u32) -> Vec<f32> {
+        assert_eq!(matrix.stored, Stored::F32);
+        let [rows, columns, stride] = [rows, columns, matrix.stride].map(|side| side as usize);
+        let [lines, length] = if matrix.turned { [columns, rows] } else { [rows, columns] };
+        assert!(stride >= length, "rows of {length} lie {stride} apart");
+        assert!(matrix.at.0.is_multiple_of(4));
+        let at = self.within(matrix.at, 4 * ((lines - 1) * stride + length)).cast::<f32>();
+        let of = |row: usize, column: usize| {
+            let (line, place) = if matrix.turned { (column, row) } else { (row, column) };
+            // SAFETY: the assertion above.
+            unsafe { at.add(line * stride + place).read() }
+        };
+        (0..rows * columns).map(|index| of(index / columns, index % columns)).collect()
+    }
+
+    fn multiply(&self, product: &Product) {
+        let Product { rows, columns, inner, left, right, result, adds, epilogue } = *product;
+        assert!(!result.turned && rows > 0 && columns > 0 && inner > 0);
+        let (left, right) = (self.numbers(left, rows, inner), self.numbers(right, inner, columns));
+        let mut sums =
+            if adds { self.numbers(result, rows, columns) } else { vec![0.0; (rows * columns) as usize] };
+        let width = columns as usize;
+        for (row, sums) in sums.chunks_exact_mut(width).enumerate() {
+            for at in 0..inner as usize {
+                let factor = left[row * inner as usize + at];
+                let other = &right[at * width..(at + 1) * width];
+                sums.iter_mut().zip(other).for_each(|(sum, other)| *sum = factor.mul_add(*other, *sum));
+            }
+        }
+        if let Epilogue::Bias(at) = epilogue {
+            let bias = self.numbers(Matrix { at, turned: false, ..result }, 1, columns);
+            sums.chunks_exact_mut(width)
+                .for_each(|row| row.iter_mut().zip(&bias).for_each(|(sum, bias)| *sum += bias));
+        }
+        assert!(result.at.0.is_multiple_of(4) && result.stride >= columns);
+        let extent = (rows - 1) * result.stride + columns;
+        let to = self.within(result.at, 4 * extent as usize).cast::<f32>();
+        for (index, sum) in sums.into_iter().enumerate() {
+            let place = index / width * result.stride as usize + index % width;
+            // SAFETY: the extent lies within an allocation.
+            unsafe { to.add(place).write(sum) };
+        }
+    }
+
+    /// Runs until a queue is empty.
+    fn drain(&mut self, queue: Queue) {
+        while !self.queues[queue.0 as usize].is_empty() {
+            assert!(self.advance(), "queues wait for each other");
+        }
+    }
+
+    fn said(launch: Launch, stored: Stored) -> String {
+        format!("{launch:?} {stored:?}")
+    }
+}
+
+impl Drop for HostDevice {
+    fn drop(&mut self) {
+        for (start, layout) in self.memory.drain(..) {
+            // SAFETY: it was allocated so.
+            unsafe { dealloc(start, layout) };
+        }
+    }
+}
+
+impl Device for HostDevice {
+    fn allocate(&mut self, bytes: u64) -> Result<Address, CudaError> {
+        assert!(!self.ready, "memory is allocated before the first step");
+        // One more byte, so that there is one.
+        let layout = Layout::from_size_align(bytes as usize + 1, 256).unwrap();
+        // SAFETY: the layout has a size.
+        let start = unsafe { alloc_zeroed(layout) };
+        self.memory.push((start, layout));
+        Ok(Address(start as u64))
+    }
+
+    fn queue(&mut self) -> Result<Queue, CudaError> {
+        assert!(!self.ready, "queues are made before the first step");
+        self.queues.push(VecDeque::new());
+        Ok(Queue(self.queues.len() as u32 - 1))
+    }
+
+    fn event(&mut self, _: bool) -> Result<Event, CudaError> {
+        assert!(!self.ready, "events are made before the first step");
+        self.events.push((0, 0));
+        Ok(Event(self.events.len() as u32 - 1))
+    }
+
+    fn prepare(&mut self, launches: &[(Launch, Stored)], _: &[Product]) -> Result<(), CudaError> {
+        assert!(!self.ready, "code is made ready before the first step");
+        self.launches.extend(launches.iter().map(|&(launch, stored)| Self::said(launch, stored)));
+        Ok(())
+    }
+
+    fn record(&mut self, event: Event, queue: Queue) -> Result<(), CudaError> {
+        if let Some(list) = &mut self.captured {
+            list.push(Captured::Record(event, queue));
+            return Ok(());
+        }
+        let recorded = &mut self.events[event.0 as usize].0;
+        *recorded += 1;
+        let record = *recorded;
+        self.put(queue, Pending::Record(event, record));
+        Ok(())
+    }
+
+    fn wait(&mut self, queue: Queue, event: Event) -> Result<(), CudaError> {
+        if let Some(list) = &mut self.captured {
+            list.push(Captured::Wait(queue, event));
+            return Ok(());
+        }
+        let record = self.events[event.0 as usize].0;
+        assert!(record > 0, "{event:?} is waited for before it was ever recorded");
+        if self.forgotten != Some(self.waits) {
+            self.put(queue, Pending::Wait(event, record));
+        }
+        self.waits += 1;
+        Ok(())
+    }
+
+    fn copy(&mut self, queue: Queue, to: Address, from: Address, bytes: u64) -> Result<(), CudaError> {
+        self.put(queue, Pending::Copy(to, from, bytes as usize));
+        Ok(())
+    }
+
+    fn zero(&mut self, queue: Queue, at: Address, bytes: u64) -> Result<(), CudaError> {
+        self.put(queue, Pending::Zero(at, bytes as usize));
+        Ok(())
+    }
+
+    fn write(&mut self, queue: Queue, to: Address, from: &[u8]) -> Result<(), CudaError> {
+        self.put(queue, Pending::Write(to, from.to_vec()));
+        Ok(())
+    }
+
+    fn read(&mut self, queue: Queue, from: Address, into: &mut [u8]) -> Result<(), CudaError> {
+        self.drain(queue);
+        let from = self.within(from, into.len());
+        // SAFETY: it lies within an allocation, and not in `into`.
+        unsafe { from.copy_to_nonoverlapping(into.as_mut_ptr(), into.len()) };
+        Ok(())
+    }
+
+    fn launch(
+        &mut self,
+        queue: Queue,
+        launch: Launch,
+        stored: Stored,
+        arguments: &[Argument],
+    ) -> Result<(), CudaError> {
+        let said = Self::said(launch, stored);
+        assert!(self.launches.contains(&said), "{said} was not prepared");
+        assert_eq!(stored, self.host.stored);
+        let words = arguments.iter().map(|argument| match *argument {
+            Argument::At(at) => at.0,
+            Argument::Int(value) => value.cast_unsigned().into(),
+            Argument::Long(value) => value.cast_unsigned(),
+            Argument::Float(value) => value.to_bits().into(),
+        });
+        self.put(queue, Pending::Launch(launch, words.collect()));
+        Ok(())
+    }
+
+    fn product(&mut self, queue: Queue, product: &Product) -> Result<(), CudaError> {
+        self.put(queue, Pending::Product(*product));
+        Ok(())
+    }
+
+    fn capture(&mut self, _: Queue) -> Result<(), CudaError> {
+        self.captured = Some(Vec::new());
+        Ok(())
+    }
+
+    fn captured(&mut self, _: Queue) -> Result<Graph, CudaError> {
+        self.graphs.push(self.captured.take().unwrap());
+        Ok(Graph(self.graphs.len() as u32 - 1))
+    }
+
+    fn repeat(&mut self, _: Queue, graph: Graph) -> Result<(), CudaError> {
+        for call in self.graphs[graph.0 as usize].clone() {
+            match call {
+                Captured::Record(event, queue) => self.record(event, queue)?,
+                Captured::Wait(queue, event) => self.wait(queue, event)?,
+                Captured::Other(queue, pending) => self.put(queue, pending),
+            }
+        }
+        Ok(())
+    }
+
+    fn is_done(&mut self, queue: Queue) -> Result<bool, CudaError> {
+        Ok(self.queues[queue.0 as usize].is_empty())
+    }
+
+    fn finish(&mut self) -> Result<(), CudaError> {
+        while self.queues.iter().any(|queue| !queue.is_empty()) {
+            assert!(self.advance(), "queues wait for each other");
+        }
+        Ok(())
+    }
+
+    fn between(&mut self, _: Event, _: Event) -> Result<f64, CudaError> {
+        Ok(0.0)
+    }
+}
