@@ -7,8 +7,7 @@
 use crate::execute::model::{LayerAct, Sizes};
 
 use super::panels::{Packed, Panels};
-use super::product::{Matrix, MatrixMut, Onto, product};
-use super::transpose::transpose;
+use super::product::{Matrix, MatrixMut, Onto, product, product_of_turned};
 use super::vector::{add, dot, exponentiate, max, scale, vectorised};
 use super::workspace::Factors;
 
@@ -138,13 +137,9 @@ pub(super) fn backward(
 ) {
     let (s, all, hidden, width) = (sizes.sequence, sizes.keys, sizes.hidden, sizes.head());
     let (offset, factor) = (before.len() * s, 1.0 / (width as f32).sqrt());
-    let Factors { turned, strips: [queries, keys, values, outputs], .. } = factors;
+    let Factors { tiles, strips: [queries, keys, values, outputs], .. } = factors;
     for head in heads(sizes) {
-        let mut give = |part: usize, first: usize, left: Matrix<'_>, right: Packed<'_>| {
-            let place =
-                MatrixMut::new(&mut d_qkv[head.query + part * hidden + first * 3 * hidden..], 3 * hidden);
-            product(place, Onto::Nothing, left, right);
-        };
+        let place = |part: usize, first: usize| head.query + part * hidden + first * 3 * hidden;
         let strip = |part: usize| &act.qkv[head.query + part * hidden..];
         let d_output = |block: &std::ops::Range<usize>| {
             let rows = &d_attended[head.column + block.start * hidden..];
@@ -154,16 +149,16 @@ pub(super) fn backward(
         let own_keys = keys.pack(strip(1), s, width, 3 * hidden);
         let outputs = outputs.pack(&d_attended[head.column..], s, width, hidden);
         let square = &act.probabilities[head.area.clone()];
-        owe_values(sizes, &head, before, square, (d_output(&(0..s)), outputs), scores, (turned, values));
+        owe_values(sizes, &head, before, square, (d_output(&(0..s)), outputs), scores, (tiles, values));
         let values = values.pack_turned(strip(2), width, s, 3 * hidden);
-        transpose(&square[offset..], s, s, all, turned);
         for block in blocks(s) {
             let (first, rows, end) = (block.start, block.len(), block.end);
-            // Later tokens only saw the values of this block.
-            let left = Matrix::strided(&turned[first * s + first..], rows, s - first, s);
-            give(2, first, left, outputs.rows_in(first..s));
-            let place = MatrixMut::new(&mut scores[first * all + offset..], all);
-            product(place, Onto::Nothing, d_output(&block), values.columns_to(end));
+            // Only this block's and later tokens saw the values of this block.
+            let left = Matrix::strided(&square[first * all + offset + first..], s - first, rows, all);
+            let d_values = MatrixMut::new(&mut d_qkv[place(2, first)..], 3 * hidden);
+            product_of_turned(d_values, Onto::Nothing, left, outputs.rows_in(first..s), tiles);
+            let d_scores = MatrixMut::new(&mut scores[first * all + offset..], all);
+            product(d_scores, Onto::Nothing, d_output(&block), values.columns_to(end));
             vectorised!(|| {
                 for token in block {
                     let row = token * all..(token + 1) * all;
@@ -177,15 +172,16 @@ pub(super) fn backward(
                 }
             });
             let left = Matrix::strided(&scores[first * all + offset..], rows, end, all);
-            give(0, first, left, own_keys.rows_in(0..end));
+            let d_queries = MatrixMut::new(&mut d_qkv[place(0, first)..], 3 * hidden);
+            product(d_queries, Onto::Nothing, left, own_keys.rows_in(0..end));
         }
-        transpose(&scores[offset..], s, s, all, turned);
         for block in blocks(s) {
             let (first, rows) = (block.start, block.len());
-            let left = Matrix::strided(&turned[first * s + first..], rows, s - first, s);
-            give(1, first, left, queries.rows_in(first..s));
+            let left = Matrix::strided(&scores[first * all + offset + first..], s - first, rows, all);
+            let d_keys = MatrixMut::new(&mut d_qkv[place(1, first)..], 3 * hidden);
+            product_of_turned(d_keys, Onto::Nothing, left, queries.rows_in(first..s), tiles);
         }
-        owe_keys(sizes, &head, before, queries, scores, d_qkv, (turned, keys));
+        owe_keys(sizes, &head, before, queries, scores, d_qkv, (tiles, keys));
     }
     collect(sizes, act.owed, d_qkv);
 }
@@ -198,16 +194,16 @@ fn owe_values(
     probabilities: &[f32],
     (d_output, outputs): (Matrix<'_>, Packed<'_>),
     scores: &mut [f32],
-    (turned, values): (&mut [f32], &mut Panels),
+    (tiles, values): (&mut [f32], &mut Panels),
 ) {
     let (s, all, hidden, width) = (sizes.sequence, sizes.keys, sizes.hidden, sizes.head());
     for slice in 0..before.len() {
         let earlier = before.of(slice, sizes);
         let values = values.pack_turned(&earlier.qkv[head.query + 2 * hidden..], width, s, 3 * hidden);
         product(MatrixMut::new(&mut scores[slice * s..], all), Onto::Nothing, d_output, values);
-        transpose(&probabilities[slice * s..], s, s, all, turned);
         let owed = MatrixMut::new(&mut earlier.owed[head.owed + hidden..], 2 * hidden);
-        product(owed, Onto::Itself, Matrix::strided(turned, s, s, s), outputs);
+        let probabilities = Matrix::strided(&probabilities[slice * s..], s, s, all);
+        product_of_turned(owed, Onto::Itself, probabilities, outputs, tiles);
     }
 }
 
@@ -219,7 +215,7 @@ fn owe_keys(
     queries: Packed<'_>,
     scores: &[f32],
     d_qkv: &mut [f32],
-    (turned, keys): (&mut [f32], &mut Panels),
+    (tiles, keys): (&mut [f32], &mut Panels),
 ) {
     let (s, all, hidden, width) = (sizes.sequence, sizes.keys, sizes.hidden, sizes.head());
     for slice in 0..before.len() {
@@ -227,9 +223,9 @@ fn owe_keys(
         let keys = keys.pack(&earlier.qkv[head.query + hidden..], s, width, 3 * hidden);
         let place = MatrixMut::new(&mut d_qkv[head.query..], 3 * hidden);
         product(place, Onto::Itself, Matrix::strided(&scores[slice * s..], s, s, all), keys);
-        transpose(&scores[slice * s..], s, s, all, turned);
         let owed = MatrixMut::new(&mut earlier.owed[head.owed..], 2 * hidden);
-        product(owed, Onto::Itself, Matrix::strided(turned, s, s, s), queries);
+        let scores = Matrix::strided(&scores[slice * s..], s, s, all);
+        product_of_turned(owed, Onto::Itself, scores, queries, tiles);
     }
 }
 

@@ -3,8 +3,7 @@
 use crate::execute::model::Spec;
 
 use super::param::Param;
-use super::product::{Matrix, MatrixMut, Onto, product};
-use super::transpose::transpose;
+use super::product::{Matrix, MatrixMut, Onto, product, product_of_turned};
 use super::vector::{add, vectorised};
 use super::workspace::Factors;
 
@@ -23,7 +22,12 @@ impl Linear {
     /// Draws a layer.
     pub(super) fn new([weight, bias]: [Spec; 2], seed: u64) -> Self {
         let (outputs, inputs) = (weight.shape[0] as usize, weight.shape[1] as usize);
-        Self { weight: Param::new(weight, seed).with_panels(), bias: Param::new(bias, seed), inputs, outputs }
+        Self {
+            weight: Param::new(weight, seed).with_panels().with_turned_panels(),
+            bias: Param::new(bias, seed),
+            inputs,
+            outputs,
+        }
     }
 
     /// `y = x Wᵀ + b`.
@@ -39,23 +43,22 @@ impl Linear {
     /// `y = onto + x Wᵀ`.
     fn multiply(&self, x: &[f32], y: &mut [f32], onto: Onto<'_>) {
         let x = Matrix::new(x, x.len() / self.inputs, self.inputs);
-        product(MatrixMut::new(y, self.outputs), onto, x, self.weight.turned_panels());
+        product(MatrixMut::new(y, self.outputs), onto, x, self.weight.copies.turned());
     }
 
     /// `dx = dy W`.
     pub(super) fn input_grad(&self, dy: &[f32], dx: &mut [f32]) {
         let dy = Matrix::new(dy, dy.len() / self.outputs, self.outputs);
-        product(MatrixMut::new(dx, self.inputs), Onto::Nothing, dy, self.weight.panels());
+        product(MatrixMut::new(dx, self.inputs), Onto::Nothing, dy, self.weight.copies.plain());
     }
 
     /// `dW += dyᵀ x`, `db += Σ dy`.
     pub(super) fn weight_grad(&mut self, x: &[f32], dy: &[f32], factors: &mut Factors) {
-        let Factors { turned, packed, .. } = factors;
+        let Factors { tiles, packed, .. } = factors;
         let n = dy.len() / self.outputs;
-        transpose(dy, n, self.outputs, self.outputs, turned);
-        let turned = Matrix::new(turned, self.outputs, n);
         let x = packed.pack(x, n, self.inputs, self.inputs);
-        product(MatrixMut::new(&mut self.weight.gradient, self.inputs), Onto::Itself, turned, x);
+        let gradient = MatrixMut::new(&mut self.weight.gradient, self.inputs);
+        product_of_turned(gradient, Onto::Itself, Matrix::new(dy, n, self.outputs), x, tiles);
         let bias = &mut self.bias.gradient;
         vectorised!(|| dy.chunks_exact(self.outputs).for_each(|row| add(bias, row)));
     }

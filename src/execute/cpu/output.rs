@@ -1,17 +1,12 @@
 //! The whole output layer on one rank: logits, softmax cross entropy, and their gradients; and the three products that its shards
 //! share with it.
 //!
-//! Logits lie `[rows, tokens]`: the table and its gradient then meet them row by row, and only `[tokens, hidden]` matrices are
-//! turned.
+//! Logits lie `[rows, tokens]`: the table and its gradient then meet them row by row.
 
-use super::product::{Matrix, MatrixMut, Onto, product};
+use super::product::{Matrix, MatrixMut, Onto, product, product_of_turned};
 use super::softmax::{columns_exponentiate, columns_max, columns_scale};
 use super::tables::OutputTable;
-use super::transpose::transpose;
 use super::workspace::Factors;
-
-/// Rows of the gradient by the logits that are packed at once.
-pub(super) const PACKED_ROWS: usize = 512;
 
 /// The mean loss of a microbatch's tokens; leaves `(softmax - target) * share`, the gradient by the logits, in `logits`.
 /// `share` is what one token weighs in the mean loss of a step. `each` is scratch, `[4, tokens]`.
@@ -67,17 +62,9 @@ pub(super) fn input_grad(
     dx: &mut [f32],
     factors: &mut Factors,
 ) {
-    let Factors { turned, packed, .. } = factors;
-    let (rows, width) = (table.rows.len(), dx.len() / n);
-    let turned = &mut turned[..width * n];
-    turned.fill(0.0);
-    for first in (0..rows).step_by(PACKED_ROWS) {
-        let count = PACKED_ROWS.min(rows - first);
-        let weight = Matrix::strided(&table.turned[first..], width, count, rows);
-        let d_logits = packed.pack(&d_logits[first * n..], count, n, n);
-        product(MatrixMut::new(turned, n), Onto::Itself, weight, d_logits);
-    }
-    transpose(turned, width, n, n, dx);
+    let d_logits = Matrix::new(d_logits, table.rows.len(), n);
+    let width = dx.len() / n;
+    product_of_turned(MatrixMut::new(dx, width), Onto::Nothing, d_logits, table.packed, &mut factors.tiles);
 }
 
 /// Accumulates the table's gradient.

@@ -23,7 +23,7 @@ pub(super) struct Panels {
 }
 
 /// A packed matrix that is read, or some of its rows.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct Packed<'a> {
     lines: &'a [Line],
     /// Rows of every panel in memory.

@@ -4,7 +4,6 @@ use crate::execute::backend::{State, Tensor};
 use crate::execute::model::{Spec, Train};
 
 use super::panels::{Packed, Panels, lines};
-use super::transpose::transpose;
 use super::vector::vectorised;
 
 /// A parameter, or this rank's rows of it.
@@ -21,21 +20,24 @@ pub(super) struct Param {
     pub(super) copies: Copies,
 }
 
-/// Copies of a parameter's values in the forms that products read, renewed after each change.
-#[derive(Clone)]
-pub(super) enum Copies {
-    /// None.
-    Absent,
+/// Packed copies of a parameter's values, as products read them, renewed after each change.
+#[derive(Clone, Default)]
+pub(super) struct Copies {
+    /// `[rows, columns]`.
+    plain: Option<Panels>,
     /// `[columns, rows]`.
-    Turned(Vec<f32>),
-    /// `[rows, columns]` and `[columns, rows]`, packed.
-    Packed([Panels; 2]),
+    turned: Option<Panels>,
 }
 
 impl Copies {
-    /// The turned copy, `[columns, rows]`; empty where none is kept.
-    pub(super) fn turned(&self) -> &[f32] {
-        if let Self::Turned(turned) = self { turned } else { &[] }
+    /// `[rows, columns]`, packed.
+    pub(super) fn plain(&self) -> Packed<'_> {
+        self.plain.as_ref().expect("a parameter that products read is packed").all()
+    }
+
+    /// `[columns, rows]`, packed.
+    pub(super) fn turned(&self) -> Packed<'_> {
+        self.turned.as_ref().expect("a parameter that products read turned is packed so").all()
     }
 }
 
@@ -50,21 +52,22 @@ impl Param {
             gradient: zeros.clone(),
             first: zeros.clone(),
             second: zeros,
-            copies: Copies::Absent,
+            copies: Copies::default(),
         }
     }
 
-    /// Keeps a turned copy from now on.
-    pub(super) fn with_turned(mut self) -> Self {
-        self.copies = Copies::Turned(vec![0.0; self.value.len()]);
+    /// Keeps the values packed from now on.
+    pub(super) fn with_panels(mut self) -> Self {
+        let (rows, columns) = self.sides();
+        self.copies.plain = Some(Panels::new(lines(rows, columns)));
         self.renew();
         self
     }
 
-    /// Keeps packed copies from now on.
-    pub(super) fn with_panels(mut self) -> Self {
+    /// Keeps them turned and packed, too.
+    pub(super) fn with_turned_panels(mut self) -> Self {
         let (rows, columns) = self.sides();
-        self.copies = Copies::Packed([Panels::new(lines(rows, columns)), Panels::new(lines(columns, rows))]);
+        self.copies.turned = Some(Panels::new(lines(columns, rows)));
         self.renew();
         self
     }
@@ -78,29 +81,13 @@ impl Param {
     /// Makes the copies anew.
     fn renew(&mut self) {
         let (rows, columns) = self.sides();
-        match &mut self.copies {
-            Copies::Absent => {}
-            Copies::Turned(turned) => transpose(&self.value, rows, columns, columns, turned),
-            Copies::Packed([plain, turned]) => {
-                plain.pack(&self.value, rows, columns, columns);
-                turned.pack_turned(&self.value, columns, rows, columns);
-            }
+        let Copies { plain, turned } = &mut self.copies;
+        if let Some(plain) = plain {
+            plain.pack(&self.value, rows, columns, columns);
         }
-    }
-
-    /// The values, packed: `[rows, columns]`.
-    pub(super) fn panels(&self) -> Packed<'_> {
-        self.copies_packed()[0].all()
-    }
-
-    /// The values, turned and packed: `[columns, rows]`.
-    pub(super) fn turned_panels(&self) -> Packed<'_> {
-        self.copies_packed()[1].all()
-    }
-
-    fn copies_packed(&self) -> &[Panels; 2] {
-        let Copies::Packed(panels) = &self.copies else { unreachable!("a linear layer packs its weight") };
-        panels
+        if let Some(turned) = turned {
+            turned.pack_turned(&self.value, columns, rows, columns);
+        }
     }
 
     /// The name.
@@ -141,11 +128,8 @@ impl Param {
 
     /// Bytes of the copies.
     pub(super) fn copies_bytes(&self) -> u64 {
-        match &self.copies {
-            Copies::Absent => 0,
-            Copies::Turned(turned) => size_of_val(&turned[..]) as u64,
-            Copies::Packed(panels) => panels.iter().map(Panels::bytes).sum(),
-        }
+        let Copies { plain, turned } = &self.copies;
+        plain.iter().chain(turned).map(Panels::bytes).sum()
     }
 
     /// Bytes of values, gradient and moments.

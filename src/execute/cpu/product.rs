@@ -66,19 +66,37 @@ const ROWS: usize = 144;
 const SHALLOW: usize = 128;
 /// Rows of a block of little depth.
 const SHALLOW_ROWS: usize = 48;
+/// Depth of a block of a left factor that lies turned: its rows, packed, and a panel's share stay in the second cache.
+const TURNED_DEPTH: usize = 256;
+
+/// Elements that a block of a turned left factor takes.
+pub(super) const TILES: usize = ROWS * TURNED_DEPTH;
 
 /// `to = onto + left * right`.
 pub(super) fn product(to: MatrixMut<'_>, onto: Onto<'_>, left: Matrix<'_>, right: Packed<'_>) {
     assert!(left.columns == right.rows(), "the sides of a product meet");
-    Arch::new().dispatch(Product { to, onto, left, right });
+    Arch::new().dispatch(Product { to, onto, left, right, tiles: None });
 }
 
-/// The operands of [`product`].
+/// `to = onto + leftᵀ * right`. `tiles` is scratch of [`TILES`] elements, for blocks of the left factor.
+pub(super) fn product_of_turned(
+    to: MatrixMut<'_>,
+    onto: Onto<'_>,
+    left: Matrix<'_>,
+    right: Packed<'_>,
+    tiles: &mut [f32],
+) {
+    assert!(left.rows == right.rows() && tiles.len() >= TILES, "the sides of a product meet");
+    Arch::new().dispatch(Product { to, onto, left, right, tiles: Some(tiles) });
+}
+
+/// The operands of [`product`], and of [`product_of_turned`] where there is scratch.
 struct Product<'a> {
     to: MatrixMut<'a>,
     onto: Onto<'a>,
     left: Matrix<'a>,
     right: Packed<'a>,
+    tiles: Option<&'a mut [f32]>,
 }
 
 impl WithSimd for Product<'_> {
@@ -86,46 +104,87 @@ impl WithSimd for Product<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { to, onto, left, right } = self;
+        match S::F32_LANES {
+            16 => self.run::<S, 12, 1>(simd),
+            8 => self.run::<S, 6, 2>(simd),
+            4 => self.run::<S, 6, 4>(simd),
+            _ => self.run::<S, 6, 16>(simd),
+        }
+    }
+}
+
+impl Product<'_> {
+    /// All blocks, in tiles of `R` rows and `V` vectors.
+    #[inline(always)]
+    fn run<S: Simd, const R: usize, const V: usize>(mut self, simd: S) {
+        let (rows, columns) = match self.tiles {
+            None => (self.left.rows, self.left.columns),
+            Some(_) => (self.left.columns, self.left.rows),
+        };
+        let deepest = if self.tiles.is_some() { TURNED_DEPTH } else { DEPTH };
         // The rows of a block and the panel that they meet next share the second cache, whatever the depth is.
-        let step = if left.columns <= SHALLOW { SHALLOW_ROWS } else { ROWS };
-        for first_row in (0..left.rows).step_by(step) {
-            let rows = first_row..left.rows.min(first_row + step);
+        let step = if columns <= SHALLOW { SHALLOW_ROWS } else { ROWS };
+        for first_row in (0..rows).step_by(step) {
+            let block = first_row..rows.min(first_row + step);
             // A product without depth still replaces its destination.
-            for first in (0..left.columns.max(1)).step_by(DEPTH) {
-                let deep = first..left.columns.min(first + DEPTH);
-                let onto = if first == 0 { onto } else { Onto::Itself };
-                for column in (0..right.columns()).step_by(WIDTH) {
-                    let width = WIDTH.min(right.columns() - column);
-                    let strip = Strip {
-                        left: left.data,
-                        left_stride: left.row_stride,
-                        first,
-                        panel: &right.panel(column)[deep.clone()],
-                        onto,
-                        to: &mut *to.data,
-                        to_stride: to.row_stride,
-                        column,
-                        width,
-                    };
-                    match S::F32_LANES {
-                        16 => strip.run::<S, 12, 1>(simd, rows.clone()),
-                        8 => strip.run::<S, 6, 2>(simd, rows.clone()),
-                        4 => strip.run::<S, 6, 4>(simd, rows.clone()),
-                        _ => strip.run::<S, 6, 16>(simd, rows.clone()),
-                    }
+            for first in (0..columns.max(1)).step_by(deepest) {
+                let deep = first..columns.min(first + deepest);
+                if let Some(tiles) = &mut self.tiles {
+                    pack::<R>(&self.left, block.clone(), deep.clone(), tiles);
                 }
+                self.meet::<S, R, V>(simd, block.clone(), deep);
+            }
+        }
+    }
+
+    /// The rows of a block times all panels.
+    #[inline(always)]
+    fn meet<S: Simd, const R: usize, const V: usize>(
+        &mut self,
+        simd: S,
+        rows: std::ops::Range<usize>,
+        deep: std::ops::Range<usize>,
+    ) {
+        let Self { to, onto, left, right, tiles } = self;
+        let onto = if deep.start == 0 { *onto } else { Onto::Itself };
+        for column in (0..right.columns()).step_by(WIDTH) {
+            let strip = Strip {
+                panel: &right.panel(column)[deep.clone()],
+                onto,
+                to: &mut *to.data,
+                to_stride: to.row_stride,
+                column,
+                width: WIDTH.min(right.columns() - column),
+            };
+            match tiles {
+                None => strip.of_rows::<S, R, V>(simd, left, deep.start, rows.clone()),
+                Some(tiles) => strip.of_tiles::<S, R, V>(simd, tiles, rows.clone()),
             }
         }
     }
 }
 
-/// Rows times one panel.
+/// Packs columns `rows` of lines `deep` of a matrix: tiles of `R`, line after line; what lies beyond the last is left as it was.
+#[inline(always)]
+fn pack<const R: usize>(
+    from: &Matrix<'_>,
+    rows: std::ops::Range<usize>,
+    deep: std::ops::Range<usize>,
+    tiles: &mut [f32],
+) {
+    let depth = deep.len();
+    for (at, line) in deep.enumerate() {
+        let line = &from.data[line * from.row_stride..][rows.clone()];
+        let (whole, rest) = line.as_chunks::<R>();
+        for (tile, part) in whole.iter().enumerate() {
+            tiles[(tile * depth + at) * R..][..R].copy_from_slice(part);
+        }
+        tiles[(whole.len() * depth + at) * R..][..rest.len()].copy_from_slice(rest);
+    }
+}
+
+/// One panel, and the columns of the destination that it makes.
 struct Strip<'a> {
-    left: &'a [f32],
-    left_stride: usize,
-    /// The column of the left factor that meets the panel's first line.
-    first: usize,
     panel: &'a [Line],
     onto: Onto<'a>,
     to: &'a mut [f32],
@@ -136,30 +195,70 @@ struct Strip<'a> {
 }
 
 impl Strip<'_> {
-    /// Multiplies `R` rows at once; the last ones in two parts where one would be thin.
+    /// Multiplies `R` rows at once, from their column `first` on; the last ones in two parts where one would be thin.
     #[inline(always)]
-    fn run<S: Simd, const R: usize, const V: usize>(mut self, simd: S, rows: std::ops::Range<usize>) {
+    fn of_rows<S: Simd, const R: usize, const V: usize>(
+        mut self,
+        simd: S,
+        left: &Matrix<'_>,
+        first: usize,
+        rows: std::ops::Range<usize>,
+    ) {
+        let from = |row: usize| (&left.data[row * left.row_stride + first..], left.row_stride);
         let mut row = rows.start;
         while row + R + 2 < rows.end || row + R == rows.end {
-            self.tile::<S, R, V>(simd, row);
-            row += R;
+            row += self.tile::<S, R, V>(simd, from(row), row);
         }
         while row < rows.end {
             match rows.end - row {
-                1 => row += self.tile::<S, 1, V>(simd, row),
-                2 => row += self.tile::<S, 2, V>(simd, row),
-                3 => row += self.tile::<S, 3, V>(simd, row),
-                5 => row += self.tile::<S, 5, V>(simd, row),
-                _ => row += self.tile::<S, 4, V>(simd, row),
+                1 => row += self.tile::<S, 1, V>(simd, from(row), row),
+                2 => row += self.tile::<S, 2, V>(simd, from(row), row),
+                3 => row += self.tile::<S, 3, V>(simd, from(row), row),
+                5 => row += self.tile::<S, 5, V>(simd, from(row), row),
+                _ => row += self.tile::<S, 4, V>(simd, from(row), row),
             }
         }
     }
 
     /// Multiplies `R` rows and says how many they were.
     #[inline(always)]
-    fn tile<S: Simd, const R: usize, const V: usize>(&mut self, simd: S, row: usize) -> usize {
-        let Self { left, left_stride, first, panel, onto, to_stride, column, width, .. } = *self;
-        let sums = sums::<S, R, V>(simd, &left[row * left_stride + first..], left_stride, panel);
+    fn tile<S: Simd, const R: usize, const V: usize>(
+        &mut self,
+        simd: S,
+        (left, left_stride): (&[f32], usize),
+        row: usize,
+    ) -> usize {
+        let sums = sums::<S, R, V>(simd, left, left_stride, self.panel);
+        self.finish::<S, R, V>(simd, sums, row, R);
+        R
+    }
+
+    /// Multiplies rows that were packed as tiles.
+    #[inline(always)]
+    fn of_tiles<S: Simd, const R: usize, const V: usize>(
+        mut self,
+        simd: S,
+        tiles: &[f32],
+        rows: std::ops::Range<usize>,
+    ) {
+        let depth = self.panel.len();
+        let (lines, _) = tiles.as_chunks::<R>();
+        for (tile, row) in rows.clone().step_by(R).enumerate() {
+            let sums = packed_sums::<S, R, V>(simd, &lines[tile * depth..(tile + 1) * depth], self.panel);
+            self.finish::<S, R, V>(simd, sums, row, R.min(rows.end - row));
+        }
+    }
+
+    /// Writes the first `height` rows of a tile.
+    #[inline(always)]
+    fn finish<S: Simd, const R: usize, const V: usize>(
+        &mut self,
+        simd: S,
+        sums: [[S::f32s; V]; R],
+        row: usize,
+        height: usize,
+    ) {
+        let Self { onto, to_stride, column, width, .. } = *self;
         let to = &mut self.to[row * to_stride + column..];
         let (itself, shared) = match onto {
             Onto::Nothing => (false, None),
@@ -167,9 +266,10 @@ impl Strip<'_> {
             Onto::Row(shared) => (false, Some(shared)),
             Onto::ItselfAndRow(shared) => (true, Some(shared)),
         };
-        if width < WIDTH {
-            edge::<S, R, V>(sums, itself, shared.map(|shared| &shared[column..]), to, to_stride, width);
-            return R;
+        if width < WIDTH || height < R {
+            let shared = shared.map(|shared| &shared[column..]);
+            edge::<S, R, V>(sums, itself, shared, to, to_stride, [height, width]);
+            return;
         }
         let shared = shared.and_then(|shared| shared[column..].first_chunk());
         for i in 0..R {
@@ -183,20 +283,19 @@ impl Strip<'_> {
             }
             store::<S, V>(line, to);
         }
-        R
     }
 }
 
-/// Writes a tile whose last columns lie beyond the destination's.
+/// Writes a tile whose last rows or columns lie beyond the destination's.
 fn edge<S: Simd, const R: usize, const V: usize>(
     sums: [[S::f32s; V]; R],
     itself: bool,
     shared: Option<&[f32]>,
     to: &mut [f32],
     to_stride: usize,
-    width: usize,
+    [height, width]: [usize; 2],
 ) {
-    for (i, sums) in sums.into_iter().enumerate() {
+    for (i, sums) in sums.into_iter().enumerate().take(height) {
         let mut line = [0.0; WIDTH];
         store::<S, V>(sums, &mut line);
         for (column, value) in to[i * to_stride..i * to_stride + width].iter_mut().enumerate() {
@@ -204,6 +303,29 @@ fn edge<S: Simd, const R: usize, const V: usize>(
             *value = if itself { *value + sum } else { sum };
         }
     }
+}
+
+/// The scalar products of the `R` rows of a tile with the columns of a panel.
+#[inline(always)]
+fn packed_sums<S: Simd, const R: usize, const V: usize>(
+    simd: S,
+    tile: &[[f32; R]],
+    panel: &[Line],
+) -> [[S::f32s; V]; R] {
+    let (chunks, rest) = panel.as_chunks::<UNROLLED>();
+    let (tile_chunks, tile_rest) = tile.as_chunks::<UNROLLED>();
+    let tile_chunks = &tile_chunks[..chunks.len()];
+    let mut sums = [[simd.splat_f32s(0.0); V]; R];
+    // Indices, because the sums stay in registers only if these loops are unrolled early.
+    for at in 0..chunks.len() {
+        for step in 0..UNROLLED {
+            deepen(simd, &mut sums, tile_chunks[at][step], &chunks[at][step]);
+        }
+    }
+    for (factors, line) in tile_rest.iter().zip(rest) {
+        deepen(simd, &mut sums, *factors, line);
+    }
+    sums
 }
 
 /// The scalar products of `R` rows with the columns of a panel.
@@ -274,7 +396,7 @@ fn store<S: Simd, const V: usize>(sums: [S::f32s; V], line: &mut [f32; WIDTH]) {
 #[cfg(test)]
 mod tests {
     use super::super::panels::{Panels, lines};
-    use super::{Matrix, MatrixMut, Onto, product};
+    use super::{Matrix, MatrixMut, Onto, TILES, product, product_of_turned};
 
     #[test]
     fn products_of_any_sides_agree_with_plain_loops() {
@@ -282,6 +404,7 @@ mod tests {
             let number = |i: usize| ((i * 37 % 101) as f32) / 50.0 - 1.0;
             let [left, right]: [Vec<f32>; 2] = [m * k, k * n].map(|length| (0..length).map(number).collect());
             let shared: Vec<f32> = (0..n).map(number).collect();
+            let turned: Vec<f32> = (0..m * k).map(|at| left[at % m * k + at / m]).collect();
             let mut panels = Panels::new(lines(k, n));
             let packed = panels.pack(&right, k, n, n);
             let cases = [
@@ -293,6 +416,12 @@ mod tests {
             for (onto, of_itself, of_row) in cases {
                 let mut to = vec![0.5; m * n];
                 product(MatrixMut::new(&mut to, n), onto, Matrix::new(&left, m, k), packed);
+                let mut of_turned = vec![0.5; m * n];
+                let place = MatrixMut::new(&mut of_turned, n);
+                product_of_turned(place, onto, Matrix::new(&turned, k, m), packed, &mut vec![0.0; TILES]);
+                for (found, other) in to.iter().zip(&of_turned) {
+                    assert!((found - other).abs() < 1e-3, "[{m}, {k}] [{k}, {n}], turned");
+                }
                 for (i, found) in to.iter().enumerate() {
                     let (row, column) = (i / n, i % n);
                     let terms =

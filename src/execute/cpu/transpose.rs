@@ -1,6 +1,4 @@
-//! Transposition, tile by tile: products read rows only, so whoever has columns turns them first.
-
-use super::vector::vectorised;
+//! Transposition of a tile.
 
 /// Side of a tile: the rows of one are whole cache lines, read once and written once whatever the strides are. A power of two
 /// between rows would let the rows of a larger tile push each other out of the cache.
@@ -23,40 +21,22 @@ pub(super) fn tile(from: &[f32], height: usize, width: usize, row_stride: usize)
     std::array::from_fn(|j| std::array::from_fn(|i| rows[i][j]))
 }
 
-/// Writes `rows` rows of `columns` elements, `row_stride` apart in `from`, as the dense columns of `to`, `[columns, rows]`.
-pub(super) fn transpose(from: &[f32], rows: usize, columns: usize, row_stride: usize, to: &mut [f32]) {
-    let to = &mut to[..rows * columns];
-    vectorised!(|| {
-        for row in (0..rows).step_by(SIDE) {
-            let height = SIDE.min(rows - row);
-            for column in (0..columns).step_by(SIDE) {
-                let width = SIDE.min(columns - column);
-                let turned = tile(&from[row * row_stride + column..], height, width, row_stride);
-                for (to, line) in to[column * rows..].chunks_mut(rows).zip(&turned).take(width) {
-                    if height == SIDE {
-                        to[row..row + SIDE].copy_from_slice(line);
-                    } else {
-                        to[row..row + height].copy_from_slice(&line[..height]);
-                    }
-                }
-            }
-        }
-    });
-}
-
 #[cfg(test)]
 mod tests {
-    use super::transpose;
+    use super::{SIDE, tile};
 
     #[test]
-    fn every_element_changes_its_indices() {
-        for (rows, columns, stride) in [(1, 1, 1), (16, 32, 32), (33, 17, 40), (5, 48, 48), (48, 16, 16)] {
-            let from: Vec<f32> = (0..rows * stride).map(|i| i as f32).collect();
-            let mut to = vec![-1.0; rows * columns];
-            transpose(&from, rows, columns, stride, &mut to);
-            for i in 0..rows {
-                for j in 0..columns {
-                    assert_eq!(to[j * rows + i].to_bits(), from[i * stride + j].to_bits());
+    fn every_element_changes_its_indices_and_nothing_lies_beyond() {
+        for (height, width, stride) in
+            [(1, 1, 1), (16, 16, 16), (16, 16, 40), (5, 16, 48), (16, 3, 17), (7, 9, 33)]
+        {
+            let from: Vec<f32> = (1..=SIDE * stride).map(|i| i as f32).collect();
+            let turned = tile(&from, height, width, stride);
+            for (j, line) in turned.iter().enumerate() {
+                for (i, found) in line.iter().enumerate() {
+                    let inside = i < height && j < width;
+                    let expected = if inside { from[i * stride + j] } else { 0.0 };
+                    assert_eq!(found.to_bits(), expected.to_bits());
                 }
             }
         }

@@ -2,8 +2,8 @@
 
 use crate::execute::model::{Held, LayerDelta, Sizes};
 
-use super::output::PACKED_ROWS;
 use super::panels::{Panels, lines};
+use super::product::TILES;
 
 /// Scratch of one pass, and the losses of a step.
 #[derive(Clone)]
@@ -29,9 +29,9 @@ pub(super) struct Workspace {
 /// Operands of products in the forms that those need.
 #[derive(Clone)]
 pub(super) struct Factors {
-    /// Left factors, turned: the columns of `[tokens, 4 * hidden]`, or one head's square.
-    pub(super) turned: Vec<f32>,
-    /// Right factors, packed: activations of `[tokens, 4 * hidden]`, or some rows of the logits.
+    /// A block of a left factor that lies turned.
+    pub(super) tiles: Vec<f32>,
+    /// Right factors, packed: activations of `[tokens, 4 * hidden]`.
     pub(super) packed: Panels,
     /// Right factors of one head, packed: queries, keys, values and the gradient of its output.
     pub(super) strips: [Panels; 4],
@@ -39,14 +39,13 @@ pub(super) struct Factors {
 
 impl Factors {
     /// Allocates what the largest products need.
-    fn new(sizes: &Sizes) -> Self {
-        let Sizes { tokens, sequence, hidden, vocab, .. } = *sizes;
-        let packed =
-            [lines(tokens, 4 * hidden), lines(hidden, tokens), lines(PACKED_ROWS.min(vocab), tokens)];
+    pub(super) fn new(sizes: &Sizes) -> Self {
+        let Sizes { tokens, sequence, hidden, .. } = *sizes;
+        let packed = lines(tokens, 4 * hidden).max(lines(hidden, tokens));
         let strip = lines(sequence, sizes.head()).max(lines(sizes.head(), sequence));
         Self {
-            turned: vec![0.0; (sequence * sequence).max(4 * tokens * hidden)],
-            packed: Panels::new(packed.into_iter().max().unwrap_or(0)),
+            tiles: vec![0.0; TILES],
+            packed: Panels::new(packed),
             strips: std::array::from_fn(|_| Panels::new(strip)),
         }
     }
@@ -54,7 +53,7 @@ impl Factors {
     /// Its size.
     fn bytes(&self) -> u64 {
         let panels = self.strips.iter().chain([&self.packed]);
-        size_of_val(&self.turned[..]) as u64 + panels.map(Panels::bytes).sum::<u64>()
+        size_of_val(&self.tiles[..]) as u64 + panels.map(Panels::bytes).sum::<u64>()
     }
 }
 
