@@ -179,7 +179,9 @@ fn pack<const R: usize>(
         for (tile, part) in whole.iter().enumerate() {
             tiles[(tile * depth + at) * R..][..R].copy_from_slice(part);
         }
-        tiles[(whole.len() * depth + at) * R..][..rest.len()].copy_from_slice(rest);
+        if !rest.is_empty() {
+            tiles[(whole.len() * depth + at) * R..][..rest.len()].copy_from_slice(rest);
+        }
     }
 }
 
@@ -400,7 +402,9 @@ mod tests {
 
     #[test]
     fn products_of_any_sides_agree_with_plain_loops() {
-        for (m, n, k) in [(1, 1, 0), (1, 5, 3), (7, 16, 1), (13, 33, 70), (150, 48, 130), (8, 20, 1030)] {
+        for (m, n, k) in
+            [(1, 1, 0), (1, 5, 3), (7, 16, 1), (13, 33, 70), (150, 48, 130), (145, 17, 300), (8, 20, 1030)]
+        {
             let number = |i: usize| ((i * 37 % 101) as f32) / 50.0 - 1.0;
             let [left, right]: [Vec<f32>; 2] = [m * k, k * n].map(|length| (0..length).map(number).collect());
             let shared: Vec<f32> = (0..n).map(number).collect();
