@@ -6,9 +6,10 @@
 
 use crate::execute::model::{LayerAct, Sizes};
 
-use super::product::{Into, Matrix, MatrixMut, product};
-use super::transpose::transpose;
+use super::panels::{Packed, Panels};
+use super::product::{Matrix, MatrixMut, Onto, product, product_of_turned};
 use super::vector::{add, dot, exponentiate, max, scale, vectorised};
+use super::workspace::Factors;
 
 /// Where one head of one sequence lies.
 struct Head {
@@ -72,94 +73,92 @@ fn blocks(sequence: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
     (0..sequence).step_by(BLOCK).map(move |start| start..(start + BLOCK).min(sequence))
 }
 
-/// `attended = softmax(Q Kᵀ / √head, causal) V`; keeps the probabilities, `[batch, heads, sequence, keys]`. `turned` is scratch.
+/// `attended = softmax(Q Kᵀ / √head, causal) V`; keeps the probabilities, `[batch, heads, sequence, keys]`.
 pub(super) fn forward(
     sizes: &Sizes,
     qkv: &[f32],
     before: &mut Before<'_, '_>,
     probabilities: &mut [f32],
     attended: &mut [f32],
-    turned: &mut [f32],
+    factors: &mut Factors,
 ) {
     let (s, all, hidden, width) = (sizes.sequence, sizes.keys, sizes.hidden, sizes.head());
     let (offset, factor) = (before.len() * s, 1.0 / (width as f32).sqrt());
+    let [keys, values, ..] = &mut factors.strips;
     for head in heads(sizes) {
-        let strip = |part: usize, first: usize, rows: usize| {
-            Matrix::strided(&qkv[head.query + part * hidden + first * 3 * hidden..], rows, width, 3 * hidden)
-        };
         let square = &mut probabilities[head.area];
+        let queries = |block: &std::ops::Range<usize>| {
+            Matrix::strided(&qkv[head.query + block.start * 3 * hidden..], block.len(), width, 3 * hidden)
+        };
         for slice in 0..before.len() {
-            transpose(&before.of(slice, sizes).qkv[head.query + hidden..], s, width, 3 * hidden, turned);
-            let scores = MatrixMut::strided(&mut square[slice * s..], s, s, all);
-            product(scores, Into::Replace, factor, strip(0, 0, s), Matrix::strided(turned, width, s, s));
+            let act = before.of(slice, sizes);
+            let keys = keys.pack_turned(&act.qkv[head.query + hidden..], width, s, 3 * hidden);
+            let scores = MatrixMut::new(&mut square[slice * s..], all);
+            product(scores, Onto::Nothing, queries(&(0..s)), keys);
         }
-        transpose(&qkv[head.query + hidden..], s, width, 3 * hidden, turned);
+        let keys = keys.pack_turned(&qkv[head.query + hidden..], width, s, 3 * hidden);
+        let own = values.pack(&qkv[head.query + 2 * hidden..], s, width, 3 * hidden);
         for block in blocks(s) {
             let (rows, end) = (block.len(), block.end);
-            let scores = MatrixMut::strided(&mut square[block.start * all + offset..], rows, end, all);
-            let keys = Matrix::strided(turned, width, end, s);
-            product(scores, Into::Replace, factor, strip(0, block.start, rows), keys);
+            let scores = MatrixMut::new(&mut square[block.start * all + offset..], all);
+            product(scores, Onto::Nothing, queries(&block), keys.columns_to(end));
             vectorised!(|| {
                 for token in block.clone() {
                     let (past, future) =
                         square[token * all..(token + 1) * all].split_at_mut(offset + token + 1);
-                    let total = exponentiate(past, max(past));
+                    let total = exponentiate(past, max(past), factor);
                     scale(past, 1.0 / total);
                     future.fill(0.0);
                 }
             });
-            let output = &mut attended[head.column + block.start * hidden..];
-            let output = MatrixMut::strided(output, rows, width, hidden);
+            let output = MatrixMut::new(&mut attended[head.column + block.start * hidden..], hidden);
             let probabilities = Matrix::strided(&square[block.start * all + offset..], rows, end, all);
-            product(output, Into::Replace, 1.0, probabilities, strip(2, 0, end));
+            product(output, Onto::Nothing, probabilities, own.rows_in(0..end));
         }
         for slice in 0..before.len() {
-            let output = MatrixMut::strided(&mut attended[head.column..], s, width, hidden);
-            let probabilities = Matrix::strided(&square[slice * s..], s, s, all);
             let act = before.of(slice, sizes);
-            let values = Matrix::strided(&act.qkv[head.query + 2 * hidden..], s, width, 3 * hidden);
-            product(output, Into::Add, 1.0, probabilities, values);
+            let values = values.pack(&act.qkv[head.query + 2 * hidden..], s, width, 3 * hidden);
+            let output = MatrixMut::new(&mut attended[head.column..], hidden);
+            product(output, Onto::Itself, Matrix::strided(&square[slice * s..], s, s, all), values);
         }
     }
 }
 
 /// The gradients of queries, keys and values by that of `attended`; those of earlier slices' keys and values are added to what these are
-/// owed. `scores` is one head's area of scratch, `turned` a square of a slice and a strip.
+/// owed. `scores` is one head's area of scratch.
 pub(super) fn backward(
     sizes: &Sizes,
     act: &LayerAct<'_>,
     before: &mut Before<'_, '_>,
     d_attended: &[f32],
     d_qkv: &mut [f32],
-    [scores, turned]: [&mut [f32]; 2],
+    scores: &mut [f32],
+    factors: &mut Factors,
 ) {
     let (s, all, hidden, width) = (sizes.sequence, sizes.keys, sizes.hidden, sizes.head());
     let (offset, factor) = (before.len() * s, 1.0 / (width as f32).sqrt());
-    let (turned, values) = turned.split_at_mut(s * s);
-    let qkv = &*act.qkv;
+    let Factors { tiles, strips: [queries, keys, values, outputs], .. } = factors;
     for head in heads(sizes) {
-        let strip = |part: usize, first: usize, rows: usize| {
-            Matrix::strided(&qkv[head.query + part * hidden + first * 3 * hidden..], rows, width, 3 * hidden)
+        let place = |part: usize, first: usize| head.query + part * hidden + first * 3 * hidden;
+        let strip = |part: usize| &act.qkv[head.query + part * hidden..];
+        let d_output = |block: &std::ops::Range<usize>| {
+            let rows = &d_attended[head.column + block.start * hidden..];
+            Matrix::strided(rows, block.len(), width, hidden)
         };
-        let output = |first: usize, rows: usize| {
-            Matrix::strided(&d_attended[head.column + first * hidden..], rows, width, hidden)
-        };
-        let mut give = |part: usize, first: usize, left: Matrix<'_>, right: Matrix<'_>| {
-            let place = &mut d_qkv[head.query + part * hidden + first * 3 * hidden..];
-            let place = MatrixMut::strided(place, left.rows(), width, 3 * hidden);
-            product(place, Into::Replace, 1.0, left, right);
-        };
+        let queries = queries.pack(strip(0), s, width, 3 * hidden);
+        let own_keys = keys.pack(strip(1), s, width, 3 * hidden);
+        let outputs = outputs.pack(&d_attended[head.column..], s, width, hidden);
         let square = &act.probabilities[head.area.clone()];
-        owe_values(sizes, &head, before, square, output(0, s), scores, [turned, values]);
-        transpose(&square[offset..], s, s, all, turned);
-        transpose(&qkv[head.query + 2 * hidden..], s, width, 3 * hidden, values);
+        owe_values(sizes, &head, before, square, (d_output(&(0..s)), outputs), scores, (tiles, values));
+        let values = values.pack_turned(strip(2), width, s, 3 * hidden);
         for block in blocks(s) {
             let (first, rows, end) = (block.start, block.len(), block.end);
-            // Later tokens only saw the values of this block.
-            let left = Matrix::strided(&turned[first * s + first..], rows, s - first, s);
-            give(2, first, left, output(first, s - first));
-            let place = MatrixMut::strided(&mut scores[first * all + offset..], rows, end, all);
-            product(place, Into::Replace, 1.0, output(first, rows), Matrix::strided(values, width, end, s));
+            // Only this block's and later tokens saw the values of this block.
+            let left = Matrix::strided(&square[first * all + offset + first..], s - first, rows, all);
+            let d_values = MatrixMut::new(&mut d_qkv[place(2, first)..], 3 * hidden);
+            product_of_turned(d_values, Onto::Nothing, left, outputs.rows_in(first..s), tiles);
+            let d_scores = MatrixMut::new(&mut scores[first * all + offset..], all);
+            product(d_scores, Onto::Nothing, d_output(&block), values.columns_to(end));
             vectorised!(|| {
                 for token in block {
                     let row = token * all..(token + 1) * all;
@@ -173,15 +172,16 @@ pub(super) fn backward(
                 }
             });
             let left = Matrix::strided(&scores[first * all + offset..], rows, end, all);
-            give(0, first, left, strip(1, 0, end));
+            let d_queries = MatrixMut::new(&mut d_qkv[place(0, first)..], 3 * hidden);
+            product(d_queries, Onto::Nothing, left, own_keys.rows_in(0..end));
         }
-        transpose(&scores[offset..], s, s, all, turned);
         for block in blocks(s) {
             let (first, rows) = (block.start, block.len());
-            let left = Matrix::strided(&turned[first * s + first..], rows, s - first, s);
-            give(1, first, left, strip(0, first, s - first));
+            let left = Matrix::strided(&scores[first * all + offset + first..], s - first, rows, all);
+            let d_keys = MatrixMut::new(&mut d_qkv[place(1, first)..], 3 * hidden);
+            product_of_turned(d_keys, Onto::Nothing, left, queries.rows_in(first..s), tiles);
         }
-        owe_keys(sizes, &head, before, strip(0, 0, s), scores, d_qkv, turned);
+        owe_keys(sizes, &head, before, queries, scores, d_qkv, (tiles, keys));
     }
     collect(sizes, act.owed, d_qkv);
 }
@@ -192,19 +192,18 @@ fn owe_values(
     head: &Head,
     before: &mut Before<'_, '_>,
     probabilities: &[f32],
-    output: Matrix<'_>,
+    (d_output, outputs): (Matrix<'_>, Packed<'_>),
     scores: &mut [f32],
-    [turned, values]: [&mut [f32]; 2],
+    (tiles, values): (&mut [f32], &mut Panels),
 ) {
     let (s, all, hidden, width) = (sizes.sequence, sizes.keys, sizes.hidden, sizes.head());
     for slice in 0..before.len() {
         let earlier = before.of(slice, sizes);
-        transpose(&earlier.qkv[head.query + 2 * hidden..], s, width, 3 * hidden, values);
-        let place = MatrixMut::strided(&mut scores[slice * s..], s, s, all);
-        product(place, Into::Replace, 1.0, output, Matrix::strided(values, width, s, s));
-        transpose(&probabilities[slice * s..], s, s, all, turned);
-        let owed = MatrixMut::strided(&mut earlier.owed[head.owed + hidden..], s, width, 2 * hidden);
-        product(owed, Into::Add, 1.0, Matrix::strided(turned, s, s, s), output);
+        let values = values.pack_turned(&earlier.qkv[head.query + 2 * hidden..], width, s, 3 * hidden);
+        product(MatrixMut::new(&mut scores[slice * s..], all), Onto::Nothing, d_output, values);
+        let owed = MatrixMut::new(&mut earlier.owed[head.owed + hidden..], 2 * hidden);
+        let probabilities = Matrix::strided(&probabilities[slice * s..], s, s, all);
+        product_of_turned(owed, Onto::Itself, probabilities, outputs, tiles);
     }
 }
 
@@ -213,20 +212,20 @@ fn owe_keys(
     sizes: &Sizes,
     head: &Head,
     before: &mut Before<'_, '_>,
-    queries: Matrix<'_>,
+    queries: Packed<'_>,
     scores: &[f32],
     d_qkv: &mut [f32],
-    turned: &mut [f32],
+    (tiles, keys): (&mut [f32], &mut Panels),
 ) {
     let (s, all, hidden, width) = (sizes.sequence, sizes.keys, sizes.hidden, sizes.head());
     for slice in 0..before.len() {
         let earlier = before.of(slice, sizes);
-        let keys = Matrix::strided(&earlier.qkv[head.query + hidden..], s, width, 3 * hidden);
-        let place = MatrixMut::strided(&mut d_qkv[head.query..], s, width, 3 * hidden);
-        product(place, Into::Add, 1.0, Matrix::strided(&scores[slice * s..], s, s, all), keys);
-        transpose(&scores[slice * s..], s, s, all, turned);
-        let owed = MatrixMut::strided(&mut earlier.owed[head.owed..], s, width, 2 * hidden);
-        product(owed, Into::Add, 1.0, Matrix::strided(turned, s, s, s), queries);
+        let keys = keys.pack(&earlier.qkv[head.query + hidden..], s, width, 3 * hidden);
+        let place = MatrixMut::new(&mut d_qkv[head.query..], 3 * hidden);
+        product(place, Onto::Itself, Matrix::strided(&scores[slice * s..], s, s, all), keys);
+        let owed = MatrixMut::new(&mut earlier.owed[head.owed..], 2 * hidden);
+        let scores = Matrix::strided(&scores[slice * s..], s, s, all);
+        product_of_turned(owed, Onto::Itself, scores, queries, tiles);
     }
 }
 

@@ -76,11 +76,11 @@ impl CpuBackend {
         let logits = views.logits.expect("the contract: S makes logits");
         let mut kept = LogitsState::cut(sizes, table.rows.len(), logits);
         let Some(stats) = views.stats.write else { return };
-        let Workspace { turned, each, .. } = &mut self.workspace;
-        shard::softmax(sizes, &table, x, batch.targets, &mut kept, stats, [turned, each]);
+        let Workspace { factors, each, .. } = &mut self.workspace;
+        shard::softmax(&table, x, batch.targets, &mut kept, stats, each, factors);
         if let Some(dx) = views.dx.write.filter(|_| compute == Compute::OutputSoftmaxGrad) {
             let sums = &stats[sizes.tokens..2 * sizes.tokens];
-            shard::unscaled_grad(sizes, &table, kept.exponentials, sums, dx, turned);
+            shard::unscaled_grad(sizes, &table, kept.exponentials, sums, dx, factors);
         }
     }
 
@@ -91,12 +91,12 @@ impl CpuBackend {
         let stats = views.stats.read.expect("the contract: T reads stats");
         let logits = views.logits.expect("the contract: T reads logits");
         let kept = LogitsState::cut(sizes, table.rows.len(), logits);
-        let Workspace { turned, each, losses, .. } = &mut self.workspace;
+        let Workspace { factors, each, losses, .. } = &mut self.workspace;
         let loss = shard::logits_grad(&table, rank, stats, batch.targets, share, kept.exponentials, each);
         if let Some(dx) = views.dx.write.filter(|_| compute == Compute::OutputGrad) {
-            output::input_grad(&table, kept.exponentials, sizes.tokens, dx, turned);
+            output::input_grad(&table, kept.exponentials, sizes.tokens, dx, factors);
         }
-        output::weight_grad(&mut table, kept.input, sizes.tokens, kept.exponentials);
+        output::weight_grad(&mut table, kept.input, sizes.tokens, kept.exponentials, factors);
         losses[pass.microbatch.index()] = Some(loss);
     }
 

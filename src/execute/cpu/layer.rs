@@ -8,7 +8,7 @@ use super::gelu;
 use super::linear::Linear;
 use super::norm::Norm;
 use super::param::Param;
-use super::workspace::Workspace;
+use super::workspace::{Factors, Workspace};
 
 /// A pre-norm layer: x += attention(norm1 x); x += mlp(norm2 x).
 #[derive(Clone)]
@@ -81,11 +81,11 @@ impl Layer {
         before: &mut Before<'_, '_>,
         workspace: &mut Workspace,
     ) {
-        let Workspace { stream, turned, .. } = workspace;
+        let Workspace { stream, factors, .. } = workspace;
         act.input.copy_from_slice(stream);
         self.norm1.forward(act.input, act.norm1, act.stats1);
         self.qkv.forward(act.norm1, act.qkv);
-        attention::forward(sizes, act.qkv, before, act.probabilities, act.attended, turned);
+        attention::forward(sizes, act.qkv, before, act.probabilities, act.attended, factors);
         act.owed.fill(0.0);
         self.out.forward_onto(act.attended, stream);
         act.middle.copy_from_slice(stream);
@@ -105,7 +105,7 @@ impl Layer {
         delta: &mut LayerDelta<'_>,
         workspace: &mut Workspace,
     ) {
-        let Workspace { gradient, branch, scores, turned, .. } = workspace;
+        let Workspace { gradient, branch, scores, factors, .. } = workspace;
         delta.output.copy_from_slice(gradient);
         self.down.input_grad(delta.output, delta.up);
         gelu::backward(delta.up, act.up);
@@ -113,16 +113,16 @@ impl Layer {
         self.norm2.backward(branch, act.middle, act.stats2, gradient);
         delta.middle.copy_from_slice(gradient);
         self.out.input_grad(delta.middle, branch);
-        attention::backward(sizes, act, before, branch, delta.qkv, [scores, turned]);
+        attention::backward(sizes, act, before, branch, delta.qkv, scores, factors);
         self.qkv.input_grad(delta.qkv, branch);
         self.norm1.backward(branch, act.input, act.stats1, gradient);
     }
 
     /// Accumulates the gradients of the four linear layers.
-    pub(super) fn weight_grad(&mut self, act: &LayerAct<'_>, delta: &LayerDelta<'_>, turned: &mut [f32]) {
-        self.down.weight_grad(act.gelu, delta.output, turned);
-        self.up.weight_grad(act.norm2, delta.up, turned);
-        self.out.weight_grad(act.attended, delta.middle, turned);
-        self.qkv.weight_grad(act.norm1, delta.qkv, turned);
+    pub(super) fn weight_grad(&mut self, act: &LayerAct<'_>, delta: &LayerDelta<'_>, factors: &mut Factors) {
+        self.down.weight_grad(act.gelu, delta.output, factors);
+        self.up.weight_grad(act.norm2, delta.up, factors);
+        self.out.weight_grad(act.attended, delta.middle, factors);
+        self.qkv.weight_grad(act.norm1, delta.qkv, factors);
     }
 }

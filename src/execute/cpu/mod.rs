@@ -1,7 +1,7 @@
-//! The CPU backend: f32, one thread a rank, matrix products by `gemm`, everything else vectorised loops.
+//! The CPU backend: f32, one thread a rank, matrix products from packed panels, everything else vectorised loops.
 //!
-//! Kernels first (`product`, `vector`, the layers' own loops), then the layers that use them, then what a rank holds, then
-//! its passes. The reference model calls the same layers, so that a schedule without sharding agrees with it bit for bit.
+//! Kernels first (`panels`, `product`, `vector`, the layers' own loops), then the layers that use them, then what a rank holds,
+//! then its passes. The reference model calls the same layers, so that a schedule without sharding agrees with it bit for bit.
 #![allow(
     clippy::cast_precision_loss,
     reason = "lengths become divisors; a model's lengths are exact in f32 or near enough"
@@ -15,6 +15,7 @@ mod layer;
 mod linear;
 mod norm;
 mod output;
+mod panels;
 mod param;
 mod parameters;
 pub mod plain;

@@ -3,7 +3,7 @@
 use crate::execute::backend::{State, Tensor};
 use crate::execute::model::{Spec, Train};
 
-use super::transpose::transpose;
+use super::panels::{Packed, Panels, lines};
 use super::vector::vectorised;
 
 /// A parameter, or this rank's rows of it.
@@ -16,8 +16,29 @@ pub(super) struct Param {
     pub(super) gradient: Vec<f32>,
     first: Vec<f32>,
     second: Vec<f32>,
-    /// `[columns, rows]`, for products that want the columns as rows; empty where there are none.
-    pub(super) turned: Vec<f32>,
+    /// The same values in other forms.
+    pub(super) copies: Copies,
+}
+
+/// Packed copies of a parameter's values, as products read them, renewed after each change.
+#[derive(Clone, Default)]
+pub(super) struct Copies {
+    /// `[rows, columns]`.
+    plain: Option<Panels>,
+    /// `[columns, rows]`.
+    turned: Option<Panels>,
+}
+
+impl Copies {
+    /// `[rows, columns]`, packed.
+    pub(super) fn plain(&self) -> Packed<'_> {
+        self.plain.as_ref().expect("a parameter that products read is packed").all()
+    }
+
+    /// `[columns, rows]`, packed.
+    pub(super) fn turned(&self) -> Packed<'_> {
+        self.turned.as_ref().expect("a parameter that products read turned is packed so").all()
+    }
 }
 
 impl Param {
@@ -25,21 +46,47 @@ impl Param {
     pub(super) fn new(spec: Spec, seed: u64) -> Self {
         let value = spec.values(seed);
         let zeros = vec![0.0; value.len()];
-        Self { spec, value, gradient: zeros.clone(), first: zeros.clone(), second: zeros, turned: Vec::new() }
+        Self {
+            spec,
+            value,
+            gradient: zeros.clone(),
+            first: zeros.clone(),
+            second: zeros,
+            copies: Copies::default(),
+        }
     }
 
-    /// Keeps a turned copy from now on.
-    pub(super) fn with_turned(mut self) -> Self {
-        self.turned = vec![0.0; self.value.len()];
-        self.turn();
+    /// Keeps the values packed from now on.
+    pub(super) fn with_panels(mut self) -> Self {
+        let (rows, columns) = self.sides();
+        self.copies.plain = Some(Panels::new(lines(rows, columns)));
+        self.renew();
         self
     }
 
-    /// Turns the values after each change.
-    fn turn(&mut self) {
+    /// Keeps them turned and packed, too.
+    pub(super) fn with_turned_panels(mut self) -> Self {
+        let (rows, columns) = self.sides();
+        self.copies.turned = Some(Panels::new(lines(columns, rows)));
+        self.renew();
+        self
+    }
+
+    /// Rows and columns of what lies here.
+    fn sides(&self) -> (usize, usize) {
         let columns = self.spec.shape.last().map_or(1, |&columns| columns as usize).max(1);
-        if !self.turned.is_empty() {
-            transpose(&self.value, self.value.len() / columns, columns, columns, &mut self.turned);
+        (self.value.len() / columns, columns)
+    }
+
+    /// Makes the copies anew.
+    fn renew(&mut self) {
+        let (rows, columns) = self.sides();
+        let Copies { plain, turned } = &mut self.copies;
+        if let Some(plain) = plain {
+            plain.pack(&self.value, rows, columns, columns);
+        }
+        if let Some(turned) = turned {
+            turned.pack_turned(&self.value, columns, rows, columns);
         }
     }
 
@@ -75,13 +122,14 @@ impl Param {
         self.value.copy_from_slice(state.value);
         self.first.copy_from_slice(state.first);
         self.second.copy_from_slice(state.second);
-        self.turn();
+        self.renew();
         true
     }
 
-    /// Bytes of the turned copy.
-    pub(super) fn turned_bytes(&self) -> u64 {
-        size_of_val(&self.turned[..]) as u64
+    /// Bytes of the copies.
+    pub(super) fn copies_bytes(&self) -> u64 {
+        let Copies { plain, turned } = &self.copies;
+        plain.iter().chain(turned).map(Panels::bytes).sum()
     }
 
     /// Bytes of values, gradient and moments.
@@ -103,7 +151,7 @@ impl Param {
                 *value = keep.mul_add(*value, -(rate * *first / second.sqrt().mul_add(root, eps)));
             }
         });
-        self.turn();
+        self.renew();
     }
 }
 

@@ -127,9 +127,9 @@ impl Parameters {
         self.all_mut().for_each(|param| param.step(&adam));
     }
 
-    /// Bytes of turned and of packed copies.
+    /// Bytes of copies: of values, that products read, and of gradients end to end.
     pub(super) fn copied_bytes(&self) -> u64 {
-        self.all().map(Param::turned_bytes).sum::<u64>() + size_of_val(&self.packed[..]) as u64
+        self.all().map(Param::copies_bytes).sum::<u64>() + size_of_val(&self.packed[..]) as u64
     }
 
     /// Bytes of parameters, gradients and moments.

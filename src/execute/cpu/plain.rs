@@ -4,8 +4,10 @@ use crate::execute::model::{Draw, LayerAct, Sizes, Spec, Train};
 
 use super::attention::{self, Before};
 use super::norm::Norm;
+use super::panels::Packed;
 use super::param::{Adam, Param};
 use super::tables::OutputTable;
+use super::workspace::Factors;
 use super::{gelu, input, shard, softmax};
 
 /// A parameter of one side, or rows `first..` of one of two.
@@ -94,11 +96,11 @@ pub fn attention(sizes: &Sizes, qkv: &[Vec<f32>], gradient: &[f32]) -> (Vec<f32>
     let act = LayerAct::cut(sizes, own);
     let mut slices: Vec<&mut [f32]> = earlier.iter_mut().map(|act| &mut act[..]).collect();
     let mut before = Before::new(&mut slices, 0);
-    let mut turned = vec![0.0; (sizes.sequence + sizes.head()) * sizes.sequence.max(sizes.head())];
-    attention::forward(sizes, act.qkv, &mut before, act.probabilities, act.attended, &mut turned);
+    let mut factors = Factors::new(sizes);
+    attention::forward(sizes, act.qkv, &mut before, act.probabilities, act.attended, &mut factors);
     let mut d_qkv = vec![0.0; 3 * sizes.tokens * sizes.hidden];
     let mut scores = vec![0.0; sizes.sequence * sizes.keys];
-    attention::backward(sizes, &act, &mut before, gradient, &mut d_qkv, [&mut scores, &mut turned]);
+    attention::backward(sizes, &act, &mut before, gradient, &mut d_qkv, &mut scores, &mut factors);
     let attended = act.attended.to_vec();
     let mut gradients: Vec<_> =
         slices.iter_mut().map(|act| LayerAct::cut(sizes, act).owed.to_vec()).collect();
@@ -126,7 +128,7 @@ pub struct Shard<'a> {
 impl Shard<'_> {
     fn table<'a>(&'a self, gradient: &'a mut [f32]) -> OutputTable<'a> {
         let rows = self.first..self.first + self.rows;
-        OutputTable { rows, turned: &[], value: self.value, gradient }
+        OutputTable { rows, value: self.value, packed: Packed::default(), gradient }
     }
 
     /// Pass S on logits `[tokens, rows]`: their exponentials, `[tokens, rows]`, and the statistics, `[3, tokens]`.

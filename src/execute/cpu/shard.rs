@@ -10,6 +10,7 @@ use super::output;
 use super::softmax::{columns_exponentiate, columns_max, columns_scale};
 use super::tables::OutputTable;
 use super::vector::{add_scaled, exp, scale, vectorised};
+use super::workspace::Factors;
 
 /// The position of a target among the rows of a shard, where it is owned.
 fn owned(table: &OutputTable<'_>, target: u32) -> Option<usize> {
@@ -19,17 +20,17 @@ fn owned(table: &OutputTable<'_>, target: u32) -> Option<usize> {
 
 /// Pass S: exponentials of the shard's logits, and its statistics `[3, tokens]`. Scratch as in [`output::forward`].
 pub(super) fn softmax(
-    sizes: &Sizes,
     table: &OutputTable<'_>,
     x: &[f32],
     targets: &[u32],
     kept: &mut LogitsState<'_>,
     stats: &mut [f32],
-    [turned, each]: [&mut [f32]; 2],
+    each: &mut [f32],
+    factors: &mut Factors,
 ) {
-    let n = sizes.tokens;
+    let n = targets.len();
     kept.input.copy_from_slice(x);
-    output::multiply(table, x, n, kept.exponentials, turned);
+    output::multiply(table, x, n, kept.exponentials, factors);
     let (most, rest) = stats.split_at_mut(n);
     let (sums, of_targets) = rest.split_at_mut(n);
     for (token, &target) in targets.iter().enumerate() {
@@ -47,9 +48,9 @@ pub(super) fn unscaled_grad(
     exponentials: &[f32],
     sums: &[f32],
     dx: &mut [f32],
-    turned: &mut [f32],
+    factors: &mut Factors,
 ) {
-    output::input_grad(table, exponentials, sizes.tokens, dx, turned);
+    output::input_grad(table, exponentials, sizes.tokens, dx, factors);
     if !table.rows.is_empty() {
         vectorised!(|| {
             for (dx, sum) in dx.chunks_exact_mut(sizes.hidden).zip(sums) {

@@ -68,7 +68,7 @@ impl StageRun<'_> {
             let before = &mut Before::new(earlier, index);
             layer.forward(sizes, &mut LayerAct::cut(sizes, act), before, workspace);
         }
-        let Workspace { stream, turned, each, .. } = &mut **workspace;
+        let Workspace { stream, factors, each, .. } = &mut **workspace;
         let mut loss = None;
         if let Some(norm) = parameters.norm.as_ref().filter(|_| stage.last) {
             let kept = OutputAct::cut(sizes, held.sharded_output, rest);
@@ -78,8 +78,8 @@ impl StageRun<'_> {
             } else {
                 norm.forward(kept.input, kept.normed, kept.stats);
                 let table = parameters.tables.output();
-                let scratch = [&mut turned[..], each];
-                loss = Some(output::forward(&table, kept.normed, batch.targets, share, kept.logits, scratch));
+                let loss_of = output::forward;
+                loss = Some(loss_of(&table, kept.normed, batch.targets, share, kept.logits, each, factors));
             }
         }
         if let Some(x) = views.x.write {
@@ -101,16 +101,17 @@ impl StageRun<'_> {
         let (acts, rest) = act.split_at_mut(layers.len() * LayerAct::elements(sizes));
         if let Some(norm) = parameters.norm.as_mut().filter(|_| stage.last) {
             let kept = OutputAct::cut(sizes, held.sharded_output, rest);
-            let Workspace { gradient, branch, turned, .. } = &mut **workspace;
+            let Workspace { gradient, branch, factors, .. } = &mut **workspace;
             if held.sharded_output {
                 branch.copy_from_slice(gradient);
             } else {
-                output::input_grad(&parameters.tables.output(), kept.logits, sizes.tokens, branch, turned);
+                output::input_grad(&parameters.tables.output(), kept.logits, sizes.tokens, branch, factors);
             }
             gradient.fill(0.0);
             norm.backward(branch, kept.input, kept.stats, gradient);
             if which == Backward::Fused && !held.sharded_output {
-                output::weight_grad(&mut parameters.tables.output(), kept.normed, sizes.tokens, kept.logits);
+                let mut table = parameters.tables.output();
+                output::weight_grad(&mut table, kept.normed, sizes.tokens, kept.logits, factors);
             }
         }
         let delta = views.delta.unwrap_or_default();
@@ -127,7 +128,7 @@ impl StageRun<'_> {
                 let mut own = std::mem::take(&mut workspace.delta);
                 let mut delta = LayerDelta::cut(sizes, &mut own);
                 layer.input_grad(sizes, &act, before, &mut delta, workspace);
-                layer.weight_grad(&act, &delta, &mut workspace.turned);
+                layer.weight_grad(&act, &delta, &mut workspace.factors);
                 workspace.delta = own;
             }
         }
@@ -161,7 +162,8 @@ impl StageRun<'_> {
         let (acts, rest) = act.split_at_mut(layers.len() * LayerAct::elements(sizes));
         if last && !held.sharded_output {
             let kept = OutputAct::cut(sizes, held.sharded_output, rest);
-            output::weight_grad(&mut parameters.tables.output(), kept.normed, sizes.tokens, kept.logits);
+            let (mut table, factors) = (parameters.tables.output(), &mut workspace.factors);
+            output::weight_grad(&mut table, kept.normed, sizes.tokens, kept.logits, factors);
         }
         let acts = acts.chunks_exact_mut(LayerAct::elements(sizes));
         let deltas = views.delta.unwrap_or_default().chunks_exact_mut(LayerDelta::elements(sizes));
@@ -169,7 +171,7 @@ impl StageRun<'_> {
             layer.weight_grad(
                 &LayerAct::cut(sizes, act),
                 &LayerDelta::cut(sizes, delta),
-                &mut workspace.turned,
+                &mut workspace.factors,
             );
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::execute::model::Held;
 
+use super::panels::Packed;
 use super::param::Param;
 use super::vector::{add, vectorised};
 
@@ -25,10 +26,10 @@ pub(super) struct Tables {
 pub(super) struct OutputTable<'a> {
     /// The rows, as positions in the vocabulary.
     pub(super) rows: std::ops::Range<usize>,
-    /// `[hidden, rows]`.
-    pub(super) turned: &'a [f32],
     /// `[rows, hidden]`.
     pub(super) value: &'a [f32],
+    /// The same, packed.
+    pub(super) packed: Packed<'a>,
     /// `[rows, hidden]`.
     pub(super) gradient: &'a mut [f32],
 }
@@ -39,9 +40,9 @@ impl Tables {
         let sharded = held.sharded_output;
         let serves_both = held.dims.tied && (sharded || (held.first() && held.last()));
         let input = held.input_table().map(|spec| Param::new(spec, seed));
-        let input = if serves_both { input.map(Param::with_turned) } else { input };
+        let input = if serves_both { input.map(Param::with_panels) } else { input };
         let output = held.output_table().filter(|_| !serves_both);
-        let output = output.map(|spec| Param::new(spec, seed).with_turned());
+        let output = output.map(|spec| Param::new(spec, seed).with_panels());
         let separate =
             if serves_both && !sharded { input.as_ref().map_or(0, |table| table.value.len()) } else { 0 };
         let copied = held.dims.tied && !sharded;
@@ -60,7 +61,7 @@ impl Tables {
         let table = table.as_mut().expect("the output layer runs where its table lies");
         let rows = table.rows();
         let gradient = if output_gradient.is_empty() { &mut table.gradient } else { output_gradient };
-        OutputTable { rows, turned: &table.turned, value: &table.value, gradient }
+        OutputTable { rows, value: &table.value, packed: table.copies.plain(), gradient }
     }
 
     /// Adds the two gradients of a tied embedding that both accumulate here.

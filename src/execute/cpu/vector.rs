@@ -99,14 +99,14 @@ pub(super) fn max(row: &[f32]) -> f32 {
     rest.iter().fold(fold(lanes, larger), |most, &value| larger(most, value))
 }
 
-/// Replaces a row by e^(row - shift) and returns its sum.
+/// Replaces a row by e^((row - shift) * factor) and returns its sum.
 #[inline(always)]
-pub(super) fn exponentiate(row: &mut [f32], shift: f32) -> f32 {
+pub(super) fn exponentiate(row: &mut [f32], shift: f32, factor: f32) -> f32 {
     // Block by block, so that the sum finds its values in the nearest cache.
     let mut total = 0.0;
     for block in row.chunks_mut(1024) {
         for value in block.iter_mut() {
-            *value = exp(*value - shift);
+            *value = exp((*value - shift) * factor);
         }
         total += sum(block);
     }
@@ -197,7 +197,7 @@ mod tests {
             let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             assert!(max(&row).total_cmp(&most).is_eq());
             let exact: f64 = row.iter().map(|&x| f64::from(x - most).exp()).sum();
-            assert!((f64::from(exponentiate(&mut row.clone(), most)) - exact).abs() < 1e-3);
+            assert!((f64::from(exponentiate(&mut row.clone(), most, 1.0)) - exact).abs() < 1e-3);
         }
     }
 }

@@ -48,13 +48,13 @@ impl Whole {
         for (layer, act) in parameters.stages[0].iter().zip(act.chunks_exact_mut(LayerAct::elements(sizes))) {
             layer.forward(sizes, &mut LayerAct::cut(sizes, act), &mut Before::none(), workspace);
         }
-        let Workspace { stream, turned, each, .. } = workspace;
+        let Workspace { stream, factors, each, .. } = workspace;
         let kept = OutputAct::cut(sizes, false, kept);
         kept.input.copy_from_slice(stream);
         let norm = parameters.norm.as_ref().expect("the whole model has its norm");
         norm.forward(kept.input, kept.normed, kept.stats);
         let table = parameters.tables.output();
-        output::forward(&table, kept.normed, targets, share(held), kept.logits, [turned, each])
+        output::forward(&table, kept.normed, targets, share(held), kept.logits, each, factors)
     }
 
     /// Backward of the microbatch whose forward came last.
@@ -62,9 +62,10 @@ impl Whole {
         let Self { held, parameters, workspace, act, kept, .. } = self;
         let sizes = &held.sizes;
         let kept = OutputAct::cut(sizes, false, kept);
-        output::weight_grad(&mut parameters.tables.output(), kept.normed, sizes.tokens, kept.logits);
-        let Workspace { gradient, branch, turned, .. } = workspace;
-        output::input_grad(&parameters.tables.output(), kept.logits, sizes.tokens, branch, turned);
+        let Workspace { gradient, branch, factors, .. } = workspace;
+        let mut table = parameters.tables.output();
+        output::weight_grad(&mut table, kept.normed, sizes.tokens, kept.logits, factors);
+        output::input_grad(&table, kept.logits, sizes.tokens, branch, factors);
         gradient.fill(0.0);
         let norm = parameters.norm.as_mut().expect("the whole model has its norm");
         norm.backward(branch, kept.input, kept.stats, gradient);
@@ -73,7 +74,7 @@ impl Whole {
         for (layer, act) in parameters.stages[0].iter_mut().zip(acts).rev() {
             let (act, mut delta) = (LayerAct::cut(sizes, act), LayerDelta::cut(sizes, &mut own));
             layer.input_grad(sizes, &act, &mut Before::none(), &mut delta, workspace);
-            layer.weight_grad(&act, &delta, &mut workspace.turned);
+            layer.weight_grad(&act, &delta, &mut workspace.factors);
         }
         workspace.delta = own;
         if let Some(positions) = &mut parameters.positions {
