@@ -284,13 +284,14 @@ fn summary(plan: &Plan, hash: &str) -> String {
     let (ranks, stages) = (plan.ranks.len(), stages.len());
     let sliced = if *slices > 1 { format!(" of {slices} slices") } else { String::new() };
     let short = hash.get(..12).unwrap_or(hash);
-    let Dims { layers, hidden, heads, sequence, batch, vocab, tied } = model;
+    let Dims { layers, hidden, heads, sequence, batch, vocab, tied, precision } = model;
     let tied = if *tied { "tied" } else { "untied" };
+    let stored = if precision.is_single() { String::new() } else { format!(", {}", precision.word()) };
     format!(
         "plan      {name}{only} · {ranks} ranks, {stages} stages, {microbatches} microbatches{sliced} · {short}\n\
          peak      {}\n\
          model     {layers} layers, hidden {hidden}, {heads} heads, {batch} x {sequence} tokens, \
-         vocabulary {vocab} ({tied})",
+         vocabulary {vocab} ({tied}){stored}",
         peaks(plan)
     )
 }

@@ -110,6 +110,9 @@ impl<B: Backend + 'static> Engine<B> {
         limits: &Limits,
         mesh: Option<Mesh>,
     ) -> Result<Self, ExecuteError> {
+        if !plan.header.model.precision.is_single() {
+            return Err(ExecuteError::Bf16OnCpu);
+        }
         let plan = Arc::new((**plan).clone());
         if let Some(Drill { rank, instr, .. }) = limits.drill
             && plan.ranks.get(rank.index()).is_none_or(|rank| instr.index() >= rank.instrs.len())

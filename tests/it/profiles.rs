@@ -2,15 +2,23 @@
 
 use miette::Diagnostic;
 use schedc::cost::{CostError, CostSpec, Costs, Profile};
-use schedc::ir::{At, Compute, Dims, Header, Kind, Microbatch, Pass, Rank, Site, Stage};
+use schedc::ir::{At, Compute, Dims, Header, Kind, Microbatch, Pass, Precision, Rank, Site, Stage};
 use schedc::simulate::{Known, Report};
 use schedc::verify::Verified;
 
 use crate::cli::schedc;
 use crate::compiled::{forward_only, library};
 
-const MODEL: Dims =
-    Dims { layers: 8, hidden: 256, heads: 8, sequence: 256, batch: 1, vocab: 4096, tied: false };
+const MODEL: Dims = Dims {
+    layers: 8,
+    hidden: 256,
+    heads: 8,
+    sequence: 256,
+    batch: 1,
+    vocab: 4096,
+    tied: false,
+    precision: Precision::F32,
+};
 
 /// What a machine takes for each part, in microseconds: of a layer, of the whole vocabulary, of a token's row, of a parameter.
 struct Machine {

@@ -10,7 +10,7 @@ use schedc::execute::backend::Backend;
 use schedc::execute::check::{CheckReport, Difference};
 use schedc::execute::interpreter::{Engine, Finish};
 use schedc::execute::watchdog::Limits;
-use schedc::ir::{Dims, Rank};
+use schedc::ir::{Dims, Precision, Rank};
 use schedc::verify::{Options, Verified, verify};
 
 use crate::cli::{SMALL, schedc};
@@ -88,6 +88,7 @@ fn more_memory_than_there_is_is_refused_before_it_is_taken() {
         batch: 1 << 8,
         vocab: 256,
         tied: false,
+        precision: Precision::F32,
     };
     assert_eq!(engine(&one_f_one_b(1, 1, dims)), "schedc::execute::out_of_memory");
 }

@@ -6,7 +6,8 @@
 //! lies in the device's memory (the ids) or comes after the list: Adam's factors depend on the step's number, so the optimizer's launches, one
 //! a rank, are no part of a graph.
 //!
-//! Everything is f32: the mode that is held against the CPU.
+//! A plan in f32 is the mode that is held against the CPU. In bf16, activations and their gradients are; what passes read of parameters are
+//! rounded copies; products accumulate in f32; statistics, parameters, their gradients and moments are f32.
 
 mod attention;
 mod calls;
@@ -38,15 +39,21 @@ use crate::execute::interpreter::Finish;
 use crate::execute::model::{Held, Train};
 use crate::execute::prepare::resolve;
 use crate::execute::stored::{copies_of, gather_of};
-use crate::ir::{Bytes, InstrId, Plan, Rank, Stage};
-use crate::kernels::{Stored, launch};
+use crate::ir::{Bytes, InstrId, Plan, Precision, Rank, Stage};
+use crate::kernels::launch;
 use crate::verify::Verified;
 
 pub use parameters::Kept;
 pub use train::train_on;
 
-/// The largest relative difference from the CPU's reference that passes, in f32.
-pub const TOLERANCE: f64 = 1e-4;
+/// The largest relative difference from the CPU's reference that passes.
+#[must_use]
+pub fn tolerance(precision: Precision) -> f64 {
+    match precision {
+        Precision::F32 => 1e-4,
+        Precision::Bf16 => 2e-2,
+    }
+}
 
 /// Why a plan does not run on a device.
 #[derive(Debug, Error, Diagnostic)]
@@ -145,9 +152,10 @@ impl<D: Device> Executor<D> {
             device.write(*origin, steps.lists.start, &pointers)?;
         }
         steps.calls.prepare(device)?;
-        let counts = ranks.iter().map(|rank| launch::adam(Stored::F32, rank.parameters.elements));
-        let optimizer: BTreeMap<u32, _> =
-            counts.map(|launch| (launch.grid[0], (launch, Stored::F32))).collect();
+        let launches = ranks
+            .iter()
+            .map(|rank| (launch::adam(rank.shape.stored, rank.parameters.elements), rank.shape.stored));
+        let optimizer: BTreeMap<u32, _> = launches.map(|launch| (launch.0.grid[0], launch)).collect();
         device.prepare(&optimizer.into_values().collect::<Vec<_>>(), &[])?;
         Ok(device.finish()?)
     }
@@ -218,7 +226,7 @@ impl<D: Device> Executor<D> {
                 gradient,
                 first,
                 second,
-                Argument::NOTHING,
+                rank.parameters.copies.map_or(Argument::NOTHING, Argument::At),
                 beta1,
                 beta2,
                 rate,
@@ -227,7 +235,8 @@ impl<D: Device> Executor<D> {
                 keep,
                 long(elements),
             ];
-            self.device.launch(self.origin, launch::adam(Stored::F32, elements), Stored::F32, &arguments)?;
+            let stored = rank.shape.stored;
+            self.device.launch(self.origin, launch::adam(stored, elements), stored, &arguments)?;
         }
         Ok(())
     }
@@ -289,10 +298,10 @@ impl<D: Device> Executor<D> {
         self.ranks.iter().map(|rank| rank.allocated).collect()
     }
 
-    /// What was allocated for parameters, gradients and moments, over all ranks.
+    /// What was allocated for parameters, their copies, gradients and moments, over all ranks.
     #[must_use]
     pub fn parameter_bytes(&self) -> Bytes {
-        Bytes(self.ranks.iter().map(|rank| 16 * rank.parameters.elements).sum())
+        Bytes(self.ranks.iter().map(|rank| rank.parameters.bytes()).sum())
     }
 
     /// What was allocated beside the arenas and the parameters, over all ranks.
@@ -330,5 +339,5 @@ pub fn check<D: Device>(
     let found = gather_of(kept.iter().map(Kept::tensors));
     let copies = copies_of(kept.iter().map(Kept::tensors));
     let outcome = Outcome { loss, found, copies, arenas: executor.arena_bytes() };
-    Ok(compare(plan, train, batches, &outcome, Some(TOLERANCE))?)
+    Ok(compare(plan, train, batches, &outcome, Some(tolerance(plan.header.model.precision)))?)
 }

@@ -1,5 +1,7 @@
 //! Parameters of a rank on a device: values, gradients and moments in four areas that are cut alike.
 //!
+//! In bf16 passes read rounded copies, cut alike, too, which the optimizer renews; values are f32 in either case.
+//!
 //! The gradients of a stage lie end to end, in the order that all ranks have in common, so that a sum over two flows' copies needs no packing;
 //! and a step of the optimizer is one launch for each rank.
 
@@ -14,7 +16,10 @@ use crate::ir::Stage;
 /// Where a parameter lies.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Param {
+    /// f32: what is trained.
     pub(super) value: Address,
+    /// As activations are stored: what products and lookups read. The value itself where that is f32.
+    pub(super) copy: Address,
     pub(super) gradient: Address,
 }
 
@@ -73,6 +78,8 @@ struct Slot {
 pub(super) struct Parameters {
     /// Values, gradients, first and second moments.
     pub(super) areas: [Address; 4],
+    /// The copies in bf16, where passes read those.
+    pub(super) copies: Option<Address>,
     /// Elements of each.
     pub(super) elements: u64,
     slots: Vec<Slot>,
@@ -90,6 +97,7 @@ pub(super) struct Parameters {
 /// Cuts areas into parameters.
 struct Cutting {
     areas: [Address; 4],
+    copies: Option<Address>,
     next: u64,
     slots: Vec<Slot>,
 }
@@ -97,7 +105,8 @@ struct Cutting {
 impl Cutting {
     fn param(&mut self, spec: Spec) -> Param {
         let at = |area: usize| self.areas[area].plus(4 * self.next);
-        let param = Param { value: at(0), gradient: at(1) };
+        let copy = self.copies.map_or(at(0), |copies| copies.plus(2 * self.next));
+        let param = Param { value: at(0), copy, gradient: at(1) };
         let elements = spec.elements();
         self.slots.push(Slot { spec, start: self.next });
         self.next += elements;
@@ -116,7 +125,7 @@ impl Cutting {
 impl Parameters {
     /// Elements of each area.
     fn elements(held: &Held) -> u64 {
-        let mut dry = Cutting { areas: [Address::default(); 4], next: 0, slots: Vec::new() };
+        let mut dry = Cutting { areas: [Address::default(); 4], copies: None, next: 0, slots: Vec::new() };
         Self::cut(held, &mut dry);
         dry.next
     }
@@ -126,9 +135,11 @@ impl Parameters {
         let elements = Self::elements(held);
         // Areas begin at multiples of 256 bytes, as what a device allocates does.
         let each = elements.next_multiple_of(64);
-        let mut rest = Rest(device.allocate(16 * each)?);
+        let packed = held.sizes.packed > 1;
+        let mut rest = Rest(device.allocate(if packed { 18 } else { 16 } * each)?);
         let areas = std::array::from_fn(|_| rest.take(each));
-        Ok(Self::cut(held, &mut Cutting { areas, next: 0, slots: Vec::new() }))
+        let copies = packed.then(|| rest.take(each / 2));
+        Ok(Self::cut(held, &mut Cutting { areas, copies, next: 0, slots: Vec::new() }))
     }
 
     fn cut(held: &Held, cutting: &mut Cutting) -> Self {
@@ -167,16 +178,35 @@ impl Parameters {
         let copy = input.as_ref().or(output.as_ref()).map(|table| table.param.gradient);
         let tied = copy.filter(|_| dims.tied && !held.sharded_output);
         let slots = std::mem::take(&mut cutting.slots);
-        let (areas, elements) = (cutting.areas, cutting.next);
-        Self { areas, elements, slots, stages, input, output, positions, norm, tied }
+        let (areas, copies, elements) = (cutting.areas, cutting.copies, cutting.next);
+        Self { areas, copies, elements, slots, stages, input, output, positions, norm, tied }
     }
 
     /// Writes the values that they start with.
     pub(super) fn draw(&self, seed: u64, queue: Queue, device: &mut impl Device) -> Result<(), CudaError> {
         for Slot { spec, start } in &self.slots {
-            write(device, queue, self.areas[0].plus(4 * start), &spec.values(seed))?;
+            self.write_values(*start, &spec.values(seed), queue, device)?;
         }
         Ok(())
+    }
+
+    /// Writes values from an element on, and their copies.
+    fn write_values(
+        &self,
+        start: u64,
+        values: &[f32],
+        queue: Queue,
+        device: &mut impl Device,
+    ) -> Result<(), CudaError> {
+        write(device, queue, self.areas[0].plus(4 * start), values)?;
+        let Some(copies) = self.copies.filter(|_| !values.is_empty()) else { return Ok(()) };
+        let bytes: Vec<u8> = values.iter().flat_map(|&value| rounded(value).to_le_bytes()).collect();
+        device.write(queue, copies.plus(2 * start), &bytes)
+    }
+
+    /// Bytes of everything.
+    pub(super) fn bytes(&self) -> u64 {
+        (if self.copies.is_some() { 18 } else { 16 }) * self.elements
     }
 
     /// The layers of a stage, by [`crate::execute::model::HeldStage::parameters`].
@@ -214,7 +244,8 @@ impl Parameters {
         if [value, first, second].iter().any(|part| part.len() as u64 != slot.spec.elements()) {
             return Ok(false);
         }
-        for (area, part) in [(0, value), (2, first), (3, second)] {
+        self.write_values(slot.start, value, queue, device)?;
+        for (area, part) in [(2, first), (3, second)] {
             write(device, queue, self.areas[area].plus(4 * slot.start), part)?;
         }
         Ok(true)
@@ -224,6 +255,13 @@ impl Parameters {
 fn write(device: &mut impl Device, queue: Queue, to: Address, values: &[f32]) -> Result<(), CudaError> {
     let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
     if bytes.is_empty() { Ok(()) } else { device.write(queue, to, &bytes) }
+}
+
+/// The upper half of an f32, rounded to the nearest, ties to even; NaN stays NaN.
+fn rounded(value: f32) -> u16 {
+    let bits = value.to_bits();
+    let upper = if value.is_nan() { bits | 0x40_0000 } else { bits + 0x7fff + (bits >> 16 & 1) };
+    (upper >> 16) as u16
 }
 
 /// What a rank held when it was read.

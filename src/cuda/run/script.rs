@@ -13,7 +13,8 @@ use super::ranks::{LaneQueue, RankState};
 use crate::cuda::{Address, Device, Event, Queue};
 use crate::execute::ExecuteError;
 use crate::execute::prepare::{Action, Entry, Operand, Part, Script};
-use crate::ir::{Compute, Header, Rank};
+use crate::ir::{Compute, Header, Payload, Rank};
+use crate::kernels::Stored;
 
 /// A lane of a rank.
 type Place = (usize, usize);
@@ -272,12 +273,14 @@ impl<'a> Walk<'a> {
             let [gives, gets] = [&part.gives, &part.gets].map(|operand| self.operand(at.0, operand.as_ref()));
             members.push(Member { lane: self.queue(at), gives, gets });
         }
+        let stored = self.summed(part);
         let mut exchange = Exchange {
             calls: &mut self.steps.calls,
             members: &members,
             op: part.tag.op,
             root: root.unwrap_or(0),
             elements: part.tag.elements,
+            stored,
             hidden: self.ranks[0].shape.hidden,
         };
         exchange.run();
@@ -285,6 +288,16 @@ impl<'a> Walk<'a> {
             self.advance(at);
         }
         places.len()
+    }
+
+    /// What the contributions of a collective are: activations, but for statistics and the gradients of parameters.
+    fn summed(&self, part: &Part) -> Stored {
+        let Payload::Value { collective, .. } = part.tag.payload else { return Stored::F32 };
+        let catalog = &self.header.catalog;
+        let collective = catalog.collective(collective);
+        let class = catalog.kind(collective.kind).gives.get(collective.port.index());
+        let statistics = class.is_none_or(|&class| catalog.class(class).name == "stats");
+        if statistics { Stored::F32 } else { self.ranks[0].shape.stored }
     }
 
     fn operand(&self, rank: usize, operand: Option<&Operand>) -> Option<Address> {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use schedc::cuda::run::{Executor, Kept, TOLERANCE, train_on};
+use schedc::cuda::run::{Executor, Kept, tolerance, train_on};
 use schedc::execute::check::{CheckReport, Outcome, compare};
 use schedc::execute::data::Tokens;
 use schedc::execute::interpreter::Finish;
@@ -12,7 +12,7 @@ use schedc::execute::stored::{copies_of, gather_of};
 use schedc::execute::tokenizer::TokenizerKind;
 use schedc::execute::train::{Listener, Opening, Settings, Taken, train};
 use schedc::execute::watchdog::Limits;
-use schedc::ir::{Bytes, Dims, Microbatch};
+use schedc::ir::{Bytes, Dims, Microbatch, Precision};
 use schedc::kernels::Stored;
 use schedc::verify::Verified;
 
@@ -27,8 +27,13 @@ fn host() -> Option<&'static Host> {
     hosts()?.iter().find(|host| host.stored == Stored::F32 && host.head == 17)
 }
 
+/// The bf16 kernels, for the heads that there are.
+fn packed() -> Option<&'static Host> {
+    hosts()?.iter().find(|host| host.stored == Stored::Bf16)
+}
+
 fn small(layers: u32, tied: bool) -> Dims {
-    Dims { layers, hidden: 34, heads: 2, sequence: 4, batch: 2, vocab: 261, tied }
+    Dims { layers, hidden: 34, heads: 2, sequence: 4, batch: 2, vocab: 261, tied, precision: Precision::F32 }
 }
 
 /// A plan that is ready for its first step, with NaN wherever a pass might read what nobody wrote.
@@ -69,7 +74,9 @@ fn agrees(host: &'static Host, name: &str, plan: &Verified) {
     let tensors = || kept.iter().map(Kept::tensors);
     let outcome = Outcome { loss, found: gather_of(tensors()), copies: copies_of(tensors()), arenas };
     let batches = batches(&plan.header.model, plan.header.microbatches);
-    let report = compare(plan, &Train::default(), &batches, &outcome, Some(TOLERANCE)).unwrap();
+    let report =
+        compare(plan, &Train::default(), &batches, &outcome, Some(tolerance(plan.header.model.precision)))
+            .unwrap();
     report.verdict().unwrap_or_else(|error| panic!("{name}: {error}\n{report}"));
     let (again, others, _) = step(host, plan, 2);
     assert_eq!(again.to_bits(), loss.to_bits(), "{name}: the loss in another order");
@@ -79,12 +86,27 @@ fn agrees(host: &'static Host, name: &str, plan: &Verified) {
 /// Every schedule of some, under every transform, on so many ranks.
 fn sweep(schedules: &[&str], transforms: &[Option<&str>], ranks: u32, microbatches: u32) {
     let Some(host) = host() else { return };
+    sweep_on(host, schedules, transforms, ranks, microbatches);
+}
+
+/// The same on some kernels, with their type of activations.
+fn sweep_on(
+    host: &'static Host,
+    schedules: &[&str],
+    transforms: &[Option<&str>],
+    ranks: u32,
+    microbatches: u32,
+) {
+    let model = |tied| {
+        let precision = if host.stored == Stored::F32 { Precision::F32 } else { Precision::Bf16 };
+        Dims { hidden: 2 * host.head, precision, ..small(2 * ranks, tied) }
+    };
     for (at, schedule) in schedules.iter().enumerate() {
         for (turn, with) in transforms.iter().enumerate() {
             // Tied and not take turns.
             let tied = (at + turn) % 2 == 1;
             let name = format!("{schedule} with {with:?} at p={ranks}, m={microbatches}, tied={tied}");
-            agrees(host, &name, &library(schedule, *with, ranks, microbatches, small(2 * ranks, tied)));
+            agrees(host, &name, &library(schedule, *with, ranks, microbatches, model(tied)));
         }
     }
 }
@@ -107,6 +129,15 @@ fn two_ranks_on_one_device_compute_what_the_cpu_computes() {
 fn four_ranks_on_one_device_compute_what_the_cpu_computes() {
     sweep(&["zb-h1", "seq1f1b", "dualpipe-v"], &[None, Some("vocab-1")], 4, 3);
     sweep(&["1f1b", "chimera"], &[Some("interlaced"), Some("vocab-2")], 4, 3);
+}
+
+#[test]
+fn plans_in_bf16_compute_what_the_cpu_computes_in_f32_but_for_their_precision() {
+    let Some(host) = packed() else { return };
+    for (at, schedule) in SCHEDULES.iter().enumerate() {
+        sweep_on(host, &[schedule], &[None, TRANSFORMS[1 + at % 3]], 2, 2);
+    }
+    sweep_on(host, &["zb-h1", "seq1f1b", "dualpipe-v"], &[Some("vocab-1"), Some("vocab-2")], 4, 3);
 }
 
 #[test]
