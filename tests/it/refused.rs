@@ -94,6 +94,16 @@ fn more_memory_than_there_is_is_refused_before_it_is_taken() {
 }
 
 #[test]
+fn the_cpu_computes_no_plan_in_bf16() {
+    let packed = Dims { precision: Precision::Bf16, ..tiny(2, false) };
+    assert_eq!(engine(&one_f_one_b(2, 2, packed)), "schedc::execute::bf16_on_cpu");
+    let folder = tempfile::tempdir().unwrap();
+    let line = "run 1f1b -p 2 -m 2 --precision bf16 --steps 1";
+    schedc(folder.path(), line).refused(1, &["schedc::execute::bf16_on_cpu"]);
+    schedc(folder.path(), "compile 1f1b -p 2 -m 2 --precision fp8").refused(2, &["write `f32` or `bf16`"]);
+}
+
+#[test]
 fn an_engine_that_failed_says_so() {
     let limits = Limits { drill: Some("r1@2=panic".parse().unwrap()), ..Limits::default() };
     let plan = one_f_one_b(2, 2, tiny(2, false));

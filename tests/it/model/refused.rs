@@ -28,6 +28,14 @@ fn heads_that_do_not_divide_the_width_are_refused() {
 }
 
 #[test]
+fn a_width_that_words_of_two_activations_do_not_fill_is_refused() {
+    let odd = |header: &mut Header| {
+        header.model = Dims { hidden: 11, heads: 1, precision: Precision::Bf16, ..header.model };
+    };
+    assert_eq!(refusal(odd), "schedc::execute::odd_width");
+}
+
+#[test]
 fn a_model_that_no_machine_holds_is_refused() {
     let all = u32::MAX;
     let dims = Dims {
