@@ -246,7 +246,7 @@ impl<B: Backend + 'static> Engine<B> {
             let first = recorders().any(|recorder| recorder.is_first(step));
             Some(RecordedStep { step, first, ranks: ranks.collect::<Option<Vec<_>>>()? })
         };
-        Recording { steps: steps.into_iter().filter_map(taken).collect() }
+        Recording { steps: steps.into_iter().filter_map(taken).collect(), device: false }
     }
 
     /// The mean over all microbatches of losses that come up on several ranks; summed in the order of microbatches.

@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use super::shape::Rest;
 use crate::cuda::{Address, CudaError, Device, Queue};
-use crate::execute::backend::{State, Tensor};
+use crate::execute::backend::{State, Store, Tensor};
 use crate::execute::model::{Held, Spec};
 use crate::ir::Stage;
 
@@ -231,6 +231,19 @@ impl Parameters {
         Ok(Kept { slots: slots.collect(), areas })
     }
 
+    /// Writes values and moments that were read, and maybe changed since.
+    pub(super) fn write_back(
+        &self,
+        kept: &Kept,
+        queue: Queue,
+        device: &mut impl Device,
+    ) -> Result<(), CudaError> {
+        let [value, _, first, second] = &kept.areas;
+        self.write_values(0, value, queue, device)?;
+        write(device, queue, self.areas[2], first)?;
+        write(device, queue, self.areas[3], second)
+    }
+
     /// Replaces a parameter and its moments; false where there is none of that name or a length differs.
     pub(super) fn load(
         &self,
@@ -269,6 +282,28 @@ fn rounded(value: f32) -> u16 {
 pub struct Kept {
     slots: Vec<(Spec, usize)>,
     areas: [Vec<f32>; 4],
+}
+
+impl Store for Kept {
+    fn tensors(&mut self) -> Vec<Tensor<'_>> {
+        Self::tensors(self)
+    }
+
+    fn load(&mut self, name: &str, state: State<'_>) -> bool {
+        let Some((spec, start)) = self.slots.iter().find(|(spec, _)| spec.name == name) else { return false };
+        let range = *start..start + spec.elements() as usize;
+        let parts = [(0, state.value), (2, state.first), (3, state.second)];
+        if parts.iter().any(|(_, part)| part.len() != range.len()) {
+            return false;
+        }
+        for (area, part) in parts {
+            self.areas[area][range.clone()].copy_from_slice(part);
+        }
+        true
+    }
+
+    /// Steps are the executor's: see [`super::Executor::restore`].
+    fn set_steps(&mut self, _: u64) {}
 }
 
 impl Kept {

@@ -39,8 +39,10 @@ pub(crate) struct HostDevice {
     host: &'static Host,
     memory: Vec<(*mut u8, Layout)>,
     queues: Vec<VecDeque<Pending>>,
-    /// For each event, how often it was recorded, and which of these records is over.
-    events: Vec<(u64, u64)>,
+    /// For each event, how often it was recorded, which of these records is over, and at which tick.
+    events: Vec<(u64, u64, u64)>,
+    /// Calls that have run.
+    ticks: u64,
     launches: BTreeSet<String>,
     draws: ChaCha8Rng,
     /// Queues, those that run first before the others.
@@ -67,6 +69,7 @@ impl HostDevice {
             memory: Vec::new(),
             queues: Vec::new(),
             events: Vec::new(),
+            ticks: 0,
             launches: BTreeSet::new(),
             draws: ChaCha8Rng::seed_from_u64(seed),
             preference: Vec::new(),
@@ -137,13 +140,17 @@ impl HostDevice {
         };
         let Some(&queue) = self.preference.iter().find(|queue| may(queue)) else { return false };
         let Some(pending) = self.queues[queue].pop_front() else { return false };
+        self.ticks += 1;
         self.run(pending);
         true
     }
 
     fn run(&mut self, pending: Pending) {
         match pending {
-            Pending::Record(event, record) => self.events[event.0 as usize].1 = record,
+            Pending::Record(event, record) => {
+                let event = &mut self.events[event.0 as usize];
+                (event.1, event.2) = (record, self.ticks);
+            }
             Pending::Wait(..) => {}
             Pending::Copy(to, from, bytes) => {
                 let (to, from) = (self.within(to, bytes), self.within(from, bytes));
@@ -258,7 +265,7 @@ impl Device for HostDevice {
 
     fn event(&mut self, _: bool) -> Result<Event, CudaError> {
         assert!(!self.ready, "events are made before the first step");
-        self.events.push((0, 0));
+        self.events.push((0, 0, 0));
         Ok(Event(self.events.len() as u32 - 1))
     }
 
@@ -374,8 +381,14 @@ impl Device for HostDevice {
         Ok(())
     }
 
-    fn between(&mut self, _: Event, _: Event) -> Result<f64, CudaError> {
-        Ok(0.0)
+    /// A microsecond for each call that has run.
+    fn between(&mut self, from: Event, to: Event) -> Result<f64, CudaError> {
+        let at = |event: Event| {
+            let (recorded, over, tick) = self.events[event.0 as usize];
+            assert!(recorded > 0 && over == recorded, "{event:?} is not over");
+            tick as f64
+        };
+        Ok(at(to) - at(from))
     }
 }
 
