@@ -13,7 +13,7 @@ use schedc::execute::recording::Recording;
 use schedc::execute::tokenizer::TokenizerKind;
 use schedc::execute::train::{Listener, Opening, Settings, Taken, train};
 use schedc::execute::watchdog::Limits;
-use schedc::ir::{Catalog, Dims, Op, Pass, Plan, RankPlan, Site};
+use schedc::ir::{Catalog, Compute, Dims, Instr, Op, Pass, Plan, RankPlan};
 use schedc::view::{chrome, measured};
 use serde::Serialize;
 
@@ -53,7 +53,7 @@ struct Profiled<'a> {
     steps: usize,
     /// By kind of pass.
     passes: BTreeMap<&'a str, Times>,
-    /// Bytes of the largest of a rank's buffers of vocabulary passes for one microbatch, all together; 0 without such passes.
+    /// Bytes of all buffers of the vocabulary pass that has most; 0 without such passes.
     vocabulary_bytes: u64,
 }
 
@@ -159,23 +159,24 @@ fn times<'a>(plan: &'a Plan, recording: &Recording) -> BTreeMap<&'a str, Times> 
     all.into_iter().map(|(name, times)| (name, of(times))).collect()
 }
 
-/// The bytes of what a rank's vocabulary passes for one microbatch read and write; the most that any microbatch needs.
+/// The bytes of all buffers that a pass of a sharded output layer reads and writes, of the pass that has most.
 fn vocabulary(catalog: &Catalog, rank: &RankPlan) -> u64 {
-    let mut buffers: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
-    for instr in &rank.instrs {
-        let Op::Pass(Pass { kind, site: Site::Rank(_), microbatch }) = instr.op else { continue };
-        if catalog.kind(kind).computes.is_some_and(schedc::ir::Compute::shards_output) {
-            let operands = rank.operands(instr);
-            let touched = operands.reads().chain(operands.writes()).map(|id| id.0);
-            buffers.entry(microbatch.0).or_default().extend(touched);
+    let bytes = |instr: &Instr| {
+        let Op::Pass(Pass { kind, .. }) = instr.op else { return 0 };
+        let output = [
+            Compute::OutputSoftmax,
+            Compute::OutputSoftmaxGrad,
+            Compute::OutputGrad,
+            Compute::OutputWeightGrad,
+        ];
+        if !catalog.kind(kind).computes.is_some_and(|computes| output.contains(&computes)) {
+            return 0;
         }
-    }
-    let bytes = |mut ids: Vec<u32>| {
-        ids.sort_unstable();
-        ids.dedup();
-        ids.into_iter().map(|id| rank.buffers[id as usize].bytes().0).sum::<u64>()
+        let operands = rank.operands(instr);
+        let touched = operands.reads().chain(operands.writes());
+        touched.map(|id| rank.buffers[id.index()].bytes().0).sum()
     };
-    buffers.into_values().map(bytes).max().unwrap_or(0)
+    rank.instrs.iter().map(bytes).max().unwrap_or(0)
 }
 
 fn shown(profiled: &Profiled<'_>) -> String {

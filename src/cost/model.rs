@@ -113,7 +113,7 @@ impl Training {
 
     /// Bytes that one of a shape's words takes: of a plan in f32, whose words stand for activations of any precision, what one of those
     /// does.
-    pub(super) fn bytes_per_word(&self, model: &Dims) -> u64 {
+    pub(super) fn bytes_per_word(self, model: &Dims) -> u64 {
         if model.precision.is_single() { self.precision.bytes() } else { 4 }
     }
 

@@ -104,6 +104,12 @@ fn the_cpu_computes_no_plan_in_bf16() {
 }
 
 #[test]
+fn the_cpu_runs_no_graph() {
+    let folder = tempfile::tempdir().unwrap();
+    schedc(folder.path(), "run 1f1b -p 2 -m 2 --graph").refused(1, &["schedc::cuda::graph_on_cpu"]);
+}
+
+#[test]
 fn an_engine_that_failed_says_so() {
     let limits = Limits { drill: Some("r1@2=panic".parse().unwrap()), ..Limits::default() };
     let plan = one_f_one_b(2, 2, tiny(2, false));

@@ -69,9 +69,9 @@ pub fn train_on<D: Device>(
     let trains = header.mode.is_training();
     let end = if trains { settings.steps } else { begin.saturating_add(settings.steps) };
     if trains {
-        writable(settings, begin)?
+        writable(settings, begin)?;
     } else {
-        evaluable(settings, resumed.is_some())?
+        evaluable(settings, resumed.is_some())?;
     }
     if settings.check {
         let report = check(plan, &settings.train, &batches(0), make()?)?;
@@ -84,9 +84,7 @@ pub fn train_on<D: Device>(
     let run = Identity::new(header, train.seed, train.lr, &tokenizer, corpus.fingerprint(), hash);
     if let Some(checkpoint) = &resumed {
         checkpoint.check(&run, header.mode)?;
-        let mut kept = executor.kept()?;
-        checkpoint.restore(kept.iter_mut())?;
-        executor.restore(&kept, begin)?;
+        restore(checkpoint, &mut executor)?;
     }
     if way.graph {
         executor.capture()?;
@@ -125,9 +123,7 @@ pub fn train_on<D: Device>(
         {
             let ranks = plan.ranks.len() as u32;
             let saving = Saving { directory, step: step + 1, run: &run, tokenizer: &tokenizer, ranks };
-            saving.begin()?;
-            saving.write(0, executor.kept()?.iter_mut())?;
-            saving.commit()?;
+            save(&saving, &mut executor)?;
             listener.saved(&saving.path());
         }
     }
@@ -139,6 +135,20 @@ pub fn train_on<D: Device>(
     let (ends, mean) = (losses.ends, losses.mean());
     let ending = Ending { steps, losses: ends, mean, entropy, tokens_per_second, gflops };
     Ok(Ended { ending, issuing: issuing(plan, &executor, steps) })
+}
+
+/// Goes on from a checkpoint.
+fn restore<D: Device>(checkpoint: &Checkpoint, executor: &mut Executor<D>) -> Result<(), RunError> {
+    let mut kept = executor.kept()?;
+    checkpoint.restore(kept.iter_mut())?;
+    executor.restore(&kept, checkpoint.step)
+}
+
+/// Writes a checkpoint.
+fn save<D: Device>(saving: &Saving<'_>, executor: &mut Executor<D>) -> Result<(), RunError> {
+    saving.begin()?;
+    saving.write(0, executor.kept()?.iter_mut())?;
+    Ok(saving.commit()?)
 }
 
 /// Nanoseconds an instruction.
