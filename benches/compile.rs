@@ -5,7 +5,7 @@
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use schedc::cost::UNIT;
 use schedc::driver::{Input, Job, compile, schedule};
-use schedc::ir::{Dims, Mode};
+use schedc::ir::{Dims, Mode, Precision};
 use schedc::lower::lower;
 use schedc::resolve::{Model, Partitioning};
 use schedc::source::Sources;
@@ -14,7 +14,16 @@ use schedc::verify::{Options, verify};
 const RANKS: u32 = 64;
 
 fn job(microbatches: u32, with: &[String]) -> Job<'_> {
-    let dims = Dims { layers: RANKS, hidden: 64, heads: 4, sequence: 64, batch: 1, vocab: 256, tied: false };
+    let dims = Dims {
+        layers: RANKS,
+        hidden: 64,
+        heads: 4,
+        sequence: 64,
+        batch: 1,
+        vocab: 256,
+        tied: false,
+        precision: Precision::F32,
+    };
     let model = Model { layers: None, dims, partition: Partitioning::Uniform };
     Job {
         input: Input::Library("1f1b"),

@@ -5,7 +5,7 @@
 use criterion::{Criterion, criterion_group, criterion_main};
 use schedc::cost::UNIT;
 use schedc::driver::{Input, Job, schedule};
-use schedc::ir::{Dims, Mode};
+use schedc::ir::{Dims, Mode, Precision};
 use schedc::resolve::{Model, Partitioning};
 use schedc::source::{Library, Sources};
 
@@ -13,7 +13,16 @@ const RANKS: u32 = 32;
 const MICROBATCHES: u32 = 256;
 
 fn job<'a>(name: &'a str, set: &'a [(String, i64)]) -> Job<'a> {
-    let dims = Dims { layers: 0, hidden: 16, heads: 2, sequence: 8, batch: 1, vocab: 256, tied: false };
+    let dims = Dims {
+        layers: 0,
+        hidden: 16,
+        heads: 2,
+        sequence: 8,
+        batch: 1,
+        vocab: 256,
+        tied: false,
+        precision: Precision::F32,
+    };
     Job {
         input: Input::Library(name),
         with: &[],

@@ -5,7 +5,7 @@
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use schedc::cost::UNIT;
 use schedc::driver::{Input, Job, compile};
-use schedc::ir::{Dims, Mode};
+use schedc::ir::{Dims, Mode, Precision};
 use schedc::resolve::{Model, Partitioning};
 use schedc::simulate::{Known, Report, simulate};
 use schedc::source::Sources;
@@ -14,7 +14,16 @@ use schedc::verify::Verified;
 const RANKS: u32 = 64;
 
 fn plan(microbatches: u32) -> Verified {
-    let dims = Dims { layers: RANKS, hidden: 64, heads: 4, sequence: 64, batch: 1, vocab: 256, tied: false };
+    let dims = Dims {
+        layers: RANKS,
+        hidden: 64,
+        heads: 4,
+        sequence: 64,
+        batch: 1,
+        vocab: 256,
+        tied: false,
+        precision: Precision::F32,
+    };
     let job = Job {
         input: Input::Library("1f1b"),
         with: &["vocab-2".to_owned()],

@@ -8,11 +8,19 @@ use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_
 use schedc::execute::backend::Batch;
 use schedc::execute::model::Train;
 use schedc::execute::reference::Reference;
-use schedc::ir::{Dims, Microbatch};
+use schedc::ir::{Dims, Microbatch, Precision};
 
 /// The main job's model.
-const DIMS: Dims =
-    Dims { layers: 4, hidden: 256, heads: 4, sequence: 128, batch: 1, vocab: 8192, tied: false };
+const DIMS: Dims = Dims {
+    layers: 4,
+    hidden: 256,
+    heads: 4,
+    sequence: 128,
+    batch: 1,
+    vocab: 8192,
+    tied: false,
+    precision: Precision::F32,
+};
 /// Its microbatches.
 const MICROBATCHES: u32 = 8;
 

@@ -3,7 +3,7 @@
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use schedc::cost::UNIT;
 use schedc::driver::{Input, Job, compile};
-use schedc::ir::{Dims, Mode};
+use schedc::ir::{Dims, Mode, Precision};
 use schedc::resolve::{Model, Partitioning};
 use schedc::source::Sources;
 use schedc::torch::{Channel, Form, Target, check, read, write};
@@ -12,7 +12,16 @@ const RANKS: u32 = 64;
 
 /// `1f1b` as PyTorch's `compute_comms`.
 fn file(microbatches: u32) -> String {
-    let dims = Dims { layers: RANKS, hidden: 64, heads: 4, sequence: 64, batch: 1, vocab: 256, tied: false };
+    let dims = Dims {
+        layers: RANKS,
+        hidden: 64,
+        heads: 4,
+        sequence: 64,
+        batch: 1,
+        vocab: 256,
+        tied: false,
+        precision: Precision::F32,
+    };
     let job = Job {
         input: Input::Library("1f1b"),
         with: &[],

@@ -103,7 +103,16 @@ impl Case {
 
     pub(crate) fn dims(&self) -> Dims {
         let Setting { layers, heads, hidden, .. } = self.setting;
-        Dims { layers, hidden, heads, sequence: self.sequence, batch: 1, vocab: self.vocab, tied: false }
+        Dims {
+            layers,
+            hidden,
+            heads,
+            sequence: self.sequence,
+            batch: 1,
+            vocab: self.vocab,
+            tied: false,
+            precision: schedc::ir::Precision::F32,
+        }
     }
 
     /// Redis leaves the last stage as many layers as bring it, with the output layer, just above the mean, and spreads the others evenly:

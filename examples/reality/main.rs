@@ -20,7 +20,7 @@ use schedc::execute::interpreter::{Engine, Finish};
 use schedc::execute::model::Train;
 use schedc::execute::tokenizer::{Tokenizer, TokenizerKind};
 use schedc::execute::watchdog::Limits;
-use schedc::ir::{Dims, Mode};
+use schedc::ir::{Dims, Mode, Precision};
 use schedc::resolve::{Model, Partitioning};
 use schedc::simulate::{Known, Report};
 use schedc::source::Sources;
@@ -59,8 +59,16 @@ const PREDICTED: [&str; 24] = [
     "1f1b+interlaced",
 ];
 
-const DIMS: Dims =
-    Dims { layers: 8, hidden: 256, heads: 8, sequence: 256, batch: 1, vocab: 4096, tied: false };
+const DIMS: Dims = Dims {
+    layers: 8,
+    hidden: 256,
+    heads: 8,
+    sequence: 256,
+    batch: 1,
+    vocab: 4096,
+    tied: false,
+    precision: Precision::F32,
+};
 const RANKS: u32 = 2;
 const MICROBATCHES: u32 = 8;
 /// Measured steps of each schedule, where nothing else is said.

@@ -286,7 +286,7 @@ impl JobArgs {
         let spec = self.cost.spec()?;
         let unit = spec.is_in_microseconds().then(|| "µs".to_owned());
         let Some(rates) = spec.rates() else { return Ok(Known { unit, ..Known::default() }) };
-        let rate = rates.rate().map(|device_flops| Rate {
+        let rate = rates.rate(&plan.header.model).map(|device_flops| Rate {
             step_flops: step_flops(&plan.header.model, plan.header.microbatches),
             device_flops,
             seconds: 1e-6,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use miette::Diagnostic;
 use schedc::cost::{CostSpec, DEVICES, Device};
 use schedc::driver::{self, Input, Job};
-use schedc::ir::{Catalog, Dims};
+use schedc::ir::{Catalog, Dims, Precision};
 use schedc::resolve::{Model, Partitioning};
 use schedc::simulate::Figures;
 use schedc::source::{Embedded, Entry, Library, Sources};
@@ -48,7 +48,16 @@ pub(crate) struct ListArgs {
 /// Neither bubbles nor counts of activations depend on it.
 const SMALL: Model = Model {
     layers: None,
-    dims: Dims { layers: 0, hidden: 16, heads: 2, sequence: 8, batch: 1, vocab: 256, tied: false },
+    dims: Dims {
+        layers: 0,
+        hidden: 16,
+        heads: 2,
+        sequence: 8,
+        batch: 1,
+        vocab: 256,
+        tied: false,
+        precision: Precision::F32,
+    },
     partition: Partitioning::Uniform,
 };
 

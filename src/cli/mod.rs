@@ -10,6 +10,7 @@ mod launch;
 mod library;
 mod limit;
 mod model;
+mod profile;
 mod run;
 mod simulate;
 mod verify;
@@ -45,6 +46,8 @@ enum Command {
     View(Box<view::ViewArgs>),
     /// Train a GPT by a schedule or a plan, a thread for each rank
     Run(Box<run::RunArgs>),
+    /// Measure each pass of a plan, for `simulate --profile`
+    Profile(Box<profile::ProfileArgs>),
     /// Train with several processes on this machine: `schedc launch -n 2 -- run 1f1b --ranks 2 --microbatches 4`
     Launch(launch::LaunchArgs),
     /// List the library's schedules, with bubble and peak, and its transforms
@@ -101,6 +104,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Explain { code } => explain::explain(code.as_deref()),
         Command::View(args) => view::view(&args),
         Command::Run(args) => run::run(&args),
+        Command::Profile(args) => profile::profile(&args),
         Command::Launch(args) => launch::launch(&args),
         Command::List(args) => library::list(&args),
         Command::Show { name } => library::show(&name),

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use miette::Diagnostic;
 use schedc::cost::{DEVICES, Device};
-use schedc::ir::{Dims, Header, Stage};
+use schedc::ir::{Dims, Header, Precision, Stage};
 use schedc::resolve::{Model, Partitioning};
 use thiserror::Error;
 
@@ -35,6 +35,9 @@ pub(crate) struct ModelArgs {
     /// Use one matrix for the input and the output embedding
     #[arg(long, help_heading = "Model")]
     tied: bool,
+    /// How activations lie in buffers: `f32`, or `bf16`, which devices train in [default: f32]
+    #[arg(long, value_name = "TYPE", value_parser = precision, help_heading = "Model")]
+    precision: Option<Precision>,
     /// Layers on each stage: `uniform`, `balanced` by what layers cost, or a number for each [default: uniform]
     #[arg(long, value_name = "LAYERS", value_parser = spread, help_heading = "Model")]
     partition: Option<Spread>,
@@ -46,6 +49,11 @@ enum Spread {
     Uniform,
     Balanced,
     Given(Vec<u32>),
+}
+
+fn precision(text: &str) -> Result<Precision, String> {
+    let found = Precision::WORDS.iter().find(|(_, word)| *word == text);
+    found.map(|(precision, _)| *precision).ok_or_else(|| "write `f32` or `bf16`".to_owned())
 }
 
 fn spread(text: &str) -> Result<Spread, String> {
@@ -61,8 +69,16 @@ fn spread(text: &str) -> Result<Spread, String> {
 }
 
 /// The model where nothing is said.
-const DEFAULT: Dims =
-    Dims { layers: 0, hidden: 64, heads: 4, sequence: 64, batch: 1, vocab: 256, tied: false };
+const DEFAULT: Dims = Dims {
+    layers: 0,
+    hidden: 64,
+    heads: 4,
+    sequence: 64,
+    batch: 1,
+    vocab: 256,
+    tied: false,
+    precision: Precision::F32,
+};
 
 /// A device that is shipped, by its name, or a device file.
 pub(super) fn device(word: &str) -> Result<Device, Failure> {
@@ -104,6 +120,7 @@ impl ModelArgs {
             batch: self.batch.unwrap_or(base.batch),
             vocab: self.vocab.unwrap_or(base.vocab),
             tied: self.tied || base.tied,
+            precision: self.precision.unwrap_or(base.precision),
         };
         let partition = match &self.partition {
             None | Some(Spread::Uniform) => Partitioning::Uniform,
@@ -133,7 +150,19 @@ impl ModelArgs {
             let differs = self.tied && !dims.tied;
             differs.then(|| ("--tied".to_owned(), "whose embeddings are untied".to_owned()))
         };
-        flags.into_iter().find_map(differs).or_else(tied).or_else(|| self.other_partition(header))
+        let precision = || {
+            let asked = self.precision.filter(|&asked| asked != dims.precision)?;
+            Some((
+                format!("--precision {}", asked.word()),
+                format!("which was compiled for {}", dims.precision.word()),
+            ))
+        };
+        flags
+            .into_iter()
+            .find_map(differs)
+            .or_else(tied)
+            .or_else(precision)
+            .or_else(|| self.other_partition(header))
     }
 
     /// What is asked of the layers, where a plan has them otherwise.

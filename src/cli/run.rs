@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use schedc::cuda::run::train_on;
+use schedc::cuda::run::{Ended, Way, train_on};
 use schedc::cuda::{CudaError, Gpu, probe as probe_cuda};
 use schedc::execute::ExecuteError;
 use schedc::execute::check::CheckReport;
@@ -34,6 +34,9 @@ pub(crate) struct RunArgs {
     /// Folder of a CUDA installation, or of NVIDIA's Python packages [default: the usual places]
     #[arg(long, value_name = "DIR", help_heading = "Training")]
     cuda_path: Option<PathBuf>,
+    /// Put each step on the GPU as one graph that was captured once
+    #[arg(long, help_heading = "Training")]
+    graph: bool,
     /// Steps in all, those before a resumed checkpoint included; forward only, the steps whose batches are evaluated
     #[arg(long, value_name = "N", default_value_t = 20, help_heading = "Training")]
     steps: u64,
@@ -83,7 +86,7 @@ pub(crate) struct RunArgs {
 
 /// What computes the passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Backend {
+pub(crate) enum Backend {
     /// Threads of this machine
     Cpu,
     /// NVIDIA's GPUs
@@ -92,7 +95,7 @@ enum Backend {
 
 impl Backend {
     /// Refuses what this machine or this build lacks.
-    fn check(self, cuda_path: Option<&Path>, place: Option<&Place>) -> Result<(), Failure> {
+    pub(crate) fn check(self, cuda_path: Option<&Path>, place: Option<&Place>) -> Result<(), Failure> {
         if self == Self::Cpu {
             return Ok(());
         }
@@ -141,6 +144,9 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     let patience = Duration::from_secs_f32(args.rendezvous_timeout);
     let place = Place::read(|name| std::env::var(name).ok(), args.listen.as_deref(), patience);
     let place = place.map_err(Failure::one)?;
+    if args.graph && args.backend == Backend::Cpu {
+        return Err(Failure::one(CudaError::GraphOnCpu));
+    }
     args.backend.check(args.cuda_path.as_deref(), place.as_ref())?;
     let plan = args.job.plan(&args.model)?;
     let hash = schedc::emit::plan_hash(&plan).to_string();
@@ -156,23 +162,19 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     if args.backend == Backend::Cuda {
         let Dims { hidden, heads, .. } = plan.header.model;
         let open = || Gpu::open(0, hidden / heads.max(1), args.cuda_path.as_deref());
-        let result = train_on(&plan, &settings, open, &mut screen);
+        let result = train_on(&plan, &settings, Way { graph: args.graph }, open, &mut screen);
         screen.bar.finish_and_clear();
-        let ending = result.map_err(Failure::one)?;
+        let Ended { ending, issuing } = result.map_err(Failure::one)?;
         screen.lines(&if trains { ended(&ending) } else { evaluated(&ending) });
-        return Ok(());
+        screen.lines(&format!("host      {issuing:.0} ns an instruction"));
+        return written(&plan, &hash, args, form, &mut screen);
     }
     let result = train_across(&plan, &settings, place.as_ref(), &mut screen);
     screen.bar.finish_and_clear();
     match result {
         Ok(ending) => {
             screen.lines(&if trains { ended(&ending) } else { evaluated(&ending) });
-            match (&args.trace, form, screen.recording.take()) {
-                (Some(path), Some(form), Some(recording)) => {
-                    traced(&plan, &hash, path, form, &recording, &screen)
-                }
-                _ => Ok(()),
-            }
+            written(&plan, &hash, args, form, &mut screen)
         }
         Err(error) => {
             if let ExecuteError::Stalled { report, .. }
@@ -184,6 +186,20 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
             }
             Err(Failure::one(error))
         }
+    }
+}
+
+/// Writes what happened, where that was asked for.
+fn written(
+    plan: &Plan,
+    hash: &str,
+    args: &RunArgs,
+    form: Option<view::Form>,
+    screen: &mut Screen,
+) -> Result<(), Failure> {
+    match (&args.trace, form, screen.recording.take()) {
+        (Some(path), Some(form), Some(recording)) => traced(plan, hash, path, form, &recording, screen),
+        _ => Ok(()),
     }
 }
 
@@ -284,13 +300,14 @@ fn summary(plan: &Plan, hash: &str) -> String {
     let (ranks, stages) = (plan.ranks.len(), stages.len());
     let sliced = if *slices > 1 { format!(" of {slices} slices") } else { String::new() };
     let short = hash.get(..12).unwrap_or(hash);
-    let Dims { layers, hidden, heads, sequence, batch, vocab, tied } = model;
+    let Dims { layers, hidden, heads, sequence, batch, vocab, tied, precision } = model;
     let tied = if *tied { "tied" } else { "untied" };
+    let stored = if precision.is_single() { String::new() } else { format!(", {}", precision.word()) };
     format!(
         "plan      {name}{only} · {ranks} ranks, {stages} stages, {microbatches} microbatches{sliced} · {short}\n\
          peak      {}\n\
          model     {layers} layers, hidden {hidden}, {heads} heads, {batch} x {sequence} tokens, \
-         vocabulary {vocab} ({tied})",
+         vocabulary {vocab} ({tied}){stored}",
         peaks(plan)
     )
 }

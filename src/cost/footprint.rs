@@ -53,7 +53,7 @@ impl Footprint {
 /// What the buffers of a plan would take on a device.
 pub struct Weights<'a> {
     plan: &'a Plan,
-    training: &'a Training,
+    training: Training,
     pipeline: Pipeline<'a>,
     /// Tokens that a pass works on.
     tokens: u64,
@@ -64,9 +64,10 @@ pub struct Weights<'a> {
 impl<'a> Weights<'a> {
     /// What a plan's buffers take where it is trained so.
     #[must_use]
-    pub fn of(plan: &'a Plan, training: &'a Training) -> Self {
+    pub fn of(plan: &'a Plan, training: &Training) -> Self {
         let pipeline = Pipeline::of_plan(&plan.header);
         let tokens = plan.header.model.tokens() / u64::from(pipeline.slices);
+        let training = training.of(&plan.header.model);
         let wide = [u64::from(plan.header.model.hidden), training.precision.bytes()];
         let wide = wide.into_iter().fold(tokens, u64::saturating_mul);
         Self { plan, training, pipeline, tokens, wide }
@@ -77,7 +78,7 @@ impl<'a> Weights<'a> {
     pub fn written(&self, instr: &Instr, buffer: &Buffer) -> u64 {
         match instr.op {
             Op::Pass(pass) => self.buffer(buffer.class, pass),
-            _ => buffer.elements().saturating_mul(self.training.precision.bytes()),
+            _ => buffer.elements().saturating_mul(self.training.bytes_per_word(self.pipeline.model)),
         }
     }
 
@@ -164,7 +165,9 @@ impl<'a> Weights<'a> {
             Site::Stage(stage) => class.at_stage.get(stage.index()).unwrap_or(&class.at_rank),
             Site::Rank(_) => &class.at_rank,
         };
-        shape.iter().fold(self.training.precision.bytes(), |product, &side| product.saturating_mul(side))
+        shape.iter().fold(self.training.bytes_per_word(self.pipeline.model), |product, &side| {
+            product.saturating_mul(side)
+        })
     }
 
     fn rank(&self, rank: Rank, plan: &RankPlan) -> Footprint {

@@ -16,8 +16,8 @@ pub(super) struct Links<'a> {
     narrowest: Link,
 }
 
-/// The class of statistics is kept in single precision whatever the activations are.
-const STATISTICS: f64 = 4.0;
+/// Bytes of a word: of statistics, which are kept in single precision whatever the activations are, and of all shapes of a plan in bf16.
+const WORD: f64 = 4.0;
 
 impl<'a> Links<'a> {
     /// The ways between the ranks of a pipeline.
@@ -80,7 +80,8 @@ impl<'a> Links<'a> {
         let elements = shape.iter().fold(1.0, |product, &side| product * side as f64);
         let statistics =
             collective.op == CollectiveOp::AllGather && kind.computes.is_some_and(Compute::shards_output);
-        let bytes = elements * if statistics { STATISTICS } else { activation };
+        let packed = !pipeline.model.precision.is_single();
+        let bytes = elements * if statistics || packed { WORD } else { activation };
         let moved = match collective.op {
             CollectiveOp::AllReduce => 2.0 * (p - 1.0) / p,
             CollectiveOp::AllGather => p - 1.0,

@@ -102,6 +102,21 @@ impl Recompute {
 }
 
 impl Training {
+    /// How a model is trained that keeps its activations so: a plan in bf16 is in bf16 whatever else is said.
+    #[must_use]
+    pub fn of(self, model: &Dims) -> Self {
+        match model.precision {
+            crate::ir::Precision::F32 => self,
+            crate::ir::Precision::Bf16 => Self { precision: Precision::Bf16, ..self },
+        }
+    }
+
+    /// Bytes that one of a shape's words takes: of a plan in f32, whose words stand for activations of any precision, what one of those
+    /// does.
+    pub(super) fn bytes_per_word(self, model: &Dims) -> u64 {
+        if model.precision.is_single() { self.precision.bytes() } else { 4 }
+    }
+
     /// Bytes of each parameter: its own, its gradient's, the optimizer's.
     #[must_use]
     pub fn bytes_per_parameter(&self) -> [u64; 3] {
@@ -165,6 +180,7 @@ fn read(text: &str) -> Result<ModelFile, Problem> {
         batch: file.maybe_count("microbatch")?.unwrap_or(1),
         vocab: file.count("vocabulary")?,
         tied: file.flag("tied")?,
+        precision: crate::ir::Precision::F32,
     };
     if !dims.hidden.is_multiple_of(dims.heads) {
         return Err(Problem::UnevenHeads { heads: dims.heads, hidden: dims.hidden, at: file.place("heads") });

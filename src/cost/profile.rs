@@ -73,7 +73,7 @@ impl Profile {
                 let sharded = [catalog.shards_input(), catalog.shards_output()];
                 let step = |rank: Rank| recorded.step(pipeline.held(rank, sharded).0, rank);
                 let steps = Rank::all(pipeline.ranks as usize).map_while(step).collect();
-                (steps, Some(recorded.contention()))
+                (steps, recorded.contention())
             }
         };
         let passes = catalog.kinds.iter().map(|kind| {

@@ -38,14 +38,15 @@ impl Rates {
         known: impl Fn(&str) -> bool,
     ) -> Result<Durations, CostError> {
         let links = Links::of(self, pipeline)?;
-        let format = self.training.precision;
+        let training = self.training.of(pipeline.model);
+        let format = training.precision;
         let peak = self.device.peak[format as usize].ok_or_else(|| CostError::NoPeak {
             device: self.device.name.clone(),
             precision: format.word(),
         })?;
         let beside = catalog.collectives.iter().any(|collective| !collective.lockstep) && pipeline.ranks > 1;
         let clock = Clock { rates: self, peak, beside };
-        let size = Size::of(pipeline, self.training);
+        let size = Size::of(pipeline, training);
         let mut passes = Vec::with_capacity(catalog.kinds.len());
         for kind in &catalog.kinds {
             let Some(computes) = kind.computes else {
@@ -166,15 +167,15 @@ impl Rates {
     /// Model FLOPs utilisation of a step that takes so many microseconds: the operations of the model over what the devices could do.
     #[must_use]
     pub fn mfu(&self, header: &crate::ir::Header, microseconds: f64) -> Option<f64> {
-        let rate = self.rate()? * f64::from(header.ranks());
+        let rate = self.rate(&header.model)? * f64::from(header.ranks());
         let flops = step_flops(&header.model, header.microbatches);
         (microseconds > 0.0).then(|| flops / (microseconds * 1e-6 * rate))
     }
 
     /// Floating-point operations a second that the devices of one rank could do.
     #[must_use]
-    pub fn rate(&self) -> Option<f64> {
-        let peak = self.device.peak[self.training.precision as usize]?;
+    pub fn rate(&self, model: &crate::ir::Dims) -> Option<f64> {
+        let peak = self.device.peak[self.training.of(model).precision as usize]?;
         Some(peak * f64::from(self.training.tensor_parallel))
     }
 

@@ -69,7 +69,7 @@ pub struct Matrix {
 pub enum Epilogue {
     /// Nothing.
     Plain,
-    /// A vector `[columns]` of f32 is added to every row.
+    /// A vector `[columns]`, stored as the result is, is added to every row.
     Bias(Address),
 }
 

@@ -89,6 +89,14 @@ pub enum CudaError {
         /// The flag.
         flag: &'static str,
     },
+    /// Times of what runs as one graph.
+    #[error("a step that is one graph cannot be traced: what runs inside a graph has no times of its own")]
+    #[diagnostic(code(schedc::cuda::graph_not_timed), help("leave `--graph` or `--trace` out"))]
+    GraphNotTimed,
+    /// A graph of what no GPU runs.
+    #[error("`--graph` puts a step on a GPU as one graph, and the CPU's ranks are threads")]
+    #[diagnostic(code(schedc::cuda::graph_on_cpu), help("leave it out, or run with `--backend cuda`"))]
+    GraphOnCpu,
     /// NVRTC does not take a source.
     #[error("NVRTC refuses `{file}` for {architecture}: {reason}")]
     #[diagnostic(

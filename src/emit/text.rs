@@ -203,6 +203,10 @@ impl<W: Write + ?Sized> Printer<'_, '_, W> {
             self.id(title, number);
         }
         self.word(if model.tied { " tied=true" } else { " tied=false" });
+        if !model.precision.is_single() {
+            self.word(" precision=");
+            self.word(model.precision.word());
+        }
     }
 
     fn catalog(&mut self) -> fmt::Result {

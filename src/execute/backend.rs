@@ -160,3 +160,29 @@ pub trait Backend: Send {
     /// Bytes of parameters, gradients and moments.
     fn parameter_bytes(&self) -> u64;
 }
+
+/// What checkpoints keep of a rank and give back: its parameters with the optimizer's moments.
+pub trait Store {
+    /// As [`Backend::tensors`].
+    fn tensors(&mut self) -> Vec<Tensor<'_>>;
+
+    /// As [`Backend::load`].
+    fn load(&mut self, name: &str, state: State<'_>) -> bool;
+
+    /// As [`Backend::set_steps`].
+    fn set_steps(&mut self, steps: u64);
+}
+
+impl<B: Backend> Store for B {
+    fn tensors(&mut self) -> Vec<Tensor<'_>> {
+        Backend::tensors(self)
+    }
+
+    fn load(&mut self, name: &str, state: State<'_>) -> bool {
+        Backend::load(self, name, state)
+    }
+
+    fn set_steps(&mut self, steps: u64) {
+        Backend::set_steps(self, steps);
+    }
+}

@@ -18,6 +18,13 @@ pub enum ExecuteError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Model(#[from] ModelError),
+    /// Activations that the CPU does not compute with.
+    #[error("the plan keeps activations in bf16, and the CPU computes in f32")]
+    #[diagnostic(
+        code(schedc::execute::bf16_on_cpu),
+        help("compile it with `--precision f32`, or run it on a GPU with `--backend cuda`")
+    )]
+    Bf16OnCpu,
     /// A pass that only has a place in the schedule.
     #[error("pass `{kind}` has no `computes`, so nothing is known to run for it")]
     #[diagnostic(

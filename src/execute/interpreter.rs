@@ -110,6 +110,9 @@ impl<B: Backend + 'static> Engine<B> {
         limits: &Limits,
         mesh: Option<Mesh>,
     ) -> Result<Self, ExecuteError> {
+        if !plan.header.model.precision.is_single() {
+            return Err(ExecuteError::Bf16OnCpu);
+        }
         let plan = Arc::new((**plan).clone());
         if let Some(Drill { rank, instr, .. }) = limits.drill
             && plan.ranks.get(rank.index()).is_none_or(|rank| instr.index() >= rank.instrs.len())
@@ -243,7 +246,7 @@ impl<B: Backend + 'static> Engine<B> {
             let first = recorders().any(|recorder| recorder.is_first(step));
             Some(RecordedStep { step, first, ranks: ranks.collect::<Option<Vec<_>>>()? })
         };
-        Recording { steps: steps.into_iter().filter_map(taken).collect() }
+        Recording { steps: steps.into_iter().filter_map(taken).collect(), device: false }
     }
 
     /// The mean over all microbatches of losses that come up on several ranks; summed in the order of microbatches.

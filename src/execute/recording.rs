@@ -11,7 +11,7 @@ use crate::ir::InstrId;
 pub const MOST_BYTES: u64 = 4 << 30;
 
 /// Bytes of one moment pair.
-pub(super) const MOMENTS: u64 = size_of::<[u64; 2]>() as u64;
+pub(crate) const MOMENTS: u64 = size_of::<[u64; 2]>() as u64;
 
 /// Not begun, or not ended.
 const NEVER: u64 = u64::MAX;
@@ -21,6 +21,8 @@ const NEVER: u64 = u64::MAX;
 pub struct Recording {
     /// Each step.
     pub steps: Vec<RecordedStep>,
+    /// Whether ranks were queues of a device, and not threads that look at messages between two passes.
+    pub device: bool,
 }
 
 /// When everything happened in one step.

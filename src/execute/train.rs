@@ -284,7 +284,7 @@ fn come_together(
 }
 
 /// Whether there is a checkpoint after so many steps.
-fn is_kept(settings: &Settings, done: u64) -> bool {
+pub(crate) fn is_kept(settings: &Settings, done: u64) -> bool {
     done == settings.steps || done.is_multiple_of(settings.checkpoint_every.max(1))
 }
 
@@ -376,7 +376,7 @@ fn take(
 }
 
 /// Tries the places that will be written, before any step is taken.
-fn writable(settings: &Settings, begin: u64) -> Result<(), ExecuteError> {
+pub(crate) fn writable(settings: &Settings, begin: u64) -> Result<(), ExecuteError> {
     if let Some(directory) = &settings.checkpoint {
         prepare(directory)?;
     }
@@ -388,7 +388,7 @@ fn writable(settings: &Settings, begin: u64) -> Result<(), ExecuteError> {
 }
 
 /// Refuses what evaluation has nothing for: a dump without gradients, a directory without a model.
-fn evaluable(settings: &Settings, resumed: bool) -> Result<(), ExecuteError> {
+pub(crate) fn evaluable(settings: &Settings, resumed: bool) -> Result<(), ExecuteError> {
     if settings.dump.is_some() {
         return Err(ExecuteError::NoGradients);
     }
@@ -405,7 +405,7 @@ fn backends(engine: &mut Engine<CpuBackend>) -> Vec<&mut CpuBackend> {
 }
 
 /// The tokenizer that the checkpoint kept, or a new one.
-fn tokenizer(
+pub(crate) fn tokenizer(
     settings: &Settings,
     resumed: Option<&Checkpoint>,
     text: &Text,

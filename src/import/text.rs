@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 use super::Problem;
 use super::words::{Word, Words, clip, label, nearest};
-use crate::ir::{Dims, Group, Header, Mode, Partition, Plan, Rank};
+use crate::ir::{Dims, Group, Header, Mode, Partition, Plan, Precision, Rank};
 
 /// Problems after which reading stops.
 const MOST_PROBLEMS: usize = 20;
@@ -220,8 +220,13 @@ fn model(words: &mut Words<'_>) -> Result<Dims, Problem> {
         "tied=false" => false,
         _ => return Err(word.not(expected)),
     };
+    let precision = match words.next()? {
+        None => Precision::F32,
+        Some(word) if word.text == "precision=bf16" => Precision::Bf16,
+        Some(word) => return Err(word.not("`precision=bf16`, or the end of the line")),
+    };
     words.done()?;
-    Ok(Dims { layers, hidden, heads, sequence, batch, vocab, tied })
+    Ok(Dims { layers, hidden, heads, sequence, batch, vocab, tied, precision })
 }
 
 fn groups(reader: &mut Reader<'_>) -> Result<Vec<Group>, Problem> {

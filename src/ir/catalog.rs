@@ -21,7 +21,7 @@ pub struct Catalog {
     pub collectives: Vec<Collective>,
 }
 
-/// A class of buffer and the shape that it has for each site; f32 elements.
+/// A class of buffer and the shape that it has for each site; in words of four bytes, each an f32 or two bf16 (see [`super::Precision`]).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Class {

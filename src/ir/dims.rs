@@ -22,6 +22,51 @@ pub struct Dims {
     pub vocab: u32,
     /// Whether the input and the output embedding are one matrix.
     pub tied: bool,
+    /// How activations lie in buffers.
+    #[serde(default, skip_serializing_if = "Precision::is_single")]
+    pub precision: Precision,
+}
+
+/// How activations and their gradients lie in buffers. Statistics are f32 in either case, as are parameters, their gradients and the
+/// optimizer's moments.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// Four bytes: one in each word of a buffer.
+    #[default]
+    F32,
+    /// The upper two bytes of an f32: two in each word of a buffer. Only devices run such plans.
+    Bf16,
+}
+
+impl Precision {
+    /// Both, with their words.
+    pub const WORDS: [(Self, &'static str); 2] = [(Self::F32, "f32"), (Self::Bf16, "bf16")];
+
+    /// As it is written.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        }
+    }
+
+    /// Whether it is that of a plan that says nothing of it.
+    #[must_use]
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+    pub fn is_single(&self) -> bool {
+        *self == Self::F32
+    }
+
+    /// Activations in a word of four bytes.
+    #[must_use]
+    pub fn packed(self) -> u32 {
+        match self {
+            Self::F32 => 1,
+            Self::Bf16 => 2,
+        }
+    }
 }
 
 impl Dims {

@@ -17,7 +17,7 @@ pub use catalog::{
     At, Catalog, Class, Collective, CollectiveOp, Compute, Kind, Need, Queue, Relation, Source, Where,
 };
 pub use cut::{Cut, UnitName};
-pub use dims::Dims;
+pub use dims::{Dims, Precision};
 pub use ids::{
     BufferId, Chunk, ClassId, CollectiveId, Flow, GroupId, InstrId, KindId, LaneId, Microbatch, Port, Rank,
     Stage,

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Dims, Stage};
+use super::{Dims, Precision, Stage};
 
 /// The layers of each stage of a flow, by its place there; `None`: as many on each, the first stages take the remainder.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -39,4 +39,13 @@ impl Partition {
 }
 
 /// A model of nothing.
-const EMPTY: Dims = Dims { layers: 0, hidden: 0, heads: 0, sequence: 0, batch: 0, vocab: 0, tied: false };
+const EMPTY: Dims = Dims {
+    layers: 0,
+    hidden: 0,
+    heads: 0,
+    sequence: 0,
+    batch: 0,
+    vocab: 0,
+    tied: false,
+    precision: Precision::F32,
+};

@@ -131,7 +131,7 @@ pub struct Peak {
 pub struct Buffer {
     /// Its class.
     pub class: ClassId,
-    /// Its shape; f32 elements.
+    /// Its shape, in words of four bytes.
     pub shape: Vec<u64>,
     /// Where it lies.
     pub place: Place,
@@ -151,13 +151,13 @@ pub enum Place {
 }
 
 impl Buffer {
-    /// Elements.
+    /// Words of four bytes.
     #[must_use]
     pub fn elements(&self) -> u64 {
         self.shape.iter().fold(1, |product, &side| product.saturating_mul(side))
     }
 
-    /// Size; 4 bytes an element.
+    /// Size; 4 bytes a word.
     #[must_use]
     pub fn bytes(&self) -> Bytes {
         Bytes(self.elements().saturating_mul(4))

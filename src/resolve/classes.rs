@@ -8,7 +8,7 @@ use crate::ir::{Class, Dims, Shape, Span, Stage};
 use crate::syntax::ast::ClassDecl;
 
 /// What the sides of a class may be made of, in slot order.
-const VARIABLES: [&str; 14] = [
+const VARIABLES: [&str; 15] = [
     "tokens",
     "hidden",
     "heads",
@@ -20,12 +20,13 @@ const VARIABLES: [&str; 14] = [
     "sharded_output",
     "ranks",
     "slices",
+    "packed",
     "layers",
     "first",
     "last",
 ];
 /// The slots from `layers` on differ from site to site.
-const PER_SITE: usize = 11;
+const PER_SITE: usize = 12;
 
 /// Every class, with its shape at each stage and at every rank.
 pub(super) fn sized(
@@ -56,6 +57,7 @@ fn common(model: &Dims, shape: &Shape, drafts: &Drafts) -> [i64; VARIABLES.len()
         i64::from(output),
         i64::from(shape.ranks),
         i64::from(shape.slices),
+        i64::from(model.precision.packed()),
     ]);
     values
 }
@@ -126,7 +128,7 @@ fn sides_at(
             value,
             place: place(),
             range: "0 or more".to_owned(),
-            help: "count elements of f32; at every rank `layers`, `first` and `last` are 0",
+            help: "count words of four bytes; at every rank `layers`, `first` and `last` are 0",
             at: *span,
         })?;
         bytes =

@@ -647,6 +647,13 @@ pub enum ResolveError {
         /// Width.
         hidden: u32,
     },
+    /// A width that words of two activations do not fill.
+    #[error("a hidden width of {hidden} is odd, and in bf16 two activations share a word of four bytes")]
+    #[diagnostic(code(schedc::resolve::odd_width), help("choose an even `--hidden`, or `--precision f32`"))]
+    OddWidth {
+        /// Width of the residual stream.
+        hidden: u32,
+    },
 }
 
 impl Located for ResolveError {
@@ -694,7 +701,8 @@ impl Located for ResolveError {
             | Self::EmptyModel { .. }
             | Self::PartitionStages { .. }
             | Self::PartitionLayers { .. }
-            | Self::UnevenHeads { .. } => None,
+            | Self::UnevenHeads { .. }
+            | Self::OddWidth { .. } => None,
         }
     }
 }

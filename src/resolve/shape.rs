@@ -37,6 +37,10 @@ pub(super) fn check_numbers(request: &Request<'_>, errors: &mut Vec<ResolveError
     if heads != 0 && hidden % heads != 0 {
         errors.push(ResolveError::UnevenHeads { heads, hidden });
     }
+    let packed = request.model.dims.precision.packed();
+    if !hidden.is_multiple_of(packed) {
+        errors.push(ResolveError::OddWidth { hidden });
+    }
 }
 
 /// Ranks, microbatches, slices, chunks, placement.

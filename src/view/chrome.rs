@@ -23,6 +23,9 @@ struct Head<'a> {
     stages: &'a [u32],
     measured: bool,
     unit: &'a str,
+    /// Whether a device computed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    device: bool,
     /// The number of the run's first step, where it is in the trace.
     first: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -82,6 +85,7 @@ fn head(steps: &[Chart]) -> Head<'_> {
         stages: &chart.stages,
         measured: chart.origin == Origin::Measured,
         unit: if chart.clock.unit.is_empty() { "cost" } else { chart.clock.unit },
+        device: chart.device,
         first: steps.iter().find(|chart| chart.first).and_then(|chart| chart.step),
         model: model.map(|model| &model.dims),
         flows: model.map(|model| model.flows),

@@ -40,6 +40,7 @@ pub fn measured(plan: &Plan, hash: &str, recording: &Recording) -> Vec<Chart> {
         let mut chart = charted(plan, Origin::Measured, clock, moments);
         chart.step = Some(taken.step);
         chart.first = taken.first;
+        chart.device = recording.device;
         chart.plan = Some(hash.to_owned());
         chart
     };
@@ -75,6 +76,7 @@ fn charted(
         origin,
         step: None,
         first: false,
+        device: false,
         plan: None,
         microbatches: header.microbatches,
         slices: header.slices,

@@ -41,6 +41,8 @@ struct Head {
     measured: bool,
     unit: Option<String>,
     first: Option<u64>,
+    #[serde(default)]
+    device: bool,
     model: Option<Dims>,
     flows: Option<u32>,
     layers: Option<Vec<u32>>,
@@ -173,6 +175,7 @@ fn empty(head: &Head, name: &str, step: u64) -> Chart {
         origin,
         step: head.measured.then_some(step),
         first: head.first == Some(step),
+        device: head.device,
         model,
         plan: head.plan.clone(),
         microbatches: head.microbatches,

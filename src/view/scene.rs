@@ -24,6 +24,8 @@ pub struct Chart {
     pub step: Option<u64>,
     /// Whether that is the first step of its run: caches are cold then, and memory is touched for the first time.
     pub first: bool,
+    /// Whether ranks were queues of a device.
+    pub device: bool,
     /// The plan's hash, where it is known.
     pub plan: Option<String>,
     /// `m`.

@@ -5,8 +5,7 @@
 #   SCHEDC=PATH tests/gpu/run.sh     all rows with this binary
 #   QUICK=1 tests/gpu/run.sh         fewer steps, and only some schedules
 #
-# Exits 0 if every row passed, 1 if one failed, was skipped or is not built, 2 where there is no GPU. What a binary cannot do yet is asked of
-# the binary: such rows say `not built`. The peers are PyTorch's, on the same GPU in the same run; without PyTorch their rows are skipped.
+# Exits 0 if every row passed, 1 if one failed, was skipped or is not built, 2 where there is no GPU. The peers are PyTorch's, on the same GPU in the same run; without PyTorch their rows are skipped.
 # SCHEDC_PEAK_TFLOPS is the GPU's peak in bf16 where the script does not know it; SCHEDULES are those whose plans are checked; MODEL are the
 # flags of the model that one rank is measured on, MEDIUM of the one that four ranks on one GPU are held against one rank with.
 set -uo pipefail
@@ -72,23 +71,13 @@ finish() {
     exit "$bad"
 }
 
-# --- what the binary can do ------------------------------------------------------------------------------------------------------------
+# --- what is run -----------------------------------------------------------------------------------------------------------------------
 
-help="$("$SCHEDC" run --help 2>&1)"
-# The first of some options that `schedc run` has.
-option_of() {
-    local option
-    for option in "$@"; do
-        if grep -qE -- "^ *(-[a-zA-Z], )?$option\b" <<<"$help"; then echo "$option"; return; fi
-    done
-}
-stored="$(option_of --stored --precision --dtype)"
-graph="$(option_of --graph)"
-# run_in TYPE ARGUMENTS...: trains on the GPU; where a binary knows one type only, there is no option for it.
+# run_in TYPE ARGUMENTS...: trains on the GPU.
 run_in() {
     local type="$1"
     shift
-    "$SCHEDC" run "$@" --backend cuda ${stored:+"$stored" "$type"}
+    "$SCHEDC" run "$@" --backend cuda --precision "$type"
 }
 
 small='--layers 8 --hidden 64 --heads 4 --seq 32 --batch 2 --vocab 512'
@@ -140,7 +129,6 @@ for schedule in "${schedules[@]}"; do
         "$SCHEDC" run $words -p 4 -m 8 $small --steps 1 --dump "$work/cpu" >"$work/log" 2>&1 || continue
         tried=$((tried + 1))
         for type in f32 bf16; do
-            if [ "$type" = bf16 ] && [ -z "$stored" ]; then continue; fi
             if ! small_run "$type" "$words" 1 --dump "$work/$type" >"$work/log" 2>&1; then
                 broken="$broken $words ($type)"
                 tail -n 5 "$work/log"
@@ -158,9 +146,7 @@ done
 for type in f32 bf16; do
     index=0 limit=1e-4
     if [ "$type" = bf16 ]; then index=1 limit=2e-2; fi
-    if [ "$type" = bf16 ] && [ -z "$stored" ]; then
-        row "${names[$index]}" '' 'not built'
-    elif [ -z "$python" ]; then
+    if [ -z "$python" ]; then
         row "${names[$index]}" 'no python3' skipped
     elif [ "$tried" = 0 ]; then
         row "${names[$index]}" 'no plan runs on the CPU' fail
@@ -181,7 +167,7 @@ for tool in memcheck racecheck; do
     else
         # shellcheck disable=SC2086
         "$sanitizer" --tool "$tool" --error-exitcode 9 "$SCHEDC" run 1f1b --with vocab-2 -p 4 -m 4 --layers 4 --hidden 32 --heads 2 --seq 16 \
-            --steps 1 --backend cuda ${stored:+"$stored" bf16} >"$work/$tool" 2>&1
+            --steps 1 --backend cuda --precision bf16 >"$work/$tool" 2>&1
         code=$?
         summary="$(grep -oE '(ERROR|RACECHECK) SUMMARY:.*' "$work/$tool" | head -n 1)"
         row "${names[$number]}" "${summary:-exit $code}" "$([ "$code" = 0 ] && echo pass || echo fail)"
@@ -228,56 +214,41 @@ fi
 
 # --- vocabulary passes and prediction: by `schedc profile` -----------------------------------------------------------------------------
 
-profiles=''
-if "$SCHEDC" profile --help >"$work/profile.help" 2>&1 && grep -q -- '--output' "$work/profile.help"; then profiles=yes; fi
-# profiled FILE ARGUMENTS...: the times of each pass on the GPU.
+# profiled FILE ARGUMENTS...: the times of each pass on the GPU, as JSON in FILE.times.
 profiled() {
     local file="$1"
     shift
-    "$SCHEDC" profile "$@" ${stored:+"$stored" bf16} --output "$file" >"$work/log" 2>&1 || { tail -n 5 "$work/log"; return 1; }
+    "$SCHEDC" profile "$@" --backend cuda --precision bf16 --json --output "$file" >"$file.times" 2>"$work/log" || { tail -n 5 "$work/log"; return 1; }
 }
-# microseconds PASS FILE: the cost of a pass in a table of times.
-microseconds() { awk -v name="$1" '$1 == name && $2 == "=" { print $3; exit }' "$2"; }
+# microseconds PASS FILE: the median of a pass.
+microseconds() { sed -nE "s/.*\"$1\":\{\"count\":[0-9]+,\"mean\":[0-9.]+,\"median\":([0-9.]+).*/\1/p" "$2"; }
 
-if [ -z "$profiles" ]; then
-    row "${names[7]}" '' 'not built'
-    row "${names[8]}" '' 'not built'
+vocabulary='--layers 4 --hidden 4096 --heads 32 --seq 4096 --batch 1 --vocab 131072'
+# shellcheck disable=SC2086
+profiled "$work/vocabulary.json" gpipe --with vocab-1 -p 4 -m 2 $vocabulary
+[ -z "$torch" ] || "$python" "$here/vocabulary.py" >"$work/head" 2>"$work/head.err" || tail -n 5 "$work/head.err"
+s="$(microseconds S "$work/vocabulary.json.times")" t="$(microseconds T "$work/vocabulary.json.times")"
+peak_bytes="$(figure vocabulary_bytes "$work/vocabulary.json.times")"
+if [ -z "$torch" ]; then
+    row "${names[7]}" "S ${s:-?} + T ${t:-?} us; no PyTorch" skipped
+    row "${names[8]}" "${peak_bytes:-?} bytes; no PyTorch" skipped
 else
-    vocabulary='--layers 4 --hidden 4096 --heads 32 --seq 4096 --batch 1 --vocab 131072'
-    # shellcheck disable=SC2086
-    profiled "$work/vocabulary.toml" gpipe --with vocab-1 -p 4 -m 2 $vocabulary
-    [ -z "$torch" ] || "$python" "$here/vocabulary.py" >"$work/head" 2>"$work/head.err" || tail -n 5 "$work/head.err"
-    s="$(microseconds S "$work/vocabulary.toml")" t="$(microseconds T "$work/vocabulary.toml")"
-    peak_bytes="$(figure vocabulary_bytes "$work/log")"
-    if [ -z "$torch" ]; then
-        row "${names[7]}" "S ${s:-?} + T ${t:-?} us; no PyTorch" skipped
-        row "${names[8]}" 'no PyTorch' skipped
-    else
-        sum="$(awk -v a="${s:-0}" -v b="${t:-0}" 'BEGIN { if (a > 0 && b > 0) print a + b }')"
-        compared "${names[7]}" "$(over "$sum" "$(figure microseconds "$work/head")")" ' x' le 1.0
-        if [ -z "$peak_bytes" ]; then
-            row "${names[8]}" "PyTorch $(figure peak_bytes "$work/head") bytes" 'not built'
-        else
-            compared "${names[8]}" "$(over "$peak_bytes" "$(figure peak_bytes "$work/head")")" ' x' le 0.6
-        fi
-    fi
+    sum="$(awk -v a="${s:-0}" -v b="${t:-0}" 'BEGIN { if (a > 0 && b > 0) print a + b }')"
+    compared "${names[7]}" "$(over "$sum" "$(figure microseconds "$work/head")")" ' x' le 1.0
+    compared "${names[8]}" "$(over "$peak_bytes" "$(figure peak_bytes "$work/head")")" ' x' le 0.6
 fi
 
 # --- interpreter -----------------------------------------------------------------------------------------------------------------------
 
-host="$(sed -nE 's/^host .* ([0-9.]+) (ns|us) (an|per) instruction.*/\1 \2/p' "$work/one" | tail -n 1)"
-if [ -n "$host" ]; then row "${names[9]}" "$host" pass; else row "${names[9]}" '' 'not built'; fi
+host="$(sed -nE 's/^host +([0-9]+) ns an instruction.*/\1 ns/p' "$work/one" | tail -n 1)"
+row "${names[9]}" "${host:-no figure}" "$([ -n "$host" ] && echo pass || echo fail)"
 
 # The same layers, microbatches and tokens on one rank and on four, all on this GPU.
 medium="${MEDIUM:---layers 8 --hidden 2048 --heads 16 --seq 1024 --batch 4 --vocab 32768}"
 number=10
-for extra in '' "$graph"; do
+for extra in '' --graph; do
     limit=1.05
     if [ "$number" = 11 ]; then limit=1.01; fi
-    if [ "$number" = 11 ] && [ -z "$graph" ]; then
-        row "${names[$number]}" '' 'not built'
-        continue
-    fi
     for ranks in 1 4; do
         # shellcheck disable=SC2086
         run_in bf16 gpipe -p "$ranks" -m 8 $medium --steps "$steps" $extra >"$work/p$ranks" 2>&1 || tail -n 5 "$work/p$ranks"
@@ -289,19 +260,15 @@ done
 
 # --- predicted -------------------------------------------------------------------------------------------------------------------------
 
-if [ -z "$profiles" ]; then
-    row "${names[12]}" '' 'not built'
-else
-    # One rank, so that nothing else is on the GPU while a pass runs.
-    # shellcheck disable=SC2086
-    profiled "$work/medium.toml" gpipe -p 1 -m 8 $medium \
-        && "$SCHEDC" simulate gpipe -p 1 -m 8 $medium --profile "$work/medium.toml" --json >"$work/simulated" 2>"$work/log"
-    # shellcheck disable=SC2086
-    run_in bf16 gpipe -p 1 -m 8 $medium --steps "$steps" >"$work/measured" 2>&1
-    tokens="$(awk -v words="$medium" 'BEGIN { n = split(words, w, " "); for (i = 1; i < n; ++i) { if (w[i] == "--seq") s = w[i + 1]; if (w[i] == "--batch") b = w[i + 1] } print 8 * s * b }')"
-    step="$(awk -v t="$tokens" -v r="$(rate "$work/measured")" 'BEGIN { if (r > 0) print t / r * 1e6 }')"
-    off="$(over "$(figure step "$work/simulated")" "$step")"
-    compared "${names[12]}" "$(awk -v a="$off" 'BEGIN { if (a + 0 > 0) { d = (a - 1) * 100; printf "%.2f", d < 0 ? -d : d } else print "no figure" }')" ' % off' le 5
-fi
+# One rank, so that nothing else is on the GPU while a pass runs.
+# shellcheck disable=SC2086
+profiled "$work/medium.json" gpipe -p 1 -m 8 $medium \
+    && "$SCHEDC" simulate gpipe -p 1 -m 8 $medium --precision bf16 --profile "$work/medium.json" --json >"$work/simulated" 2>"$work/log"
+# shellcheck disable=SC2086
+run_in bf16 gpipe -p 1 -m 8 $medium --steps "$steps" >"$work/measured" 2>&1
+tokens="$(awk -v words="$medium" 'BEGIN { n = split(words, w, " "); for (i = 1; i < n; ++i) { if (w[i] == "--seq") s = w[i + 1]; if (w[i] == "--batch") b = w[i + 1] } print 8 * s * b }')"
+step="$(awk -v t="$tokens" -v r="$(rate "$work/measured")" 'BEGIN { if (r > 0) print t / r * 1e6 }')"
+off="$(over "$(figure step "$work/simulated")" "$step")"
+compared "${names[12]}" "$(awk -v a="$off" 'BEGIN { if (a + 0 > 0) { d = (a - 1) * 100; printf "%.2f", d < 0 ? -d : d } else print "no figure" }')" ' % off' le 5
 
 finish

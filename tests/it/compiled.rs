@@ -2,7 +2,7 @@
 
 use schedc::cost::UNIT;
 use schedc::driver::{Input, Job, compile};
-use schedc::ir::{Dims, Mode};
+use schedc::ir::{Dims, Mode, Precision};
 use schedc::resolve::{Model, Partitioning};
 use schedc::source::Sources;
 use schedc::verify::Verified;
@@ -33,7 +33,7 @@ pub(crate) const TRANSFORMS: [Option<&str>; 4] = [None, Some("vocab-1"), Some("v
 
 /// A model that takes milliseconds; as many layers as it is asked for.
 pub(crate) fn tiny(layers: u32, tied: bool) -> Dims {
-    Dims { layers, hidden: 8, heads: 2, sequence: 4, batch: 2, vocab: 256, tied }
+    Dims { layers, hidden: 8, heads: 2, sequence: 4, batch: 2, vocab: 256, tied, precision: Precision::F32 }
 }
 
 /// A schedule of the library, compiled and verified.

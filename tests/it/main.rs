@@ -23,6 +23,7 @@ mod model;
 mod models;
 mod mutations;
 mod orders;
+mod packed;
 mod paper;
 mod partition;
 mod peaks;

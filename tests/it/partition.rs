@@ -2,7 +2,7 @@
 
 use schedc::cost::{UNIT, balance};
 use schedc::driver::{Input, Job, compile};
-use schedc::ir::{Dims, Mode, Partition, Plan, Stage};
+use schedc::ir::{Dims, Mode, Partition, Plan, Precision, Stage};
 use schedc::resolve::{Model, Partitioning};
 use schedc::source::Sources;
 use schedc::verify::{Options, Verified, verify};
@@ -88,8 +88,16 @@ fn even_numbers_are_the_uniform_partition() {
 /// Of a 4B model at a vocabulary of 256k the output layer is worth 6.25 of the 32 layers.
 #[test]
 fn balance_takes_layers_from_where_the_vocabulary_lies() {
-    let dims =
-        Dims { layers: 32, hidden: 3072, heads: 24, sequence: 2048, batch: 1, vocab: 256_000, tied: false };
+    let dims = Dims {
+        layers: 32,
+        hidden: 3072,
+        heads: 24,
+        sequence: 2048,
+        batch: 1,
+        vocab: 256_000,
+        tied: false,
+        precision: Precision::F32,
+    };
     let on =
         |schedule: &str, with: &[&str], ranks| layers(&spread(schedule, with, ranks, balance(&dims), dims));
     assert_eq!(on("1f1b", &[], 8), [4, 4, 4, 5, 5, 5, 5, 0]);

@@ -1,7 +1,7 @@
 //! Plans to try things on: those in `tests/plans`, written without the compiler, and the library's, compiled.
 
 use schedc::import::read_plan;
-use schedc::ir::Plan;
+use schedc::ir::{Dims, Plan, Precision};
 
 use crate::compiled::{SCHEDULES, TRANSFORMS, forward_only, library, library_set, tiny};
 
@@ -10,7 +10,10 @@ pub(crate) fn compiled() -> impl Iterator<Item = (String, Plan)> {
     let shapes = [(2, 3, true), (4, 4, false)];
     let finer = library_set("seq1f1b", &[("s".to_owned(), 4)], Some("vocab-2"), 2, 2, tiny(2, true));
     let finer = [("seq1f1b with four slices".to_owned(), finer.into_plan())];
-    finer.into_iter().chain(SCHEDULES.into_iter().flat_map(move |schedule| {
+    let packed = Dims { precision: Precision::Bf16, ..tiny(2, true) };
+    let packed = library("seq1f1b", Some("vocab-1"), 2, 2, packed).into_plan();
+    let finer = finer.into_iter().chain([("seq1f1b in bf16".to_owned(), packed)]);
+    finer.chain(SCHEDULES.into_iter().flat_map(move |schedule| {
         TRANSFORMS.into_iter().flat_map(move |with| {
             shapes.into_iter().map(move |(ranks, microbatches, tied)| {
                 let plan = library(schedule, with, ranks, microbatches, tiny(2 * ranks, tied)).into_plan();

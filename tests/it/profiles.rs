@@ -2,15 +2,23 @@
 
 use miette::Diagnostic;
 use schedc::cost::{CostError, CostSpec, Costs, Profile};
-use schedc::ir::{At, Compute, Dims, Header, Kind, Microbatch, Pass, Rank, Site, Stage};
+use schedc::ir::{At, Compute, Dims, Header, Kind, Microbatch, Pass, Precision, Rank, Site, Stage};
 use schedc::simulate::{Known, Report};
 use schedc::verify::Verified;
 
 use crate::cli::schedc;
 use crate::compiled::{forward_only, library};
 
-const MODEL: Dims =
-    Dims { layers: 8, hidden: 256, heads: 8, sequence: 256, batch: 1, vocab: 4096, tied: false };
+const MODEL: Dims = Dims {
+    layers: 8,
+    hidden: 256,
+    heads: 8,
+    sequence: 256,
+    batch: 1,
+    vocab: 4096,
+    tied: false,
+    precision: Precision::F32,
+};
 
 /// What a machine takes for each part, in microseconds: of a layer, of the whole vocabulary, of a token's row, of a parameter.
 struct Machine {
@@ -387,4 +395,35 @@ fn a_run_predicts_other_schedules_on_the_command_line() {
     assert_eq!(run(&format!("run 1f1b {model} --steps 1 --trace one.json")).code, 0);
     run(&format!("simulate 1f1b {model} --profile one.json"))
         .refused(1, &["schedc::cost::not_a_trace", "only the first step"]);
+}
+
+#[test]
+fn a_profile_is_measured_by_a_command_and_read_by_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = "-p 2 -m 3 --layers 4 --hidden 32 --heads 2 --seq 16";
+    let done =
+        schedc(folder.path(), &format!("profile zb-h1 --with vocab-1 {model} --steps 2 --json -o prof.json"));
+    assert_eq!(done.code, 0, "{}", done.err);
+    let said: serde_json::Value = serde_json::from_str(&done.out).unwrap();
+    assert_eq!(said["steps"], 2);
+    // Two steps, three microbatches, two stages or ranks.
+    for pass in ["F", "B", "W", "S", "T", "IF", "IB"] {
+        assert_eq!(said["passes"][pass]["count"], 12, "{pass}");
+        assert!(said["passes"][pass]["mean"].as_f64().unwrap() > 0.0, "{pass}");
+    }
+    // T: x, logits of half a vocabulary, the input's gradient, the statistics of both ranks.
+    let words = 16 * (32 + 128 + 32) + 2 * 3 * 16;
+    assert_eq!(said["vocabulary_bytes"], 4 * words);
+    let simulated = schedc(folder.path(), &format!("simulate 1f1b {model} --profile prof.json --json"));
+    assert_eq!(simulated.code, 0, "{}", simulated.err);
+    let said: serde_json::Value = serde_json::from_str(&simulated.out).unwrap();
+    assert!(said["step"].as_f64().unwrap() > said["makespan"].as_f64().unwrap());
+    let shown = schedc(folder.path(), &format!("profile gpipe {model} --steps 1 -o other.json"));
+    assert!(
+        shown.out.starts_with("B ") && shown.out.contains("profile   other.json (1 steps)"),
+        "{}",
+        shown.out
+    );
+    schedc(folder.path(), &format!("profile gpipe {model} -o none/prof.json"))
+        .refused(1, &["none/prof.json"]);
 }

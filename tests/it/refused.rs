@@ -10,7 +10,7 @@ use schedc::execute::backend::Backend;
 use schedc::execute::check::{CheckReport, Difference};
 use schedc::execute::interpreter::{Engine, Finish};
 use schedc::execute::watchdog::Limits;
-use schedc::ir::{Dims, Rank};
+use schedc::ir::{Dims, Precision, Rank};
 use schedc::verify::{Options, Verified, verify};
 
 use crate::cli::{SMALL, schedc};
@@ -88,8 +88,25 @@ fn more_memory_than_there_is_is_refused_before_it_is_taken() {
         batch: 1 << 8,
         vocab: 256,
         tied: false,
+        precision: Precision::F32,
     };
     assert_eq!(engine(&one_f_one_b(1, 1, dims)), "schedc::execute::out_of_memory");
+}
+
+#[test]
+fn the_cpu_computes_no_plan_in_bf16() {
+    let packed = Dims { precision: Precision::Bf16, ..tiny(2, false) };
+    assert_eq!(engine(&one_f_one_b(2, 2, packed)), "schedc::execute::bf16_on_cpu");
+    let folder = tempfile::tempdir().unwrap();
+    let line = "run 1f1b -p 2 -m 2 --precision bf16 --steps 1";
+    schedc(folder.path(), line).refused(1, &["schedc::execute::bf16_on_cpu"]);
+    schedc(folder.path(), "compile 1f1b -p 2 -m 2 --precision fp8").refused(2, &["write `f32` or `bf16`"]);
+}
+
+#[test]
+fn the_cpu_runs_no_graph() {
+    let folder = tempfile::tempdir().unwrap();
+    schedc(folder.path(), "run 1f1b -p 2 -m 2 --graph").refused(1, &["schedc::cuda::graph_on_cpu"]);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use schedc::emit::plan_text;
 use schedc::execute::cpu::CpuBackend;
 use schedc::execute::data::Tokens;
 use schedc::execute::model::Train;
-use schedc::ir::{Dims, Microbatch, Op, Pass, Rank, Relation, Source};
+use schedc::ir::{Dims, Microbatch, Op, Pass, Precision, Rank, Relation, Source};
 use schedc::resolve::{Model, Partitioning};
 use schedc::source::Sources;
 use schedc::verify::Verified;
@@ -100,7 +100,16 @@ fn passes_read_what_every_earlier_slice_left_and_backward_goes_the_other_way() {
 
 #[test]
 fn slices_agree_with_whole_sequences_for_every_number_of_slices_and_blocks_of_attention() {
-    let long = Dims { layers: 2, hidden: 8, heads: 2, sequence: 96, batch: 2, vocab: 257, tied: true };
+    let long = Dims {
+        layers: 2,
+        hidden: 8,
+        heads: 2,
+        sequence: 96,
+        batch: 2,
+        vocab: 257,
+        tied: true,
+        precision: Precision::F32,
+    };
     let cases = [
         (tiny(4, false), 4, 2, 3),
         (Dims { sequence: 12, ..tiny(3, true) }, 3, 3, 2),

@@ -2,7 +2,7 @@
 
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
 use schedc::diag::Error;
-use schedc::ir::{Dims, Mode, Program};
+use schedc::ir::{Dims, Mode, Precision, Program};
 use schedc::resolve::{Model, Partitioning, Request, resolve};
 use schedc::source::{Library, Sources};
 use schedc::syntax;
@@ -22,7 +22,16 @@ pub(crate) struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        let model = Dims { layers: 8, hidden: 16, heads: 2, sequence: 8, batch: 1, vocab: 64, tied: false };
+        let model = Dims {
+            layers: 8,
+            hidden: 16,
+            heads: 2,
+            sequence: 8,
+            batch: 1,
+            vocab: 64,
+            tied: false,
+            precision: Precision::F32,
+        };
         Self {
             ranks: 4,
             microbatches: 8,
@@ -57,6 +66,9 @@ impl Options {
                 "partition" => {
                     let numbers = value.split(',').map(|count| count.parse().expect("a number"));
                     options.partition = Partitioning::Given(numbers.collect());
+                }
+                "precision" => {
+                    options.model.precision = if value == "bf16" { Precision::Bf16 } else { Precision::F32 }
                 }
                 "tied" => options.model.tied = number() == 1,
                 "schedule" => options.schedule = Some(value.to_owned()),

@@ -15,7 +15,7 @@ use schedc::execute::model::Train;
 use schedc::execute::tokenizer::{Tokenizer, TokenizerKind};
 use schedc::execute::train::{Listener, Opening, Settings, Taken, parameters, train};
 use schedc::execute::watchdog::Limits;
-use schedc::ir::{Dims, Microbatch};
+use schedc::ir::{Dims, Microbatch, Precision};
 use schedc::verify::Verified;
 
 use crate::compiled::{forward_only, one_f_one_b, tiny};
@@ -297,7 +297,16 @@ fn training_on_a_repeated_text_brings_the_loss_below_its_unigram_entropy() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("text");
     fs::write(&file, "the quick brown fox jumps over the lazy dog. ".repeat(40)).unwrap();
-    let model = Dims { layers: 2, hidden: 32, heads: 2, sequence: 16, batch: 2, vocab: 256, tied: false };
+    let model = Dims {
+        layers: 2,
+        hidden: 32,
+        heads: 2,
+        sequence: 16,
+        batch: 2,
+        vocab: 256,
+        tied: false,
+        precision: Precision::F32,
+    };
     let mut settings = Settings { data: Some(file), check: true, ..settings(60) };
     settings.train.lr = 5e-3;
     let mut notes = Notes::default();

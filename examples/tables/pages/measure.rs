@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use schedc::cost::CostSpec;
 use schedc::driver::{self, Input, Job};
-use schedc::ir::{At, Dims, Mode, Placed, Schedule};
+use schedc::ir::{At, Dims, Mode, Placed, Precision, Schedule};
 use schedc::resolve::{Model, Partitioning};
 use schedc::simulate::Figures;
 use schedc::source::{Library, Sources};
@@ -49,7 +49,16 @@ fn job<'a>(
     costs: &'a CostSpec,
 ) -> Job<'a> {
     // Figures do not depend on the model; a small one keeps plans small.
-    let dims = Dims { layers: 0, hidden: 16, heads: 2, sequence: 8, batch: 1, vocab: 256, tied: false };
+    let dims = Dims {
+        layers: 0,
+        hidden: 16,
+        heads: 2,
+        sequence: 8,
+        batch: 1,
+        vocab: 256,
+        tied: false,
+        precision: Precision::F32,
+    };
     Job {
         input: Input::Library(&entry.name),
         with,

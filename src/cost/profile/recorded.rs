@@ -23,7 +23,8 @@ pub(super) struct Recorded {
     fit: Fit,
     /// The optimizer's step of each rank that takes one: elements of its parameters, microseconds.
     steps: Vec<(Rank, u64, f64)>,
-    contention: f64,
+    /// How much ranks that are threads slow each other down; `None` of queues of a device.
+    contention: Option<f64>,
 }
 
 /// A kind of pass at a site.
@@ -53,6 +54,9 @@ struct Head {
     stages: Vec<u32>,
     #[serde(default)]
     measured: bool,
+    /// Whether ranks were queues of a device.
+    #[serde(default)]
+    device: bool,
     /// The first step of the run, where it was recorded.
     first: Option<u64>,
     model: Option<Dims>,
@@ -151,6 +155,7 @@ pub(super) fn read(text: &str) -> Result<Recorded, Problem> {
         (rank, pipeline.held(rank, sharded).0, mean(&mut found).time)
     };
     let steps = if trains { found.steps.into_iter().map(step).collect() } else { Vec::new() };
+    let contention = (!head.device).then_some(contention);
     Ok(Recorded { model, passes: measured, fit: Fit::of(&means), steps, contention })
 }
 
@@ -256,7 +261,7 @@ impl Recorded {
     }
 
     /// How much the ranks slowed each other down.
-    pub(super) fn contention(&self) -> f64 {
+    pub(super) fn contention(&self) -> Option<f64> {
         self.contention
     }
 

@@ -41,16 +41,20 @@ impl Drop for Description {
     }
 }
 
+/// The name of a type.
+fn data_type(stored: Stored) -> sys::cudaDataType {
+    match stored {
+        Stored::F32 => sys::cudaDataType::CUDA_R_32F,
+        Stored::Bf16 => sys::cudaDataType::CUDA_R_16BF,
+    }
+}
+
 /// How a matrix lies.
 pub(super) struct Lies(pub(super) sys::cublasLtMatrixLayout_t);
 
 impl Lies {
     fn new(side: &Side) -> Result<Self, CublasError> {
-        let stored = match side.stored {
-            Stored::F32 => sys::cudaDataType::CUDA_R_32F,
-            Stored::Bf16 => sys::cudaDataType::CUDA_R_16BF,
-        };
-        result::create_matrix_layout(stored, side.rows, side.columns, side.leading).map(Self)
+        result::create_matrix_layout(data_type(side.stored), side.rows, side.columns, side.leading).map(Self)
     }
 }
 
@@ -114,7 +118,7 @@ impl Described {
         if fused {
             let epilogue = sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS;
             description.set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue)?;
-            let stored = sys::cudaDataType::CUDA_R_32F;
+            let stored = data_type(layout.d.stored);
             description.set(Attribute::CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, stored)?;
         }
         let (a, b, d) = (Lies::new(&layout.a)?, Lies::new(&layout.b)?, Lies::new(&layout.d)?);

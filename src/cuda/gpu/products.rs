@@ -122,7 +122,7 @@ impl Products {
 
     /// The best algorithm by cuBLASLt's own reckoning, and what it uses beside its matrices.
     fn choose(&self, layout: &Layout) -> Result<(Plan, u64), CudaError> {
-        // A bias in f32 under a result in bf16 is in none of the tables of what cuBLASLt fuses; a later one may.
+        // The tables of what cuBLASLt fuses have a bias of the result's type, but not for every shape and order.
         let tries: &[bool] = if layout.bias { &[true, false] } else { &[false] };
         let mut reason = String::new();
         for &fused in tries {

@@ -10,7 +10,7 @@ enum Call {
     Wait(Queue, Event),
     Copy { queue: Queue, to: Address, from: Address, bytes: u64 },
     Zero { queue: Queue, at: Address, bytes: u64 },
-    Launch { queue: Queue, launch: Launch, start: usize, count: usize },
+    Launch { queue: Queue, launch: Launch, stored: Stored, start: usize, count: usize },
     Product { queue: Queue, product: Product },
 }
 
@@ -53,10 +53,10 @@ impl Calls {
     }
 
     /// Runs a kernel.
-    pub(super) fn launch(&mut self, queue: Queue, launch: Launch, arguments: &[Argument]) {
+    pub(super) fn launch(&mut self, queue: Queue, launch: Launch, stored: Stored, arguments: &[Argument]) {
         let start = self.arguments.len();
         self.arguments.extend_from_slice(arguments);
-        self.list.push(Call::Launch { queue, launch, start, count: arguments.len() });
+        self.list.push(Call::Launch { queue, launch, stored, start, count: arguments.len() });
     }
 
     /// Runs a matrix product; one that sums over nothing leaves zeroes, or what was there.
@@ -68,7 +68,8 @@ impl Calls {
         if inner > 0 {
             self.list.push(Call::Product { queue, product });
         } else if !adds {
-            self.zero(queue, result.at, u64::from(rows) * u64::from(result.stride) * 4);
+            let each = u64::from(result.stored.bytes());
+            self.zero(queue, result.at, u64::from(rows) * u64::from(result.stride) * each);
         }
     }
 
@@ -77,8 +78,8 @@ impl Calls {
         let (mut launches, mut products, mut shapes) = (Vec::new(), Vec::new(), Vec::new());
         for call in &self.list {
             match *call {
-                Call::Launch { launch, .. } if !launches.contains(&(launch, Stored::F32)) => {
-                    launches.push((launch, Stored::F32));
+                Call::Launch { launch, stored, .. } if !launches.contains(&(launch, stored)) => {
+                    launches.push((launch, stored));
                 }
                 Call::Product { product, .. } if !shapes.contains(&shape(product)) => {
                     shapes.push(shape(product));
@@ -98,9 +99,9 @@ impl Calls {
                 Call::Wait(queue, event) => device.wait(queue, event)?,
                 Call::Copy { queue, to, from, bytes } => device.copy(queue, to, from, bytes)?,
                 Call::Zero { queue, at, bytes } => device.zero(queue, at, bytes)?,
-                Call::Launch { queue, launch, start, count } => {
+                Call::Launch { queue, launch, stored, start, count } => {
                     let arguments = &self.arguments[start..start + count];
-                    device.launch(queue, launch, Stored::F32, arguments)?;
+                    device.launch(queue, launch, stored, arguments)?;
                 }
                 Call::Product { queue, ref product } => device.product(queue, product)?,
             }

@@ -40,8 +40,10 @@ pub(super) struct Exchange<'a> {
     pub(super) op: CollectiveOp,
     /// The position of who gives or gets, where that is one.
     pub(super) root: usize,
-    /// Elements of a contribution.
+    /// Words of a contribution.
     pub(super) elements: u64,
+    /// What a sum takes them for.
+    pub(super) stored: Stored,
     /// A width that most contributions are rows of.
     pub(super) hidden: u32,
 }
@@ -153,10 +155,10 @@ impl Exchange<'_> {
         }
     }
 
-    /// The sum of all contributions, from an element on, in rank order.
-    fn sum(&mut self, member: usize, to: Address, start: u64, elements: u64) {
+    /// The sum of all contributions, from a word on, in rank order.
+    fn sum(&mut self, member: usize, to: Address, start: u64, words: u64) {
         let queue = self.members[member].lane.queue;
-        let hidden = u64::from(self.hidden);
+        let (hidden, elements) = (u64::from(self.hidden), words * 4 / u64::from(self.stored.bytes()));
         // Rows, so that there is more than one block.
         let width = if elements.is_multiple_of(hidden) { hidden } else { elements } as u32;
         let rows = elements.checked_div(width.into()).unwrap_or(0) as u32;
@@ -166,11 +168,12 @@ impl Exchange<'_> {
         let all = || self.members.iter().filter_map(|member| member.gives);
         let parts: Vec<Address> = all().map(|at| at.plus(4 * start)).collect();
         let Some((&first, others)) = parts.split_first() else { return };
-        self.calls.copy(queue, to, first, 4 * elements);
+        self.calls.copy(queue, to, first, 4 * words);
         for &part in others {
             // What adds the rows of a table to those of as many tokens adds any two matrices.
             let arguments = [Argument::At(to), Argument::At(part), int(rows), int(width)];
-            self.calls.launch(queue, launch::positions_add(Stored::F32, rows, width), &arguments);
+            let launch = launch::positions_add(self.stored, rows, width);
+            self.calls.launch(queue, launch, self.stored, &arguments);
         }
     }
 }

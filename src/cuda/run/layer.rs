@@ -12,14 +12,9 @@ pub(super) fn int(length: u32) -> Argument {
     Argument::Int(length.cast_signed())
 }
 
-/// A dense matrix whose rows have so many elements.
-pub(super) fn rows(at: Address, columns: u32) -> Matrix {
+/// A dense matrix of gradients of parameters, whose rows have so many elements.
+pub(super) fn sums(at: Address, columns: u32) -> Matrix {
     Matrix { at, stored: Stored::F32, stride: columns, turned: false }
-}
-
-/// The same with rows and columns exchanged.
-pub(super) fn turned(at: Address, columns: u32) -> Matrix {
-    Matrix { turned: true, ..rows(at, columns) }
 }
 
 /// The slices before one of a microbatch, as one layer's attention reads them.
@@ -42,11 +37,11 @@ pub(super) struct Emit<'a> {
 impl Emit<'_> {
     /// Copies `[tokens, hidden]`.
     pub(super) fn copy(&mut self, to: Address, from: Address) {
-        self.calls.copy(self.queue, to, from, 4 * self.shape.wide());
+        self.calls.copy(self.queue, to, from, self.shape.wide_bytes());
     }
 
     pub(super) fn launch(&mut self, launch: Launch, arguments: &[Argument]) {
-        self.calls.launch(self.queue, launch, arguments);
+        self.calls.launch(self.queue, launch, self.shape.stored, arguments);
     }
 
     /// `result = left * right`, or added to it.
@@ -68,7 +63,7 @@ impl Emit<'_> {
         let Shape { tokens, hidden, .. } = self.shape;
         let [y, stats, x, weight, bias] = [y, stats, x, norm.weight.value, norm.bias.value].map(Argument::At);
         let arguments = [y, stats, x, weight, bias, int(tokens), int(hidden)];
-        self.launch(launch::layer_norm_forward(Stored::F32, tokens, hidden), &arguments);
+        self.launch(launch::layer_norm_forward(self.shape.stored, tokens, hidden), &arguments);
     }
 
     /// Adds a norm's gradients: to `dx`, and to those of its weight and bias.
@@ -86,8 +81,8 @@ impl Emit<'_> {
             [dx, dy, x, stats, norm.weight.value, partial].map(Argument::At);
         let sides = [int(tokens), int(hidden)];
         let arguments = [to_dx, of_y, of_x, of_stats, weight, sides[0], sides[1]];
-        self.launch(launch::layer_norm_backward(Stored::F32, tokens, hidden), &arguments);
-        let shares = launch::layer_norm_partial(Stored::F32, tokens, hidden);
+        self.launch(launch::layer_norm_backward(self.shape.stored, tokens, hidden), &arguments);
+        let shares = launch::layer_norm_partial(self.shape.stored, tokens, hidden);
         let chunk = int(launch::CHUNK);
         self.launch(shares, &[to_partial, of_y, of_x, of_stats, sides[0], sides[1], chunk]);
         let chunks = shares.grid[1];
@@ -108,11 +103,11 @@ impl Emit<'_> {
             rows: self.shape.tokens,
             columns: outputs,
             inner: inputs,
-            left: rows(x, inputs),
-            right: turned(of.weight.value, inputs),
-            result: rows(y, outputs),
+            left: self.shape.rows(x, inputs),
+            right: self.shape.turned(of.weight.copy, inputs),
+            result: self.shape.rows(y, outputs),
             adds,
-            epilogue: Epilogue::Bias(of.bias.value),
+            epilogue: Epilogue::Bias(of.bias.copy),
         };
         self.calls.product(self.queue, product);
     }
@@ -120,16 +115,18 @@ impl Emit<'_> {
     /// `dx = dy W`.
     fn linear_input(&mut self, dx: Address, dy: Address, of: &Pair, [inputs, outputs]: [u32; 2]) {
         let sides = [self.shape.tokens, inputs, outputs];
-        let weight = rows(of.weight.value, inputs);
-        self.product(sides, rows(dy, outputs), weight, rows(dx, inputs), false);
+        let weight = self.shape.rows(of.weight.copy, inputs);
+        self.product(sides, self.shape.rows(dy, outputs), weight, self.shape.rows(dx, inputs), false);
     }
 
     /// `dW += dyᵀ x`, `db += Σ dy`.
     fn linear_weight(&mut self, of: &Pair, x: Address, dy: Address, [inputs, outputs]: [u32; 2]) {
         let tokens = self.shape.tokens;
-        let gradient = rows(of.weight.gradient, inputs);
-        self.product([outputs, inputs, tokens], turned(dy, outputs), rows(x, inputs), gradient, true);
-        let (shares, partial) = (launch::bias_partial(Stored::F32, tokens, outputs), self.scratch.partial);
+        let gradient = sums(of.weight.gradient, inputs);
+        let (left, right) = (self.shape.turned(dy, outputs), self.shape.rows(x, inputs));
+        self.product([outputs, inputs, tokens], left, right, gradient, true);
+        let (shares, partial) =
+            (launch::bias_partial(self.shape.stored, tokens, outputs), self.scratch.partial);
         let [to, from] = [partial, dy].map(Argument::At);
         self.launch(shares, &[to, from, int(tokens), int(outputs), int(launch::CHUNK)]);
         self.collect(of.bias.gradient, partial, shares.grid[1], outputs);
@@ -150,7 +147,7 @@ impl Emit<'_> {
         self.linear(act.up, act.norm2, &layer.up, [h, 4 * h], false);
         let count = 4 * self.shape.wide();
         let [gelu, up] = [act.gelu, act.up].map(Argument::At);
-        self.launch(launch::gelu_forward(Stored::F32, count), &[gelu, up, long(count)]);
+        self.launch(launch::gelu_forward(self.shape.stored, count), &[gelu, up, long(count)]);
         self.copy(out, act.middle);
         self.linear(out, act.gelu, &layer.down, [4 * h, h], true);
     }
@@ -170,7 +167,7 @@ impl Emit<'_> {
         self.linear_input(delta.up, delta.output, &layer.down, [4 * h, h]);
         let count = 4 * self.shape.wide();
         let [d_up, up] = [delta.up, act.up].map(Argument::At);
-        self.launch(launch::gelu_backward(Stored::F32, count), &[d_up, up, long(count)]);
+        self.launch(launch::gelu_backward(self.shape.stored, count), &[d_up, up, long(count)]);
         self.linear_input(branch, delta.up, &layer.up, [h, 4 * h]);
         self.norm_gradients(gradient, branch, act.middle, act.stats2, &layer.norm2);
         self.copy(delta.middle, gradient);

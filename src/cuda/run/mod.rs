@@ -6,7 +6,8 @@
 //! lies in the device's memory (the ids) or comes after the list: Adam's factors depend on the step's number, so the optimizer's launches, one
 //! a rank, are no part of a graph.
 //!
-//! Everything is f32: the mode that is held against the CPU.
+//! A plan in f32 is the mode that is held against the CPU. In bf16, activations and their gradients are; what passes read of parameters are
+//! rounded copies; products accumulate in f32; statistics, parameters, their gradients and moments are f32.
 
 mod attention;
 mod calls;
@@ -15,12 +16,14 @@ mod layer;
 mod parameters;
 mod passes;
 mod ranks;
+mod recorder;
 mod script;
 mod shape;
 mod train;
 mod vocabulary;
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use miette::Diagnostic;
 use thiserror::Error;
@@ -28,6 +31,7 @@ use thiserror::Error;
 use self::layer::long;
 use self::passes::Feed;
 use self::ranks::RankState;
+use self::recorder::Recorder;
 use self::script::{Steps, Walk, listed};
 use super::{Address, Argument, CudaError, Device, Graph, Queue};
 use crate::execute::ExecuteError;
@@ -37,16 +41,23 @@ use crate::execute::data::Tokens;
 use crate::execute::interpreter::Finish;
 use crate::execute::model::{Held, Train};
 use crate::execute::prepare::resolve;
+use crate::execute::recording::{MOMENTS, MOST_BYTES, Recording};
 use crate::execute::stored::{copies_of, gather_of};
-use crate::ir::{Bytes, InstrId, Plan, Rank, Stage};
-use crate::kernels::{Stored, launch};
+use crate::ir::{Bytes, InstrId, Op, Plan, Precision, Rank, Stage};
+use crate::kernels::launch;
 use crate::verify::Verified;
 
 pub use parameters::Kept;
-pub use train::train_on;
+pub use train::{Ended, Way, train_on};
 
-/// The largest relative difference from the CPU's reference that passes, in f32.
-pub const TOLERANCE: f64 = 1e-4;
+/// The largest relative difference from the CPU's reference that passes.
+#[must_use]
+pub fn tolerance(precision: Precision) -> f64 {
+    match precision {
+        Precision::F32 => 1e-4,
+        Precision::Bf16 => 2e-2,
+    }
+}
 
 /// Why a plan does not run on a device.
 #[derive(Debug, Error, Diagnostic)]
@@ -78,7 +89,26 @@ pub struct Executor<D> {
     /// The losses of a step on their way from it, all ranks', by unit.
     losses: Vec<u8>,
     graph: Option<Graph>,
+    recorder: Option<Recorder>,
+    /// How long the host took to issue steps.
+    issuing: Duration,
     taken: u64,
+}
+
+/// The optimizer's step of a rank.
+fn step_of(plan: &Plan, rank: usize) -> Option<InstrId> {
+    let instrs = &plan.ranks[rank].instrs;
+    instrs.iter().rposition(|instr| instr.op == Op::Step).map(InstrId::new)
+}
+
+/// Refuses a recording that takes more than is allowed.
+fn recordable(plan: &Plan, steps: u32) -> Result<(), ExecuteError> {
+    let instrs: u64 = plan.ranks.iter().map(|rank| rank.instrs.len() as u64).sum();
+    let bytes = instrs.saturating_mul(u64::from(steps)).saturating_mul(MOMENTS);
+    if bytes > MOST_BYTES {
+        return Err(ExecuteError::RecordingTooLarge { steps, bytes: Bytes(bytes) });
+    }
+    Ok(())
 }
 
 /// Elements that one rank's losses are apart, so that each rank's begin at a multiple of 256 bytes.
@@ -91,7 +121,22 @@ impl<D: Device> Executor<D> {
     ///
     /// # Errors
     /// The plan has a pass or a buffer that the model cannot run, or lengths that the kernels do not take; the device refuses memory or code.
-    pub fn new(plan: &Verified, train: &Train, mut device: D) -> Result<Self, RunError> {
+    pub fn new(plan: &Verified, train: &Train, device: D) -> Result<Self, RunError> {
+        Self::recorded(plan, train, device, 0)
+    }
+
+    /// The same, and notes when each instruction began and ended in the last `steps` steps, where that is not 0.
+    ///
+    /// # Errors
+    /// As [`Executor::new`]; or that takes too much memory.
+    pub fn recorded(plan: &Verified, train: &Train, mut device: D, steps: u32) -> Result<Self, RunError> {
+        let recorder = match steps {
+            0 => None,
+            steps => {
+                recordable(plan, steps)?;
+                Some(Recorder::new(plan, steps as usize, &mut device)?)
+            }
+        };
         let header = &plan.header;
         let scripts = resolve(plan)?;
         let count = scripts.len();
@@ -116,7 +161,8 @@ impl<D: Device> Executor<D> {
         let lists = if places > 0 { device.allocate(8 * places)? } else { Address::default() };
         let origin = device.queue()?;
         let walk = Walk::new(header, &scripts, &ranks, feed, lists, &mut device)?;
-        let steps = walk.run(origin, &mut device)?;
+        let marks = recorder.as_ref().map(|recorder| &recorder.marks);
+        let steps = walk.marked(marks).run(origin, &mut device)?;
         let mut executor = Self {
             plan: (**plan).clone(),
             train: *train,
@@ -128,6 +174,8 @@ impl<D: Device> Executor<D> {
             ids: Vec::with_capacity(each as usize),
             losses: vec![0; all as usize],
             graph: None,
+            recorder,
+            issuing: Duration::ZERO,
             taken: 0,
         };
         executor.load_up()?;
@@ -145,9 +193,10 @@ impl<D: Device> Executor<D> {
             device.write(*origin, steps.lists.start, &pointers)?;
         }
         steps.calls.prepare(device)?;
-        let counts = ranks.iter().map(|rank| launch::adam(Stored::F32, rank.parameters.elements));
-        let optimizer: BTreeMap<u32, _> =
-            counts.map(|launch| (launch.grid[0], (launch, Stored::F32))).collect();
+        let launches = ranks
+            .iter()
+            .map(|rank| (launch::adam(rank.shape.stored, rank.parameters.elements), rank.shape.stored));
+        let optimizer: BTreeMap<u32, _> = launches.map(|launch| (launch.0.grid[0], launch)).collect();
         device.prepare(&optimizer.into_values().collect::<Vec<_>>(), &[])?;
         Ok(device.finish()?)
     }
@@ -183,30 +232,46 @@ impl<D: Device> Executor<D> {
             return Err(ExecuteError::Malformed { rank, instr, reason }.into());
         }
         self.device.write(self.origin, self.feed.start, &self.ids)?;
+        if let Some(recorder) = &mut self.recorder {
+            recorder.begin(self.origin, &mut self.device)?;
+        }
+        let started = Instant::now();
         match self.graph {
             Some(graph) => self.device.repeat(self.origin, graph)?,
             None => self.steps.calls.issue(&mut self.device)?,
         }
+        self.issuing += started.elapsed();
         let start = self.ranks.first().map_or(Address::default(), |rank| rank.losses);
         self.device.read(self.origin, start, &mut self.losses)?;
         let loss = self.mean_loss();
-        if finish == Finish::Update && self.plan.header.mode.is_training() {
+        if finish == Finish::Update {
             self.update()?;
         }
         Ok(loss)
     }
 
-    /// The optimizer's step with the gradients that there are; zeroes them.
+    /// The optimizer's step with the gradients that there are; zeroes them. Nothing of a forward-only plan.
     ///
     /// # Errors
     /// The device failed.
     pub fn update(&mut self) -> Result<(), RunError> {
+        if !self.plan.header.mode.is_training() {
+            return Ok(());
+        }
         self.taken += 1;
         let Train { beta1, beta2, eps, .. } = self.train;
         let [rate, root, keep] = self.train.factors(self.taken);
-        for rank in &self.ranks {
+        for (index, rank) in self.ranks.iter().enumerate() {
+            let marks = self.recorder.as_ref().zip(step_of(&self.plan, index));
+            let marks = marks.map(|(recorder, instr)| recorder.marks.of(index, instr));
+            if let Some([begin, _]) = marks {
+                self.device.record(begin, self.origin)?;
+            }
             let elements = rank.parameters.elements;
             if elements == 0 {
+                if let Some([_, end]) = marks {
+                    self.device.record(end, self.origin)?;
+                }
                 continue;
             }
             let pointers = rank.parameters.areas.map(Argument::At);
@@ -218,7 +283,7 @@ impl<D: Device> Executor<D> {
                 gradient,
                 first,
                 second,
-                Argument::NOTHING,
+                rank.parameters.copies.map_or(Argument::NOTHING, Argument::At),
                 beta1,
                 beta2,
                 rate,
@@ -227,9 +292,34 @@ impl<D: Device> Executor<D> {
                 keep,
                 long(elements),
             ];
-            self.device.launch(self.origin, launch::adam(Stored::F32, elements), Stored::F32, &arguments)?;
+            let stored = rank.shape.stored;
+            self.device.launch(self.origin, launch::adam(stored, elements), stored, &arguments)?;
+            if let Some([_, end]) = marks {
+                self.device.record(end, self.origin)?;
+            }
         }
         Ok(())
+    }
+
+    /// Reads when everything happened in the step that was taken, where the executor records; `updated`: with the optimizer's part.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn note(&mut self, step: u64, updated: bool) -> Result<(), RunError> {
+        let Some(recorder) = &mut self.recorder else { return Ok(()) };
+        Ok(recorder.end(step, &self.plan, updated, &mut self.device)?)
+    }
+
+    /// The last steps that were noted.
+    #[must_use]
+    pub fn recording(&self) -> Recording {
+        self.recorder.as_ref().map(Recorder::recording).unwrap_or_default()
+    }
+
+    /// How long the host took to put all steps so far on the device, without ids and losses.
+    #[must_use]
+    pub fn issuing(&self) -> Duration {
+        self.issuing
     }
 
     /// The mean of all units' losses, in their order, each from the rank that has the last stage of its flow.
@@ -261,6 +351,18 @@ impl<D: Device> Executor<D> {
         Ok(kept.collect::<Result<_, _>>()?)
     }
 
+    /// Makes parameters and moments of all ranks those of a checkpoint, after so many steps; `kept` by rank.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn restore(&mut self, kept: &[Kept], taken: u64) -> Result<(), RunError> {
+        for (rank, kept) in self.ranks.iter().zip(kept) {
+            rank.parameters.write_back(kept, self.origin, &mut self.device)?;
+        }
+        self.taken = taken;
+        Ok(())
+    }
+
     /// Replaces the rows that lie on a rank of a parameter and its moments. False, and nothing is changed, where there is no such
     /// parameter or a length differs.
     ///
@@ -289,10 +391,10 @@ impl<D: Device> Executor<D> {
         self.ranks.iter().map(|rank| rank.allocated).collect()
     }
 
-    /// What was allocated for parameters, gradients and moments, over all ranks.
+    /// What was allocated for parameters, their copies, gradients and moments, over all ranks.
     #[must_use]
     pub fn parameter_bytes(&self) -> Bytes {
-        Bytes(self.ranks.iter().map(|rank| 16 * rank.parameters.elements).sum())
+        Bytes(self.ranks.iter().map(|rank| rank.parameters.bytes()).sum())
     }
 
     /// What was allocated beside the arenas and the parameters, over all ranks.
@@ -330,5 +432,5 @@ pub fn check<D: Device>(
     let found = gather_of(kept.iter().map(Kept::tensors));
     let copies = copies_of(kept.iter().map(Kept::tensors));
     let outcome = Outcome { loss, found, copies, arenas: executor.arena_bytes() };
-    Ok(compare(plan, train, batches, &outcome, Some(TOLERANCE))?)
+    Ok(compare(plan, train, batches, &outcome, Some(tolerance(plan.header.model.precision)))?)
 }

@@ -1,5 +1,7 @@
 //! Parameters of a rank on a device: values, gradients and moments in four areas that are cut alike.
 //!
+//! In bf16 passes read rounded copies, cut alike, too, which the optimizer renews; values are f32 in either case.
+//!
 //! The gradients of a stage lie end to end, in the order that all ranks have in common, so that a sum over two flows' copies needs no packing;
 //! and a step of the optimizer is one launch for each rank.
 
@@ -7,14 +9,17 @@ use std::ops::Range;
 
 use super::shape::Rest;
 use crate::cuda::{Address, CudaError, Device, Queue};
-use crate::execute::backend::{State, Tensor};
+use crate::execute::backend::{State, Store, Tensor};
 use crate::execute::model::{Held, Spec};
 use crate::ir::Stage;
 
 /// Where a parameter lies.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Param {
+    /// f32: what is trained.
     pub(super) value: Address,
+    /// As activations are stored: what products and lookups read. The value itself where that is f32.
+    pub(super) copy: Address,
     pub(super) gradient: Address,
 }
 
@@ -73,6 +78,8 @@ struct Slot {
 pub(super) struct Parameters {
     /// Values, gradients, first and second moments.
     pub(super) areas: [Address; 4],
+    /// The copies in bf16, where passes read those.
+    pub(super) copies: Option<Address>,
     /// Elements of each.
     pub(super) elements: u64,
     slots: Vec<Slot>,
@@ -90,6 +97,7 @@ pub(super) struct Parameters {
 /// Cuts areas into parameters.
 struct Cutting {
     areas: [Address; 4],
+    copies: Option<Address>,
     next: u64,
     slots: Vec<Slot>,
 }
@@ -97,7 +105,8 @@ struct Cutting {
 impl Cutting {
     fn param(&mut self, spec: Spec) -> Param {
         let at = |area: usize| self.areas[area].plus(4 * self.next);
-        let param = Param { value: at(0), gradient: at(1) };
+        let copy = self.copies.map_or(at(0), |copies| copies.plus(2 * self.next));
+        let param = Param { value: at(0), copy, gradient: at(1) };
         let elements = spec.elements();
         self.slots.push(Slot { spec, start: self.next });
         self.next += elements;
@@ -116,7 +125,7 @@ impl Cutting {
 impl Parameters {
     /// Elements of each area.
     fn elements(held: &Held) -> u64 {
-        let mut dry = Cutting { areas: [Address::default(); 4], next: 0, slots: Vec::new() };
+        let mut dry = Cutting { areas: [Address::default(); 4], copies: None, next: 0, slots: Vec::new() };
         Self::cut(held, &mut dry);
         dry.next
     }
@@ -126,9 +135,11 @@ impl Parameters {
         let elements = Self::elements(held);
         // Areas begin at multiples of 256 bytes, as what a device allocates does.
         let each = elements.next_multiple_of(64);
-        let mut rest = Rest(device.allocate(16 * each)?);
+        let packed = held.sizes.packed > 1;
+        let mut rest = Rest(device.allocate(if packed { 18 } else { 16 } * each)?);
         let areas = std::array::from_fn(|_| rest.take(each));
-        Ok(Self::cut(held, &mut Cutting { areas, next: 0, slots: Vec::new() }))
+        let copies = packed.then(|| rest.take(each / 2));
+        Ok(Self::cut(held, &mut Cutting { areas, copies, next: 0, slots: Vec::new() }))
     }
 
     fn cut(held: &Held, cutting: &mut Cutting) -> Self {
@@ -167,16 +178,35 @@ impl Parameters {
         let copy = input.as_ref().or(output.as_ref()).map(|table| table.param.gradient);
         let tied = copy.filter(|_| dims.tied && !held.sharded_output);
         let slots = std::mem::take(&mut cutting.slots);
-        let (areas, elements) = (cutting.areas, cutting.next);
-        Self { areas, elements, slots, stages, input, output, positions, norm, tied }
+        let (areas, copies, elements) = (cutting.areas, cutting.copies, cutting.next);
+        Self { areas, copies, elements, slots, stages, input, output, positions, norm, tied }
     }
 
     /// Writes the values that they start with.
     pub(super) fn draw(&self, seed: u64, queue: Queue, device: &mut impl Device) -> Result<(), CudaError> {
         for Slot { spec, start } in &self.slots {
-            write(device, queue, self.areas[0].plus(4 * start), &spec.values(seed))?;
+            self.write_values(*start, &spec.values(seed), queue, device)?;
         }
         Ok(())
+    }
+
+    /// Writes values from an element on, and their copies.
+    fn write_values(
+        &self,
+        start: u64,
+        values: &[f32],
+        queue: Queue,
+        device: &mut impl Device,
+    ) -> Result<(), CudaError> {
+        write(device, queue, self.areas[0].plus(4 * start), values)?;
+        let Some(copies) = self.copies.filter(|_| !values.is_empty()) else { return Ok(()) };
+        let bytes: Vec<u8> = values.iter().flat_map(|&value| rounded(value).to_le_bytes()).collect();
+        device.write(queue, copies.plus(2 * start), &bytes)
+    }
+
+    /// Bytes of everything.
+    pub(super) fn bytes(&self) -> u64 {
+        (if self.copies.is_some() { 18 } else { 16 }) * self.elements
     }
 
     /// The layers of a stage, by [`crate::execute::model::HeldStage::parameters`].
@@ -201,6 +231,19 @@ impl Parameters {
         Ok(Kept { slots: slots.collect(), areas })
     }
 
+    /// Writes values and moments that were read, and maybe changed since.
+    pub(super) fn write_back(
+        &self,
+        kept: &Kept,
+        queue: Queue,
+        device: &mut impl Device,
+    ) -> Result<(), CudaError> {
+        let [value, _, first, second] = &kept.areas;
+        self.write_values(0, value, queue, device)?;
+        write(device, queue, self.areas[2], first)?;
+        write(device, queue, self.areas[3], second)
+    }
+
     /// Replaces a parameter and its moments; false where there is none of that name or a length differs.
     pub(super) fn load(
         &self,
@@ -214,7 +257,8 @@ impl Parameters {
         if [value, first, second].iter().any(|part| part.len() as u64 != slot.spec.elements()) {
             return Ok(false);
         }
-        for (area, part) in [(0, value), (2, first), (3, second)] {
+        self.write_values(slot.start, value, queue, device)?;
+        for (area, part) in [(2, first), (3, second)] {
             write(device, queue, self.areas[area].plus(4 * slot.start), part)?;
         }
         Ok(true)
@@ -226,11 +270,40 @@ fn write(device: &mut impl Device, queue: Queue, to: Address, values: &[f32]) ->
     if bytes.is_empty() { Ok(()) } else { device.write(queue, to, &bytes) }
 }
 
+/// The upper half of an f32, rounded to the nearest, ties to even; NaN stays NaN.
+fn rounded(value: f32) -> u16 {
+    let bits = value.to_bits();
+    let upper = if value.is_nan() { bits | 0x40_0000 } else { bits + 0x7fff + (bits >> 16 & 1) };
+    (upper >> 16) as u16
+}
+
 /// What a rank held when it was read.
 #[derive(Clone, Debug)]
 pub struct Kept {
     slots: Vec<(Spec, usize)>,
     areas: [Vec<f32>; 4],
+}
+
+impl Store for Kept {
+    fn tensors(&mut self) -> Vec<Tensor<'_>> {
+        Self::tensors(self)
+    }
+
+    fn load(&mut self, name: &str, state: State<'_>) -> bool {
+        let Some((spec, start)) = self.slots.iter().find(|(spec, _)| spec.name == name) else { return false };
+        let range = *start..start + spec.elements() as usize;
+        let parts = [(0, state.value), (2, state.first), (3, state.second)];
+        if parts.iter().any(|(_, part)| part.len() != range.len()) {
+            return false;
+        }
+        for (area, part) in parts {
+            self.areas[area][range.clone()].copy_from_slice(part);
+        }
+        true
+    }
+
+    /// Steps are the executor's: see [`super::Executor::restore`].
+    fn set_steps(&mut self, _: u64) {}
 }
 
 impl Kept {

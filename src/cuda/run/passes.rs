@@ -240,7 +240,7 @@ impl PassRun<'_> {
             } else {
                 self.must(Place::DxRead)
             };
-            emit.calls.zero(emit.queue, gradient, 4 * emit.shape.wide());
+            emit.calls.zero(emit.queue, gradient, emit.shape.wide_bytes());
             emit.norm_gradients(gradient, branch, kept.input, kept.stats, norm);
             if let Some(table) = table.filter(|_| which == Backward::Fused) {
                 emit.output_weight(table, kept.normed, kept.logits);

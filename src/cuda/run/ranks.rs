@@ -35,16 +35,16 @@ pub(super) struct Scratch {
 impl Scratch {
     /// Cuts what begins at an address.
     fn cut(held: &Held, shape: &Shape, start: Address) -> Self {
-        let (n, nh) = (u64::from(shape.tokens), shape.wide());
+        let (n, wide) = (u64::from(shape.tokens), shape.wide_bytes().div_ceil(4));
         let chunks = u64::from(shape.tokens.div_ceil(CHUNK));
         let delta = if held.fused_backward { LayerDelta::elements(&held.sizes) as u64 } else { 0 };
         let mut rest = Rest(start);
         // Each begins where the kernels can take 16 bytes at once.
-        let mut take = |elements: u64| rest.take(elements.next_multiple_of(64));
+        let mut take = |words: u64| rest.take(words.next_multiple_of(64));
         let mut scratch = Self {
-            stream: take(nh),
-            gradient: take(nh),
-            branch: take(nh),
+            stream: take(wide),
+            gradient: take(wide),
+            branch: take(wide),
             delta: take(delta),
             products: take(n * u64::from(shape.heads)),
             partial: take(chunks * 4 * u64::from(shape.hidden)),

@@ -10,10 +10,12 @@ use super::calls::Calls;
 use super::exchange::{Exchange, Member, message};
 use super::passes::{Feed, Lists, PassRun};
 use super::ranks::{LaneQueue, RankState};
+use super::recorder::Marks;
 use crate::cuda::{Address, Device, Event, Queue};
 use crate::execute::ExecuteError;
 use crate::execute::prepare::{Action, Entry, Operand, Part, Script};
-use crate::ir::{Compute, Header, Rank};
+use crate::ir::{Compute, Header, Payload, Rank};
+use crate::kernels::Stored;
 
 /// A lane of a rank.
 type Place = (usize, usize);
@@ -57,6 +59,8 @@ pub(super) struct Walk<'a> {
     senders: BTreeMap<usize, Place>,
     /// Who meets on each board, in rank order.
     boards: BTreeMap<usize, Vec<Place>>,
+    /// Events around every instruction, where a step is recorded.
+    marks: Option<&'a Marks>,
     steps: Steps,
 }
 
@@ -87,6 +91,7 @@ impl<'a> Walk<'a> {
             heads,
             senders: BTreeMap::new(),
             boards: BTreeMap::new(),
+            marks: None,
             steps,
         };
         for (rank, script) in scripts.iter().enumerate() {
@@ -97,6 +102,11 @@ impl<'a> Walk<'a> {
             }
         }
         Ok(walk)
+    }
+
+    /// Marks where every instruction begins and ends; the optimizer's steps come after the list.
+    pub(super) fn marked(self, marks: Option<&'a Marks>) -> Self {
+        Self { marks, ..self }
     }
 
     /// Notes who meets whom, and makes the events that an instruction waits for.
@@ -145,10 +155,22 @@ impl<'a> Walk<'a> {
                 self.steps.calls.wait(queue, event);
             }
         }
+        self.mark(at, entry, 0);
+    }
+
+    /// Marks the begin of an instruction, or its end.
+    fn mark(&mut self, at: Place, entry: &Entry, which: usize) {
+        if let Some(marks) = self.marks.filter(|_| !matches!(entry.action, Action::Step)) {
+            let event = marks.of(at.0, entry.instr)[which];
+            self.steps.calls.record(event, self.queue(at).queue);
+        }
     }
 
     /// Goes on to the next instruction of a lane, and marks the end of this one.
     fn advance(&mut self, at: Place) {
+        if let Some(entry) = self.head(at) {
+            self.mark(at, entry, 1);
+        }
         let head = &mut self.heads[at.0][at.1];
         let event = self.events[at.0][at.1][*head];
         *head += 1;
@@ -272,12 +294,14 @@ impl<'a> Walk<'a> {
             let [gives, gets] = [&part.gives, &part.gets].map(|operand| self.operand(at.0, operand.as_ref()));
             members.push(Member { lane: self.queue(at), gives, gets });
         }
+        let stored = self.summed(part);
         let mut exchange = Exchange {
             calls: &mut self.steps.calls,
             members: &members,
             op: part.tag.op,
             root: root.unwrap_or(0),
             elements: part.tag.elements,
+            stored,
             hidden: self.ranks[0].shape.hidden,
         };
         exchange.run();
@@ -285,6 +309,16 @@ impl<'a> Walk<'a> {
             self.advance(at);
         }
         places.len()
+    }
+
+    /// What the contributions of a collective are: activations, but for statistics and the gradients of parameters.
+    fn summed(&self, part: &Part) -> Stored {
+        let Payload::Value { collective, .. } = part.tag.payload else { return Stored::F32 };
+        let catalog = &self.header.catalog;
+        let collective = catalog.collective(collective);
+        let class = catalog.kind(collective.kind).gives.get(collective.port.index());
+        let statistics = class.is_none_or(|&class| catalog.class(class).name == "stats");
+        if statistics { Stored::F32 } else { self.ranks[0].shape.stored }
     }
 
     fn operand(&self, rank: usize, operand: Option<&Operand>) -> Option<Address> {

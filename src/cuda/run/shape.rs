@@ -1,12 +1,13 @@
 //! The model's lengths as kernels take them, and how the buffers of a pass are cut on a device.
 //!
-//! A buffer has the plan's bytes, which are sized for what the CPU keeps. A device keeps the same of a layer but for attention, of which it
-//! needs the logarithm of each row's sum, `[batch * heads, sequence]`, where the CPU keeps all probabilities, `[batch, heads, sequence, keys]`:
-//! the logarithms lie at the start of their place. Logits lie `[tokens, rows]` where the CPU has `[rows, tokens]`: the same size. So
-//! everything fits, and what the probabilities would take beyond the logarithms is unused.
+//! A buffer has the plan's bytes. A plan in f32 is sized for what the CPU keeps. A device keeps the same of a layer but for attention, of
+//! which it needs the logarithm of each row's sum, `[batch * heads, sequence]`, where the CPU keeps all probabilities, `[batch, heads, sequence,
+//! keys]`: the logarithms lie at the start of their place, and what the probabilities would take beyond them is unused. A plan in bf16 has
+//! room for the logarithms only. Logits lie `[tokens, rows]` where the CPU has `[rows, tokens]`: the same size.
 
-use crate::cuda::{Address, CudaError};
+use crate::cuda::{Address, CudaError, Matrix};
 use crate::execute::model::{LayerAct, LayerDelta, OutputAct, Sizes};
+use crate::kernels::Stored;
 
 /// Lengths, each an `int` of the kernels.
 #[derive(Clone, Copy, Debug)]
@@ -23,8 +24,15 @@ pub(super) struct Shape {
     pub(super) heads: u32,
     /// Width of one.
     pub(super) head: u32,
+    /// How activations and their gradients lie in memory.
+    pub(super) stored: Stored,
     /// Tokens of a whole sequence.
     keys: u32,
+}
+
+/// How the activations of a plan lie in memory.
+fn stored(sizes: &Sizes) -> Stored {
+    if sizes.packed == 1 { Stored::F32 } else { Stored::Bf16 }
 }
 
 /// The most blocks along the second side of a launch.
@@ -40,7 +48,7 @@ impl Shape {
             let too_long = CudaError::OversizedPass { what, length: length as u64 };
             i32::try_from(length).map(i32::cast_unsigned).map_err(|_| too_long)
         };
-        let Sizes { batch, sequence, keys, tokens, hidden, heads, vocab } = *sizes;
+        let Sizes { batch, sequence, keys, tokens, hidden, heads, vocab, .. } = *sizes;
         if batch * heads > MOST_ALONG_Y {
             let length = (batch * heads) as u64;
             return Err(CudaError::OversizedPass { what: "sequences times heads", length });
@@ -55,6 +63,7 @@ impl Shape {
             hidden: length("hidden", hidden)?,
             heads: length("heads", heads)?,
             head: length("hidden", sizes.head())?,
+            stored: stored(sizes),
             keys: length("sequence", keys)?,
         })
     }
@@ -62,6 +71,21 @@ impl Shape {
     /// Elements of `[tokens, hidden]`.
     pub(super) fn wide(&self) -> u64 {
         u64::from(self.tokens) * u64::from(self.hidden)
+    }
+
+    /// Bytes of activations `[tokens, hidden]`.
+    pub(super) fn wide_bytes(&self) -> u64 {
+        u64::from(self.stored.bytes()) * self.wide()
+    }
+
+    /// A dense matrix of activations, or of weights as products read them, whose rows have so many elements.
+    pub(super) fn rows(&self, at: Address, columns: u32) -> Matrix {
+        Matrix { at, stored: self.stored, stride: columns, turned: false }
+    }
+
+    /// The same with rows and columns exchanged.
+    pub(super) fn turned(&self, at: Address, columns: u32) -> Matrix {
+        Matrix { turned: true, ..self.rows(at, columns) }
     }
 
     /// Heads of all sequences.
@@ -79,10 +103,17 @@ impl Shape {
 pub(super) struct Rest(pub(super) Address);
 
 impl Rest {
-    /// Cuts off the first `elements`.
-    pub(super) fn take(&mut self, elements: u64) -> Address {
+    /// Cuts off the first `words` of four bytes.
+    pub(super) fn take(&mut self, words: u64) -> Address {
         let at = self.0;
-        self.0 = at.plus(4 * elements);
+        self.0 = at.plus(4 * words);
+        at
+    }
+
+    /// Cuts off the first `elements` of activations.
+    fn activations(&mut self, stored: Stored, elements: u64) -> Address {
+        let at = self.0;
+        self.0 = at.plus(u64::from(stored.bytes()) * elements);
         at
     }
 }
@@ -110,17 +141,21 @@ impl ActAt {
     /// The share of a layer, counted on its stage.
     pub(super) fn of(sizes: &Sizes, act: Address, layer: usize) -> Self {
         let (n, nh) = (sizes.tokens as u64, (sizes.tokens * sizes.hidden) as u64);
+        let kept = if sizes.packed == 1 { sizes.keys } else { 1 };
         let mut rest = Rest(act.plus(4 * (layer * LayerAct::elements(sizes)) as u64));
+        let mut wide = |elements: u64| rest.activations(stored(sizes), elements);
+        let [input, norm1, qkv, attended] = [nh, nh, 3 * nh, nh].map(&mut wide);
+        let [middle, norm2, up, gelu] = [nh, nh, 4 * nh, 4 * nh].map(&mut wide);
         Self {
-            input: rest.take(nh),
-            norm1: rest.take(nh),
-            qkv: rest.take(3 * nh),
-            attended: rest.take(nh),
-            middle: rest.take(nh),
-            norm2: rest.take(nh),
-            up: rest.take(4 * nh),
-            gelu: rest.take(4 * nh),
-            logarithms: rest.take(n * (sizes.heads * sizes.keys) as u64),
+            input,
+            norm1,
+            qkv,
+            attended,
+            middle,
+            norm2,
+            up,
+            gelu,
+            logarithms: rest.take(n * (sizes.heads * kept) as u64),
             stats1: rest.take(2 * n),
             stats2: rest.take(2 * n),
             owed: rest.take(if sizes.sliced() { 2 * nh } else { 0 }),
@@ -142,7 +177,9 @@ impl DeltaAt {
     pub(super) fn of(sizes: &Sizes, delta: Address, layer: usize) -> Self {
         let nh = (sizes.tokens * sizes.hidden) as u64;
         let mut rest = Rest(delta.plus(4 * (layer * LayerDelta::elements(sizes)) as u64));
-        Self { output: rest.take(nh), up: rest.take(4 * nh), middle: rest.take(nh), qkv: rest.take(3 * nh) }
+        let wide = |elements: u64| rest.activations(stored(sizes), elements);
+        let [output, up, middle, qkv] = [nh, 4 * nh, nh, 3 * nh].map(wide);
+        Self { output, up, middle, qkv }
     }
 }
 
@@ -164,12 +201,13 @@ impl OutputAt {
         let start = act.plus(4 * (layers * LayerAct::elements(sizes)) as u64);
         let mut rest = Rest(start);
         let at = Self {
-            input: rest.take(nh),
+            input: rest.activations(stored(sizes), nh),
             stats: rest.take(2 * n),
-            normed: rest.take(if sharded { 0 } else { nh }),
-            logits: rest.take(if sharded { 0 } else { n * sizes.vocab as u64 }),
+            normed: rest.activations(stored(sizes), if sharded { 0 } else { nh }),
+            logits: rest.activations(stored(sizes), if sharded { 0 } else { n * sizes.vocab as u64 }),
         };
-        debug_assert_eq!(rest.0.0 - start.0, 4 * OutputAct::elements(sizes, sharded) as u64);
+        // An odd vocabulary leaves a half of its last word.
+        debug_assert!(rest.0.0 - start.0 <= 4 * OutputAct::elements(sizes, sharded) as u64);
         at
     }
 }

@@ -1,6 +1,6 @@
 //! The vocabulary layers on a device: whole, or this rank's shard of them.
 
-use super::layer::{Emit, int, rows, turned};
+use super::layer::{Emit, int, sums};
 use super::parameters::{Param, Table};
 use super::shape::{OutputAt, Shape};
 use crate::cuda::{Address, Argument};
@@ -42,8 +42,9 @@ impl Emit<'_> {
     /// `logits = x Wᵀ`, `[tokens, rows]`.
     fn logits(&mut self, table: &Table, x: Address, logits: Address) {
         let (h, [_, owned]) = (self.shape.hidden, table.sides());
-        let weight = turned(table.param.value, h);
-        self.product([self.shape.tokens, owned, h], rows(x, h), weight, rows(logits, owned), false);
+        let shape = self.shape;
+        let (x, weight) = (shape.rows(x, h), shape.turned(table.param.copy, h));
+        self.product([shape.tokens, owned, h], x, weight, shape.rows(logits, owned), false);
     }
 
     /// The statistics `[3, tokens]` of logits.
@@ -51,7 +52,7 @@ impl Emit<'_> {
         let (tokens, [first, owned]) = (self.shape.tokens, table.sides());
         let [to, from, targets] = [stats, logits, ids.targets].map(Argument::At);
         let arguments = [to, from, targets, int(first), int(owned), int(tokens)];
-        self.launch(launch::vocab_statistics(Stored::F32, tokens, owned), &arguments);
+        self.launch(launch::vocab_statistics(self.shape.stored, tokens, owned), &arguments);
     }
 
     /// Combines the statistics of all ranks.
@@ -76,7 +77,7 @@ impl Emit<'_> {
         let [held, combined, own, targets] =
             [held, self.scratch.combined, own, ids.targets].map(Argument::At);
         let arguments = [held, combined, own, targets, share, int(first), int(owned), int(exponentials)];
-        self.launch(launch::vocab_gradient(Stored::F32, tokens, owned), &arguments);
+        self.launch(launch::vocab_gradient(self.shape.stored, tokens, owned), &arguments);
     }
 
     /// The mean of the losses in the combined statistics.
@@ -89,16 +90,17 @@ impl Emit<'_> {
     /// The gradient by the layer's input, `[tokens, hidden]`, of that by the logits.
     pub(super) fn output_input(&mut self, table: &Table, dx: Address, d_logits: Address) {
         let (h, [_, owned]) = (self.shape.hidden, table.sides());
-        let sides = [self.shape.tokens, h, owned];
-        self.product(sides, rows(d_logits, owned), rows(table.param.value, h), rows(dx, h), false);
+        let shape = self.shape;
+        let (d_logits, weight) = (shape.rows(d_logits, owned), shape.rows(table.param.copy, h));
+        self.product([shape.tokens, h, owned], d_logits, weight, shape.rows(dx, h), false);
     }
 
     /// Adds to the table's gradient.
     pub(super) fn output_weight(&mut self, table: &Table, x: Address, d_logits: Address) {
         let (h, [_, owned]) = (self.shape.hidden, table.sides());
         let sides = [owned, h, self.shape.tokens];
-        let gradient = rows(table.param.gradient, h);
-        self.product(sides, turned(d_logits, owned), rows(x, h), gradient, true);
+        let gradient = sums(table.param.gradient, h);
+        self.product(sides, self.shape.turned(d_logits, owned), self.shape.rows(x, h), gradient, true);
     }
 
     /// The whole output layer: the loss, and the gradient by the logits in their place.
@@ -120,7 +122,7 @@ impl Emit<'_> {
 
     /// Where the logits lie in their class: behind the layer's input.
     pub(super) fn kept_logits(&self, kept: Address) -> Address {
-        kept.plus(4 * self.shape.wide())
+        kept.plus(self.shape.wide_bytes())
     }
 
     /// Pass S: logits and their statistics.
@@ -136,11 +138,11 @@ impl Emit<'_> {
         let Shape { tokens, hidden, .. } = self.shape;
         let (logits, [_, owned]) = (self.kept_logits(kept), table.sides());
         let [held, of] = [logits, stats].map(Argument::At);
-        self.launch(launch::vocab_exponentials(Stored::F32, tokens, owned), &[held, of, int(owned)]);
+        self.launch(launch::vocab_exponentials(self.shape.stored, tokens, owned), &[held, of, int(owned)]);
         if let Some(dx) = dx {
             self.output_input(table, dx, logits);
             let arguments = [Argument::At(dx), of, int(tokens), int(hidden)];
-            self.launch(launch::vocab_normalise(Stored::F32, tokens, hidden), &arguments);
+            self.launch(launch::vocab_normalise(self.shape.stored, tokens, hidden), &arguments);
         }
     }
 
@@ -188,46 +190,47 @@ impl Emit<'_> {
         let (combined, [first, owned]) = (self.scratch.combined, table.sides());
         self.combine(combined, gathered);
         let own = self.own(gathered);
-        let pointers = [dx, unscaled, combined, own, table.param.value, ids.targets].map(Argument::At);
+        let pointers = [dx, unscaled, combined, own, table.param.copy, ids.targets].map(Argument::At);
         let sides = [first, owned, tokens, hidden].map(int);
         let share = self.share(units);
         let arguments = [&pointers[..], &[share], &sides].concat();
-        self.launch(launch::vocab_rescale(Stored::F32, tokens, hidden), &arguments);
+        self.launch(launch::vocab_rescale(self.shape.stored, tokens, hidden), &arguments);
     }
 
     /// The rows of tokens in a table, with or without positions.
     pub(super) fn lookup(&mut self, table: &Table, x: Address, ids: Ids, positions: Argument) {
         let Shape { tokens, hidden, sequence, .. } = self.shape;
         let [first, owned] = table.sides();
-        let [x, value, tokens_at] = [x, table.param.value, ids.tokens].map(Argument::At);
+        let [x, rows, tokens_at] = [x, table.param.copy, ids.tokens].map(Argument::At);
         let sides = [first, owned, sequence, hidden].map(int);
-        let arguments = [&[x, value, positions, tokens_at][..], &sides].concat();
-        self.launch(launch::embedding_forward(Stored::F32, tokens, hidden), &arguments);
+        let arguments = [&[x, rows, positions, tokens_at][..], &sides].concat();
+        self.launch(launch::embedding_forward(self.shape.stored, tokens, hidden), &arguments);
     }
 
     /// Where the positions of a slice begin.
-    fn positions_of(&self, slice: u32, at: Address) -> Address {
-        at.plus(4 * u64::from(slice) * u64::from(self.shape.sequence) * u64::from(self.shape.hidden))
+    fn positions_of(&self, slice: u32, at: Address, stored: Stored) -> Address {
+        let each = u64::from(stored.bytes());
+        at.plus(each * u64::from(slice) * u64::from(self.shape.sequence) * u64::from(self.shape.hidden))
     }
 
     /// The positions of a slice, for [`Emit::lookup`].
     pub(super) fn positions(&self, slice: u32, positions: &Param) -> Argument {
-        Argument::At(self.positions_of(slice, positions.value))
+        Argument::At(self.positions_of(slice, positions.copy, self.shape.stored))
     }
 
     /// Adds the positions of a slice.
     pub(super) fn add_positions(&mut self, slice: u32, positions: &Param, x: Address) {
         let Shape { tokens, hidden, sequence, .. } = self.shape;
         let arguments = [Argument::At(x), self.positions(slice, positions), int(sequence), int(hidden)];
-        self.launch(launch::positions_add(Stored::F32, tokens, hidden), &arguments);
+        self.launch(launch::positions_add(self.shape.stored, tokens, hidden), &arguments);
     }
 
     /// Adds to the positions' gradient.
     pub(super) fn positions_gradient(&mut self, slice: u32, positions: &Param, dx: Address) {
         let Shape { batch, hidden, sequence, .. } = self.shape;
-        let gradient = Argument::At(self.positions_of(slice, positions.gradient));
+        let gradient = Argument::At(self.positions_of(slice, positions.gradient, Stored::F32));
         let arguments = [gradient, Argument::At(dx), int(batch), int(sequence), int(hidden)];
-        self.launch(launch::positions_backward(Stored::F32, sequence, hidden), &arguments);
+        self.launch(launch::positions_backward(self.shape.stored, sequence, hidden), &arguments);
     }
 
     /// Adds the gradients of the tokens to their rows of a table.
@@ -236,6 +239,6 @@ impl Emit<'_> {
         let pointers = [table.param.gradient, dx, ids.tokens].map(Argument::At);
         let [first, owned] = table.sides();
         let arguments = [&pointers[..], &[first, owned, tokens, hidden].map(int)].concat();
-        self.launch(launch::embedding_backward(Stored::F32, tokens, hidden), &arguments);
+        self.launch(launch::embedding_backward(self.shape.stored, tokens, hidden), &arguments);
     }
 }

@@ -9,7 +9,7 @@ use safetensors::tensor::Metadata;
 use serde::{Deserialize, Serialize};
 
 use super::Identity;
-use crate::execute::backend::{Backend, State};
+use crate::execute::backend::{State, Store};
 use crate::execute::error::ExecuteError;
 use crate::execute::stored::{METADATA, Stored, numbers, write};
 use crate::ir::Rank;
@@ -71,7 +71,7 @@ pub(super) fn label(path: &Path) -> Result<Label, ExecuteError> {
 }
 
 /// Writes the parameters and moments of a rank.
-pub(super) fn write_rank(path: &Path, backend: &mut impl Backend, label: &Label) -> io::Result<()> {
+pub(super) fn write_rank(path: &Path, backend: &mut impl Store, label: &Label) -> io::Result<()> {
     let mut tensors = Vec::new();
     for tensor in backend.tensors() {
         let mut shape: Vec<usize> = tensor.shape.iter().map(|&side| side as usize).collect();
@@ -89,11 +89,7 @@ pub(super) fn write_rank(path: &Path, backend: &mut impl Backend, label: &Label)
 ///
 /// # Errors
 /// A parameter is missing, or has another size.
-pub(super) fn restore_rank(
-    path: &Path,
-    bytes: &[u8],
-    backend: &mut impl Backend,
-) -> Result<(), ExecuteError> {
+pub(super) fn restore_rank(path: &Path, bytes: &[u8], backend: &mut impl Store) -> Result<(), ExecuteError> {
     let file = SafeTensors::deserialize(bytes).map_err(|error| damaged(path, &error.to_string()))?;
     let names: Vec<String> = backend.tensors().iter().map(|tensor| tensor.name.to_owned()).collect();
     for name in names {

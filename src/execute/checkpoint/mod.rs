@@ -17,7 +17,7 @@ pub use identity::Identity;
 use directory::{UNFINISHED, free_name, is_no_file, name_of, prune, remove_unfinished, steps, sync};
 use file::{Label, VERSION, damaged, file_name, label, read, restore_rank, write_rank};
 
-use super::backend::Backend;
+use super::backend::Store;
 use super::error::ExecuteError;
 use super::tokenizer::Tokenizer;
 use crate::ir::{Mode, Rank};
@@ -92,7 +92,7 @@ impl Saving<'_> {
     ///
     /// # Errors
     /// A file cannot be written.
-    pub fn write<'a, B: Backend + 'a>(
+    pub fn write<'a, B: Store + 'a>(
         &self,
         first: usize,
         backends: impl ExactSizeIterator<Item = &'a mut B>,
@@ -221,7 +221,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// A file is damaged, or lacks a parameter.
-    pub fn restore<'a, B: Backend + 'a>(
+    pub fn restore<'a, B: Store + 'a>(
         &self,
         backends: impl ExactSizeIterator<Item = &'a mut B>,
     ) -> Result<(), ExecuteError> {
@@ -233,7 +233,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// A file is damaged, or lacks a parameter.
-    pub fn restore_part<'a, B: Backend + 'a>(
+    pub fn restore_part<'a, B: Store + 'a>(
         &self,
         first: usize,
         ranks: usize,

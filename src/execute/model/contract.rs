@@ -279,8 +279,8 @@ impl Reads<'_> {
 /// Compares the shapes of the classes that computations cut with how they cut them.
 fn check_shapes(held: &Held, catalog: &Catalog) -> Result<(), ModelError> {
     let sizes = &held.sizes;
-    let wide = (sizes.tokens * sizes.hidden) as u64;
-    let shard = sizes.tokens as u64 * held.dims.shard(held.ranks);
+    let wide = (sizes.tokens * sizes.hidden / sizes.packed) as u64;
+    let shard = sizes.tokens as u64 * held.dims.shard(held.ranks).div_ceil(sizes.packed as u64);
     for class in &catalog.classes {
         let at_rank = match class.name.as_str() {
             "x" | "dx" => Some(wide),

@@ -29,6 +29,13 @@ pub enum ModelError {
         /// Width.
         hidden: u32,
     },
+    /// A width that words of two activations do not fill.
+    #[error("a hidden width of {hidden} is odd, and in bf16 two activations share a word")]
+    #[diagnostic(code(schedc::execute::odd_width), help("compile the plan again with an even `--hidden`"))]
+    OddWidth {
+        /// Width.
+        hidden: u32,
+    },
     /// A tied embedding is sharded on one side only.
     #[error("a tied embedding is sharded on one side of the pipeline only")]
     #[diagnostic(

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::ir::{Cut, Dims, Header, Rank, Stage};
+use crate::ir::{Cut, Dims, Header, Precision, Rank, Stage};
 
 use super::{ModelError, Sizes, Spec, contract};
 
@@ -85,11 +85,12 @@ impl Held {
         Ok(held)
     }
 
-    /// The whole model on one rank, without any schedule.
+    /// The whole model on one rank, without any schedule, in f32 whatever a plan keeps it in.
     ///
     /// # Errors
     /// A dimension is 0, or the heads do not divide the width.
     pub fn whole(dims: &Dims, microbatches: u32) -> Result<Self, ModelError> {
+        let dims = &Dims { precision: Precision::F32, ..*dims };
         Ok(Self {
             dims: *dims,
             sizes: Sizes::of(dims, 1)?,

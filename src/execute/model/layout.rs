@@ -1,4 +1,4 @@
-//! How the buffers of a pass are cut. Each part is a dense row-major matrix with a row per token, one part after the other.
+//! How the buffers of a pass are cut, in words of four bytes, and on the CPU, where a word is an f32. Each part is a dense row-major matrix with a row per token, one part after the other.
 
 use super::Sizes;
 
@@ -44,11 +44,13 @@ pub struct LayerAct<'a> {
 }
 
 impl<'a> LayerAct<'a> {
-    /// Elements for one layer.
+    /// Words for one layer. In bf16 only the logarithms of the rows' sums of attention are kept, `[batch * heads, sequence]`, and what is
+    /// owed is f32.
     #[must_use]
     pub fn elements(sizes: &Sizes) -> usize {
-        let wide = if sizes.sliced() { 18 } else { 16 };
-        sizes.tokens * (wide * sizes.hidden + sizes.heads * sizes.keys + 4)
+        let owed = if sizes.sliced() { 2 * sizes.hidden } else { 0 };
+        let attention = sizes.heads * if sizes.packed == 1 { sizes.keys } else { 1 };
+        sizes.tokens * (16 * sizes.hidden / sizes.packed + owed + attention + 4)
     }
 
     /// Cuts one layer's elements.
@@ -87,10 +89,10 @@ pub struct LayerDelta<'a> {
 }
 
 impl<'a> LayerDelta<'a> {
-    /// Elements for one layer.
+    /// Words for one layer.
     #[must_use]
     pub fn elements(sizes: &Sizes) -> usize {
-        9 * sizes.tokens * sizes.hidden
+        9 * sizes.tokens * sizes.hidden / sizes.packed
     }
 
     /// Cuts one layer's elements.
@@ -117,11 +119,12 @@ pub struct OutputAct<'a> {
 }
 
 impl<'a> OutputAct<'a> {
-    /// Elements of the output layer.
+    /// Words of the output layer.
     #[must_use]
     pub fn elements(sizes: &Sizes, sharded: bool) -> usize {
-        let unsharded = if sharded { 0 } else { sizes.hidden + sizes.vocab };
-        sizes.tokens * (sizes.hidden + 2 + unsharded)
+        let wide = sizes.hidden / sizes.packed;
+        let unsharded = if sharded { 0 } else { wide + sizes.vocab.div_ceil(sizes.packed) };
+        sizes.tokens * (wide + 2 + unsharded)
     }
 
     /// Cuts the output layer's elements.

@@ -26,6 +26,8 @@ pub struct Sizes {
     pub heads: usize,
     /// Entries of the vocabulary.
     pub vocab: usize,
+    /// Activations in a word of four bytes: 1, or 2 in bf16. Divides the width.
+    pub packed: usize,
 }
 
 impl Sizes {
@@ -34,7 +36,7 @@ impl Sizes {
     /// Requires: `slices` divides the sequence, as it does in every verified plan.
     ///
     /// # Errors
-    /// A dimension other than the number of layers is 0, or the heads do not divide the width.
+    /// A dimension other than the number of layers is 0, the heads do not divide the width, or a width in bf16 is odd.
     pub fn of(dims: &Dims, slices: u32) -> Result<Self, ModelError> {
         let named = [
             ("hidden", dims.hidden),
@@ -48,6 +50,10 @@ impl Sizes {
         }
         if !dims.hidden.is_multiple_of(dims.heads) {
             return Err(ModelError::UnevenHeads { heads: dims.heads, hidden: dims.hidden });
+        }
+        let packed = dims.precision.packed() as usize;
+        if !(dims.hidden as usize).is_multiple_of(packed) {
+            return Err(ModelError::OddWidth { hidden: dims.hidden });
         }
         let [hidden, heads, sequence, batch, vocab] = named.map(|(_, side)| u128::from(side));
         let layer = 18 * hidden + heads * sequence + 4;
@@ -65,6 +71,7 @@ impl Sizes {
             hidden: dims.hidden as usize,
             heads: dims.heads as usize,
             vocab: dims.vocab as usize,
+            packed,
         })
     }
 

@@ -43,7 +43,7 @@ extern "C" __global__ void gelu_backward(stored* dy, const stored* x, long long 
 }
 
 // y += bias, `[rows, width]`: a block a row. Where the product before it adds the bias itself, this is not launched.
-extern "C" __global__ void bias_add(stored* y, const float* bias, int width) {
+extern "C" __global__ void bias_add(stored* y, const stored* bias, int width) {
     y += static_cast<long long>(blockIdx.x) * width;
     for (int at = threadIdx.x * LANES; at < width; at += blockDim.x * LANES) {
         float values[LANES], shifts[LANES];

@@ -67,7 +67,7 @@ fn attention_and_its_gradients_are_those_of_the_cpu_on_sequences_and_on_slices()
     for host in hosts().into_iter().flatten() {
         for [batch, heads, sequence, slices] in SIZES {
             let (hidden, tokens, keys) = (heads * host.head as usize, batch * sequence, sequence * slices);
-            let sizes = Sizes { batch, sequence, keys, tokens, hidden, heads, vocab: 1 };
+            let sizes = Sizes { batch, sequence, keys, tokens, hidden, heads, vocab: 1, packed: 1 };
             let qkv: Vec<_> =
                 (0..slices).map(|_| draws.numbers(host.stored, 3 * tokens * hidden, 1.5)).collect();
             let gradient = draws.numbers(host.stored, tokens * hidden, 1.0);

@@ -10,7 +10,7 @@ use rand_chacha::ChaCha8Rng;
 use schedc::cuda::{Address, Argument, CudaError, Device, Epilogue, Event, Graph, Matrix, Product, Queue};
 use schedc::kernels::{Launch, Stored};
 
-use super::host::Host;
+use super::host::{Host, bf16_bits};
 
 /// What was queued.
 #[derive(Clone, Debug)]
@@ -22,7 +22,7 @@ enum Pending {
     Copy(Address, Address, usize),
     Zero(Address, usize),
     Write(Address, Vec<u8>),
-    Launch(Launch, Vec<u64>),
+    Launch(Launch, Stored, Vec<u64>),
     Product(Product),
 }
 
@@ -39,8 +39,10 @@ pub(crate) struct HostDevice {
     host: &'static Host,
     memory: Vec<(*mut u8, Layout)>,
     queues: Vec<VecDeque<Pending>>,
-    /// For each event, how often it was recorded, and which of these records is over.
-    events: Vec<(u64, u64)>,
+    /// For each event, how often it was recorded, which of these records is over, and at which tick.
+    events: Vec<(u64, u64, u64)>,
+    /// Calls that have run.
+    ticks: u64,
     launches: BTreeSet<String>,
     draws: ChaCha8Rng,
     /// Queues, those that run first before the others.
@@ -67,6 +69,7 @@ impl HostDevice {
             memory: Vec::new(),
             queues: Vec::new(),
             events: Vec::new(),
+            ticks: 0,
             launches: BTreeSet::new(),
             draws: ChaCha8Rng::seed_from_u64(seed),
             preference: Vec::new(),
@@ -76,6 +79,15 @@ impl HostDevice {
             forgotten: None,
             ready: false,
         }
+    }
+
+    /// The kernels for a type; sums of gradients are f32 in either case.
+    fn host_of(&self, stored: Stored) -> &'static Host {
+        if stored == self.host.stored {
+            return self.host;
+        }
+        let all = super::hosts().expect("there are kernels for the device itself");
+        all.iter().find(|host| host.stored == stored).expect("there are kernels for both types")
     }
 
     /// How many waits there were.
@@ -128,13 +140,17 @@ impl HostDevice {
         };
         let Some(&queue) = self.preference.iter().find(|queue| may(queue)) else { return false };
         let Some(pending) = self.queues[queue].pop_front() else { return false };
+        self.ticks += 1;
         self.run(pending);
         true
     }
 
     fn run(&mut self, pending: Pending) {
         match pending {
-            Pending::Record(event, record) => self.events[event.0 as usize].1 = record,
+            Pending::Record(event, record) => {
+                let event = &mut self.events[event.0 as usize];
+                (event.1, event.2) = (record, self.ticks);
+            }
             Pending::Wait(..) => {}
             Pending::Copy(to, from, bytes) => {
                 let (to, from) = (self.within(to, bytes), self.within(from, bytes));
@@ -152,10 +168,10 @@ impl HostDevice {
                 // SAFETY: it lies within an allocation, and not in `from`.
                 unsafe { from.as_ptr().copy_to_nonoverlapping(to, from.len()) };
             }
-            Pending::Launch(launch, mut words) => {
+            Pending::Launch(launch, stored, mut words) => {
                 let name = launch.kernel.name();
                 let descending = self.draws.random_range(0..2) == 0;
-                self.host
+                self.host_of(stored)
                     .call(name, launch, &mut words, descending)
                     .unwrap_or_else(|error| panic!("{name}: {error}"));
             }
@@ -165,16 +181,16 @@ impl HostDevice {
 
     /// A matrix of so many rows and columns, as they are read.
     fn numbers(&self, matrix: Matrix, rows: u32, columns: u32) -> Vec<f32> {
-        assert_eq!(matrix.stored, Stored::F32);
         let [rows, columns, stride] = [rows, columns, matrix.stride].map(|side| side as usize);
         let [lines, length] = if matrix.turned { [columns, rows] } else { [rows, columns] };
         assert!(stride >= length, "rows of {length} lie {stride} apart");
-        assert!(matrix.at.0.is_multiple_of(4));
-        let at = self.within(matrix.at, 4 * ((lines - 1) * stride + length)).cast::<f32>();
+        let each = matrix.stored.bytes() as usize;
+        assert!((matrix.at.0 as usize).is_multiple_of(each));
+        let at = self.within(matrix.at, each * ((lines - 1) * stride + length));
         let of = |row: usize, column: usize| {
             let (line, place) = if matrix.turned { (column, row) } else { (row, column) };
-            // SAFETY: the assertion above.
-            unsafe { at.add(line * stride + place).read() }
+            // SAFETY: it lies within an allocation, as was asked for above, and is aligned.
+            unsafe { read(at, line * stride + place, matrix.stored) }
         };
         (0..rows * columns).map(|index| of(index / columns, index % columns)).collect()
     }
@@ -198,13 +214,14 @@ impl HostDevice {
             sums.chunks_exact_mut(width)
                 .for_each(|row| row.iter_mut().zip(&bias).for_each(|(sum, bias)| *sum += bias));
         }
-        assert!(result.at.0.is_multiple_of(4) && result.stride >= columns);
+        let each = result.stored.bytes() as usize;
+        assert!((result.at.0 as usize).is_multiple_of(each) && result.stride >= columns);
         let extent = (rows - 1) * result.stride + columns;
-        let to = self.within(result.at, 4 * extent as usize).cast::<f32>();
+        let to = self.within(result.at, each * extent as usize);
         for (index, sum) in sums.into_iter().enumerate() {
             let place = index / width * result.stride as usize + index % width;
             // SAFETY: the extent lies within an allocation.
-            unsafe { to.add(place).write(sum) };
+            unsafe { write(to, place, result.stored, sum) };
         }
     }
 
@@ -248,7 +265,7 @@ impl Device for HostDevice {
 
     fn event(&mut self, _: bool) -> Result<Event, CudaError> {
         assert!(!self.ready, "events are made before the first step");
-        self.events.push((0, 0));
+        self.events.push((0, 0, 0));
         Ok(Event(self.events.len() as u32 - 1))
     }
 
@@ -316,14 +333,14 @@ impl Device for HostDevice {
     ) -> Result<(), CudaError> {
         let said = Self::said(launch, stored);
         assert!(self.launches.contains(&said), "{said} was not prepared");
-        assert_eq!(stored, self.host.stored);
+        assert!(stored == self.host.stored || stored == Stored::F32);
         let words = arguments.iter().map(|argument| match *argument {
             Argument::At(at) => at.0,
             Argument::Int(value) => value.cast_unsigned().into(),
             Argument::Long(value) => value.cast_unsigned(),
             Argument::Float(value) => value.to_bits().into(),
         });
-        self.put(queue, Pending::Launch(launch, words.collect()));
+        self.put(queue, Pending::Launch(launch, stored, words.collect()));
         Ok(())
     }
 
@@ -364,7 +381,41 @@ impl Device for HostDevice {
         Ok(())
     }
 
-    fn between(&mut self, _: Event, _: Event) -> Result<f64, CudaError> {
-        Ok(0.0)
+    /// A microsecond for each call that has run.
+    fn between(&mut self, from: Event, to: Event) -> Result<f64, CudaError> {
+        let at = |event: Event| {
+            let (recorded, over, tick) = self.events[event.0 as usize];
+            assert!(recorded > 0 && over == recorded, "{event:?} is not over");
+            tick as f64
+        };
+        Ok(at(to) - at(from))
+    }
+}
+
+/// Reads an element.
+///
+/// # Safety
+/// It lies within an allocation, aligned.
+unsafe fn read(at: *const u8, index: usize, stored: Stored) -> f32 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match stored {
+            Stored::F32 => at.cast::<f32>().add(index).read(),
+            Stored::Bf16 => f32::from_bits(u32::from(at.cast::<u16>().add(index).read()) << 16),
+        }
+    }
+}
+
+/// Writes an element.
+///
+/// # Safety
+/// It lies within an allocation, aligned.
+unsafe fn write(at: *mut u8, index: usize, stored: Stored, value: f32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match stored {
+            Stored::F32 => at.cast::<f32>().add(index).write(value),
+            Stored::Bf16 => at.cast::<u16>().add(index).write(bf16_bits(value)),
+        }
     }
 }

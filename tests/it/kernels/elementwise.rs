@@ -33,9 +33,9 @@ fn a_bias_is_added_to_every_row() {
     for host in hosts().into_iter().flatten() {
         for (rows, width) in [(1, 1), (3, 17), (17, 257), (2, 2048)] {
             let x = draws.numbers(host.stored, rows * width, 1.0);
-            let bias = draws.numbers(Stored::F32, width, 1.0);
+            let bias = draws.numbers(host.stored, width, 1.0);
             let expected: Vec<f32> = x.iter().enumerate().map(|(i, x)| x + bias[i % width]).collect();
-            let (y, bias) = (Buffer::stored(host.stored, &x), Buffer::f32(&bias));
+            let (y, bias) = (Buffer::stored(host.stored, &x), Buffer::stored(host.stored, &bias));
             let shape = launch::bias_add(host.stored, rows as u32, width as u32);
             host.run(shape, &[Arg::To(&y), Arg::To(&bias), Arg::Int(width as i32)]);
             close("sum", host.stored, &y.values(), &expected, 1e-7);

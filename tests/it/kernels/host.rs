@@ -290,7 +290,7 @@ impl Buffer {
 }
 
 /// The bf16 next to an f32, ties to even.
-fn bf16_bits(value: f32) -> u16 {
+pub(crate) fn bf16_bits(value: f32) -> u16 {
     let bits = value.to_bits();
     if value.is_nan() {
         return (bits >> 16) as u16 | 0x40;

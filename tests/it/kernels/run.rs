@@ -2,19 +2,24 @@
 
 use std::path::Path;
 
-use schedc::cuda::run::{Executor, Kept, TOLERANCE, train_on};
+use safetensors::SafeTensors;
+use safetensors::tensor::TensorView;
+use schedc::cost::Profile;
+use schedc::cuda::run::{Executor, Kept, Way, tolerance, train_on};
 use schedc::execute::check::{CheckReport, Outcome, compare};
 use schedc::execute::data::Tokens;
 use schedc::execute::interpreter::Finish;
 use schedc::execute::model::Train;
+use schedc::execute::recording::Recording;
 use schedc::execute::reference::Reference;
 use schedc::execute::stored::{copies_of, gather_of};
 use schedc::execute::tokenizer::TokenizerKind;
 use schedc::execute::train::{Listener, Opening, Settings, Taken, train};
 use schedc::execute::watchdog::Limits;
-use schedc::ir::{Bytes, Dims, Microbatch};
+use schedc::ir::{Bytes, Dims, Microbatch, Precision};
 use schedc::kernels::Stored;
 use schedc::verify::Verified;
+use schedc::view::{chrome, measured};
 
 use super::device::HostDevice;
 use super::host::Host;
@@ -27,8 +32,13 @@ fn host() -> Option<&'static Host> {
     hosts()?.iter().find(|host| host.stored == Stored::F32 && host.head == 17)
 }
 
+/// The bf16 kernels, for the heads that there are.
+fn packed() -> Option<&'static Host> {
+    hosts()?.iter().find(|host| host.stored == Stored::Bf16)
+}
+
 fn small(layers: u32, tied: bool) -> Dims {
-    Dims { layers, hidden: 34, heads: 2, sequence: 4, batch: 2, vocab: 261, tied }
+    Dims { layers, hidden: 34, heads: 2, sequence: 4, batch: 2, vocab: 261, tied, precision: Precision::F32 }
 }
 
 /// A plan that is ready for its first step, with NaN wherever a pass might read what nobody wrote.
@@ -69,7 +79,9 @@ fn agrees(host: &'static Host, name: &str, plan: &Verified) {
     let tensors = || kept.iter().map(Kept::tensors);
     let outcome = Outcome { loss, found: gather_of(tensors()), copies: copies_of(tensors()), arenas };
     let batches = batches(&plan.header.model, plan.header.microbatches);
-    let report = compare(plan, &Train::default(), &batches, &outcome, Some(TOLERANCE)).unwrap();
+    let report =
+        compare(plan, &Train::default(), &batches, &outcome, Some(tolerance(plan.header.model.precision)))
+            .unwrap();
     report.verdict().unwrap_or_else(|error| panic!("{name}: {error}\n{report}"));
     let (again, others, _) = step(host, plan, 2);
     assert_eq!(again.to_bits(), loss.to_bits(), "{name}: the loss in another order");
@@ -79,12 +91,34 @@ fn agrees(host: &'static Host, name: &str, plan: &Verified) {
 /// Every schedule of some, under every transform, on so many ranks.
 fn sweep(schedules: &[&str], transforms: &[Option<&str>], ranks: u32, microbatches: u32) {
     let Some(host) = host() else { return };
+    sweep_on(host, schedules, transforms, ranks, microbatches);
+}
+
+/// The same on some kernels, with their type of activations.
+fn sweep_on(
+    host: &'static Host,
+    schedules: &[&str],
+    transforms: &[Option<&str>],
+    ranks: u32,
+    microbatches: u32,
+) {
+    let model = |tied| {
+        let dims = Dims { hidden: 2 * host.head, ..small(2 * ranks, tied) };
+        match host.stored {
+            Stored::F32 => dims,
+            // Sums over few numbers cancel, and then nothing is left of eight bits.
+            Stored::Bf16 => {
+                let hidden = 4 * host.head;
+                Dims { hidden, heads: 4, sequence: 16, precision: Precision::Bf16, ..dims }
+            }
+        }
+    };
     for (at, schedule) in schedules.iter().enumerate() {
         for (turn, with) in transforms.iter().enumerate() {
             // Tied and not take turns.
             let tied = (at + turn) % 2 == 1;
             let name = format!("{schedule} with {with:?} at p={ranks}, m={microbatches}, tied={tied}");
-            agrees(host, &name, &library(schedule, *with, ranks, microbatches, small(2 * ranks, tied)));
+            agrees(host, &name, &library(schedule, *with, ranks, microbatches, model(tied)));
         }
     }
 }
@@ -107,6 +141,15 @@ fn two_ranks_on_one_device_compute_what_the_cpu_computes() {
 fn four_ranks_on_one_device_compute_what_the_cpu_computes() {
     sweep(&["zb-h1", "seq1f1b", "dualpipe-v"], &[None, Some("vocab-1")], 4, 3);
     sweep(&["1f1b", "chimera"], &[Some("interlaced"), Some("vocab-2")], 4, 3);
+}
+
+#[test]
+fn plans_in_bf16_compute_what_the_cpu_computes_in_f32_but_for_their_precision() {
+    let Some(host) = packed() else { return };
+    for (at, schedule) in SCHEDULES.iter().enumerate() {
+        sweep_on(host, &[schedule], &[TRANSFORMS[at % 4]], 2, 2);
+    }
+    sweep_on(host, &["zb-h1", "dualpipe-v"], &[Some("vocab-2")], 4, 3);
 }
 
 #[test]
@@ -187,10 +230,28 @@ fn lengths_that_no_kernel_takes_are_refused_by_name() {
     assert_eq!(code, "schedc::cuda::oversized_pass");
 }
 
+fn settings(steps: u64) -> Settings {
+    Settings {
+        steps,
+        train: Train::default(),
+        data: None,
+        tokenizer: TokenizerKind::Bytes,
+        check: false,
+        checkpoint: None,
+        checkpoint_every: 1,
+        dump: None,
+        record: 0,
+        limits: Limits::default(),
+        plan_hash: None,
+    }
+}
+
 #[derive(Default)]
 struct Losses {
     taken: Vec<f64>,
     checks: usize,
+    resumed: Option<u64>,
+    recording: Recording,
 }
 
 impl Listener for Losses {
@@ -198,7 +259,13 @@ impl Listener for Losses {
         self.checks += usize::from(report.verdict().is_ok());
     }
 
-    fn opened(&mut self, _: &Opening) {}
+    fn opened(&mut self, opening: &Opening) {
+        self.resumed = opening.resumed.as_ref().map(|(_, step)| *step);
+    }
+
+    fn recorded(&mut self, recording: Recording) {
+        self.recording = recording;
+    }
 
     fn taken(&mut self, taken: &Taken) {
         self.taken.push(taken.loss);
@@ -213,29 +280,95 @@ impl Listener for Losses {
 fn a_whole_run_on_a_device_is_checked_and_has_the_losses_of_the_cpu() {
     let Some(host) = host() else { return };
     let plan = library("1f1b", Some("vocab-1"), 2, 2, small(2, false));
-    let settings = Settings {
-        steps: 3,
-        train: Train::default(),
-        data: None,
-        tokenizer: TokenizerKind::Bytes,
-        check: true,
-        checkpoint: None,
-        checkpoint_every: 1,
-        dump: None,
-        record: 0,
-        limits: Limits::default(),
-        plan_hash: None,
-    };
+    let settings = Settings { check: true, ..settings(3) };
     let (mut on_device, mut on_cpu) = (Losses::default(), Losses::default());
     let make = || Ok(HostDevice::new(host, 5));
-    train_on(&plan, &settings, make, &mut on_device).unwrap();
+    train_on(&plan, &settings, Way::default(), make, &mut on_device).unwrap();
     train(&plan, &settings, &mut on_cpu).unwrap();
     assert_eq!([on_device.checks, on_device.taken.len()], [1, 3]);
     for (found, expected) in on_device.taken.iter().zip(&on_cpu.taken) {
         assert!((found - expected).abs() < 1e-4 * expected, "{found} instead of {expected}");
     }
-    let settings = Settings { record: 1, ..settings };
-    let error = train_on(&plan, &settings, make, &mut on_device).unwrap_err();
-    let code = miette::Diagnostic::code(&error).unwrap().to_string();
-    assert_eq!(code, "schedc::cuda::not_on_a_device");
+    let refused = |settings: &Settings, way: Way| {
+        let error = train_on(&plan, settings, way, make, &mut Losses::default()).unwrap_err();
+        miette::Diagnostic::code(&error).unwrap().to_string()
+    };
+    let drill = Limits { drill: Some("r0@1=stall".parse().unwrap()), ..Limits::default() };
+    let drilled = Settings { limits: drill, ..settings.clone() };
+    assert_eq!(refused(&drilled, Way::default()), "schedc::cuda::not_on_a_device");
+    let recorded = Settings { record: 1, ..settings };
+    assert_eq!(refused(&recorded, Way { graph: true }), "schedc::cuda::graph_not_timed");
+}
+
+#[test]
+fn a_run_on_a_device_goes_on_from_its_checkpoint_with_the_same_bits_and_its_dump_is_that_of_the_cpu() {
+    let Some(host) = packed() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let dims = Dims { hidden: 32, heads: 4, sequence: 16, precision: Precision::Bf16, ..small(2, false) };
+    let plan = library("zb-h1", Some("vocab-2"), 2, 2, dims);
+    let run = |settings: &Settings, way: Way| {
+        let mut losses = Losses::default();
+        train_on(&plan, settings, way, || Ok(HostDevice::new(host, 7)), &mut losses).unwrap();
+        losses
+    };
+    let whole = Settings { dump: Some(folder.path().join("whole")), ..settings(4) };
+    let all = run(&whole, Way::default());
+    let kept = Settings { checkpoint: Some(folder.path().join("kept")), ..settings(2) };
+    let (first, rest) =
+        (run(&kept, Way::default()), run(&Settings { steps: 4, ..kept }, Way { graph: true }));
+    assert_eq!((first.resumed, rest.resumed), (None, Some(2)));
+    assert_eq!([first.taken, rest.taken].concat(), all.taken);
+    let single = library("zb-h1", Some("vocab-2"), 2, 2, Dims { precision: Precision::F32, ..dims });
+    let on_cpu = Settings { dump: Some(folder.path().join("cpu")), ..settings(1) };
+    train(&single, &on_cpu, &mut Losses::default()).unwrap();
+    let read = |name: &str| std::fs::read(folder.path().join(name)).unwrap();
+    let [found, expected] = [read("whole"), read("cpu")];
+    let [found, expected] = [&found, &expected].map(|bytes| SafeTensors::deserialize(bytes).unwrap());
+    assert_eq!(found.len(), expected.len());
+    for (name, expected) in expected.tensors() {
+        let numbers = |tensor: &TensorView<'_>| -> Vec<f64> {
+            tensor.data().as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes).into()).collect()
+        };
+        let found = found.tensor(&name).unwrap();
+        if !name.starts_with("gradient.") {
+            // Weights are f32 in either case, and so are the texts.
+            assert!(name == "loss" || found.data() == expected.data(), "{name}");
+            continue;
+        }
+        let (found, expected) = (numbers(&found), numbers(&expected));
+        let norm = |all: &mut dyn Iterator<Item = f64>| all.map(|x| x * x).sum::<f64>().sqrt();
+        let apart = norm(&mut found.iter().zip(&expected).map(|(a, b)| a - b));
+        assert!(apart <= 2e-2 * norm(&mut expected.iter().copied()), "{name}");
+    }
+}
+
+#[test]
+fn a_recorded_run_on_a_device_has_every_instruction_in_the_order_of_its_lane_and_predicts_others() {
+    let Some(host) = host() else { return };
+    for forward in [false, true] {
+        let plan = library("zb-h1", Some("vocab-1"), 2, 3, small(2, false));
+        let plan = if forward { forward_only("zb-h1", Some("vocab-1"), 2, 3, small(2, false)) } else { plan };
+        let mut losses = Losses::default();
+        let recorded = Settings { record: 2, ..settings(3) };
+        let make = || Ok(HostDevice::new(host, 3));
+        train_on(&plan, &recorded, Way::default(), make, &mut losses).unwrap();
+        let steps: Vec<u64> = losses.recording.steps.iter().map(|step| step.step).collect();
+        assert_eq!(steps, [2, 3]);
+        for step in &losses.recording.steps {
+            for (rank, moments) in plan.ranks.iter().zip(&step.ranks) {
+                let mut ends = vec![0; rank.lanes.len()];
+                for (instr, [begin, end]) in rank.instrs.iter().zip(moments) {
+                    let last = &mut ends[instr.lane.index()];
+                    assert!(*last <= *begin && begin <= end, "{instr:?}: {begin} to {end} after {last}");
+                    *last = *end;
+                }
+            }
+        }
+        let charts = measured(&plan, "hash", &losses.recording);
+        let mut trace = Vec::new();
+        chrome::write(&mut trace, &[&charts[..]]).unwrap();
+        let trace = String::from_utf8(trace).unwrap();
+        assert!(trace.contains("\"device\":true"));
+        Profile::parse("trace", &trace).unwrap_or_else(|error| panic!("{error:?}"));
+    }
 }

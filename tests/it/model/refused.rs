@@ -2,7 +2,9 @@
 
 use miette::Diagnostic;
 use schedc::execute::cpu::CpuBackend;
-use schedc::ir::{At, ClassId, CollectiveOp, Compute, Dims, Header, KindId, Port, Rank, Relation, Source};
+use schedc::ir::{
+    At, ClassId, CollectiveOp, Compute, Dims, Header, KindId, Port, Precision, Rank, Relation, Source,
+};
 
 use super::rig::{Backward, Vocabulary, header, tiny, train};
 
@@ -26,10 +28,26 @@ fn heads_that_do_not_divide_the_width_are_refused() {
 }
 
 #[test]
+fn a_width_that_words_of_two_activations_do_not_fill_is_refused() {
+    let odd = |header: &mut Header| {
+        header.model = Dims { hidden: 11, heads: 1, precision: Precision::Bf16, ..header.model };
+    };
+    assert_eq!(refusal(odd), "schedc::execute::odd_width");
+}
+
+#[test]
 fn a_model_that_no_machine_holds_is_refused() {
     let all = u32::MAX;
-    let dims =
-        Dims { layers: all, hidden: all, heads: 1, sequence: all, batch: all, vocab: all, tied: false };
+    let dims = Dims {
+        layers: all,
+        hidden: all,
+        heads: 1,
+        sequence: all,
+        batch: all,
+        vocab: all,
+        tied: false,
+        precision: Precision::F32,
+    };
     assert_eq!(refusal(|header| header.model = dims), "schedc::execute::oversized_model");
 }
 

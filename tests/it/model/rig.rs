@@ -5,12 +5,22 @@ use schedc::execute::cpu::CpuBackend;
 use schedc::execute::model::{Held, Train};
 use schedc::ir::{
     At, Catalog, Class, ClassId, Collective, CollectiveId, CollectiveOp, Compute, Dims, Header, Kind, KindId,
-    Microbatch, Mode, Need, Partition, Pass, Port, Queue, Rank, Relation, Site, Source, Stage, Where,
+    Microbatch, Mode, Need, Partition, Pass, Port, Precision, Queue, Rank, Relation, Site, Source, Stage,
+    Where,
 };
 
 /// A model small enough for exhaustive checks, with odd sides.
 pub(super) fn tiny(tied: bool) -> Dims {
-    Dims { layers: 3, hidden: 12, heads: 2, sequence: 5, batch: 2, vocab: 11, tied }
+    Dims {
+        layers: 3,
+        hidden: 12,
+        heads: 2,
+        sequence: 5,
+        batch: 2,
+        vocab: 11,
+        tied,
+        precision: Precision::F32,
+    }
 }
 
 /// What the tests train with: weights large enough for every path to matter come from the data, not from here.
