@@ -26,7 +26,16 @@ fn host() -> Option<&'static Host> {
 }
 
 fn plan(schedule: &str, with: Option<&str>, tied: bool) -> Verified {
-    let dims = Dims { layers: 2, hidden: 34, heads: 2, sequence: 4, batch: 2, vocab: 261, tied, precision: Precision::F32 };
+    let dims = Dims {
+        layers: 2,
+        hidden: 34,
+        heads: 2,
+        sequence: 4,
+        batch: 2,
+        vocab: 261,
+        tied,
+        precision: Precision::F32,
+    };
     library(schedule, with, 2, 2, dims)
 }
 
@@ -97,7 +106,9 @@ fn tensors(checkpoint: &Path) -> BTreeMap<String, Vec<u8>> {
 #[test]
 fn a_device_goes_on_from_its_checkpoint_with_values_and_moments_of_the_same_bits() {
     let Some(host) = host() else { return };
-    for (schedule, with, tied) in [("1f1b", None, true), ("zb-h1", Some("vocab-2"), true), ("chimera", None, false)] {
+    for (schedule, with, tied) in
+        [("1f1b", None, true), ("zb-h1", Some("vocab-2"), true), ("chimera", None, false)]
+    {
         let plan = plan(schedule, with, tied);
         let folder = tempfile::tempdir().unwrap();
         let [whole, halves] = ["whole", "halves"].map(|name| folder.path().join(name));
