@@ -55,7 +55,7 @@ fn settings(steps: u64, directory: &Path) -> Settings {
     }
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Losses {
     taken: Vec<(u64, f64)>,
     resumed: Option<u64>,
