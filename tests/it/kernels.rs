@@ -8,6 +8,7 @@ mod elementwise;
 mod embedding;
 pub(crate) mod host;
 mod norm;
+mod resume;
 mod run;
 mod shimmed;
 mod vocabulary;
