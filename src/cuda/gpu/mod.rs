@@ -31,7 +31,7 @@ use driver::{Context, Named as _};
 use graphs::Executable;
 use kernels::Kernels;
 use owned::{Memory, OwnedEvent, OwnedStream};
-use products::{Products, Workspace};
+use products::{After, Products, Workspace};
 use staging::Staging;
 
 pub use arguments::{Packed, Pointers};
@@ -293,7 +293,7 @@ impl Device for Gpu {
             let arguments = [Argument::At(product.result.at), Argument::At(bias), width];
             self.parts.kernels.launch(&lane.stream, &launch, stored, &arguments)?;
         }
-        let Some((launch, stored, arguments)) = after else { return Ok(()) };
+        let Some(After { launch, stored, arguments }) = after else { return Ok(()) };
         self.parts.kernels.launch(&lane.stream, &launch, stored, &arguments)
     }
 

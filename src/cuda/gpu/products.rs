@@ -113,9 +113,9 @@ impl Products {
                         new.push(layout);
                     }
                     Err(error) => {
-                        dense(&layout, &error)?;
+                        dense(&layout, error)?;
                         self.apart.insert(layout);
-                        let (rest, (launch, stored), _) = split(&product);
+                        let (rest, After { launch, stored, .. }) = split(&product);
                         launches.push((launch, stored));
                         product = rest;
                         layout = laid(&product)?;
@@ -137,15 +137,12 @@ impl Products {
     }
 
     /// The product that is launched, and the kernel after it, where that does what cuBLASLt does not.
-    pub(super) fn parts(
-        &self,
-        product: &Product,
-    ) -> Result<(Product, Option<(Launch, Stored, [Argument; 3])>), CudaError> {
+    pub(super) fn parts(&self, product: &Product) -> Result<(Product, Option<After>), CudaError> {
         if !self.apart.contains(&laid(product)?) {
             return Ok((*product, None));
         }
-        let (rest, (launch, stored), arguments) = split(product);
-        Ok((rest, Some((launch, stored, arguments))))
+        let (rest, after) = split(product);
+        Ok((rest, Some(after)))
     }
 
     /// What any algorithm that was chosen uses beside its matrices.
@@ -319,8 +316,15 @@ fn is_dense(layout: &Layout) -> bool {
     layout.d.leading.unsigned_abs() == layout.d.rows
 }
 
+/// A kernel after a product.
+pub(super) struct After {
+    pub(super) launch: Launch,
+    pub(super) stored: Stored,
+    pub(super) arguments: [Argument; 3],
+}
+
 /// A product without its activation, and the kernel that does this after it.
-fn split(product: &Product) -> (Product, (Launch, Stored), [Argument; 3]) {
+fn split(product: &Product) -> (Product, After) {
     let (stored, count) = (product.result.stored, u64::from(product.rows) * u64::from(product.columns));
     let (rest, launch, from) = match product.epilogue {
         Epilogue::Gelu { bias, before } => {
@@ -338,11 +342,11 @@ fn split(product: &Product) -> (Product, (Launch, Stored), [Argument; 3]) {
     };
     let arguments =
         [Argument::At(product.result.at), Argument::At(from), Argument::Long(count.cast_signed())];
-    (rest, (launch, stored), arguments)
+    (rest, After { launch, stored, arguments })
 }
 
 /// Refuses rows with gaps, which the kernels after a product do not take.
-fn dense(layout: &Layout, error: &CublasError) -> Result<(), CudaError> {
+fn dense(layout: &Layout, error: CublasError) -> Result<(), CudaError> {
     if is_dense(layout) {
         return Ok(());
     }
