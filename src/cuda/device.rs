@@ -71,6 +71,31 @@ pub enum Epilogue {
     Plain,
     /// A vector `[columns]`, stored as the result is, is added to every row.
     Bias(Address),
+    /// The same vector is added; that sum goes to `before`, which lies as the result does, and its GELU (tanh form) is the result.
+    Gelu {
+        /// `[columns]`
+        bias: Address,
+        /// `[rows, columns]`
+        before: Address,
+    },
+    /// The product is a gradient by a GELU's result: its slope at what lies in `before`, as the result does, is multiplied in.
+    GeluGradient {
+        /// `[rows, columns]`
+        before: Address,
+    },
+}
+
+impl Epilogue {
+    /// The places that it reads or writes beside the result.
+    pub fn places(&mut self) -> impl Iterator<Item = &mut Address> {
+        let [one, two] = match self {
+            Self::Plain => [None, None],
+            Self::Bias(bias) => [Some(bias), None],
+            Self::Gelu { bias, before } => [Some(bias), Some(before)],
+            Self::GeluGradient { before } => [Some(before), None],
+        };
+        one.into_iter().chain(two)
+    }
 }
 
 /// `result = left * right`, or added to it: `[rows, inner] * [inner, columns]`, accumulated in f32.

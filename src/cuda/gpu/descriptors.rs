@@ -6,7 +6,7 @@ use std::mem::size_of;
 use cudarc::cublaslt::result::{self, CublasError};
 use cudarc::cublaslt::sys;
 
-use super::layout::{Layout, Operation, Side};
+use super::layout::{Activation, Layout, Operation, Side};
 use crate::kernels::Stored;
 
 /// How parts of a sum may come together: as f32 (`CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE`), never as the result is stored.
@@ -109,26 +109,42 @@ pub(super) struct Described {
 }
 
 impl Described {
-    /// Describes a layout; with `fused`, its bias is added by the product itself.
+    /// Describes a layout; with `fused`, what follows it is done by the product itself.
     pub(super) fn new(layout: &Layout, fused: bool) -> Result<Self, CublasError> {
         use sys::cublasLtMatmulDescAttributes_t as Attribute;
         let description = Description::new()?;
         description.set(Attribute::CUBLASLT_MATMUL_DESC_TRANSA, operation(&layout.a))?;
         description.set(Attribute::CUBLASLT_MATMUL_DESC_TRANSB, operation(&layout.b))?;
         if fused {
-            let epilogue = sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS;
+            let epilogue = match layout.activation {
+                Activation::None => sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS,
+                Activation::Gelu(_) => sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_GELU_AUX_BIAS,
+                Activation::GeluGradient(_) => sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_DGELU,
+            };
             description.set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue)?;
             let stored = data_type(layout.d.stored);
-            description.set(Attribute::CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, stored)?;
+            if layout.bias {
+                description.set(Attribute::CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, stored)?;
+            }
+            if layout.activation != Activation::None {
+                description.set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_DATA_TYPE, stored)?;
+                description.set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, layout.d.leading)?;
+            }
         }
         let (a, b, d) = (Lies::new(&layout.a)?, Lies::new(&layout.b)?, Lies::new(&layout.d)?);
         Ok(Self { description, a, b, d, preference: Preference::new(layout)? })
     }
 
-    /// Says where the bias lies.
-    pub(super) fn set_bias(&self, at: u64) -> Result<(), CublasError> {
-        let pointer = sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_BIAS_POINTER;
-        self.description.set(pointer, at)
+    /// Says where the bias lies, and what is kept before an activation; as far as the layout has them.
+    pub(super) fn set_places(&self, layout: &Layout, bias: u64, before: u64) -> Result<(), CublasError> {
+        use sys::cublasLtMatmulDescAttributes_t as Attribute;
+        if layout.bias {
+            self.description.set(Attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias)?;
+        }
+        if layout.activation != Activation::None {
+            self.description.set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, before)?;
+        }
+        Ok(())
     }
 }
 

@@ -49,6 +49,19 @@ pub struct Layout {
     pub adds: bool,
     /// Whether a vector as long as `D` has rows is added to each of its columns.
     pub bias: bool,
+    /// What follows the sum.
+    pub activation: Activation,
+}
+
+/// What follows a sum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Activation {
+    /// Nothing.
+    None,
+    /// Its GELU, and the sum is kept; where, is aligned to so many bytes.
+    Gelu(u32),
+    /// The slope of a GELU at what was kept is multiplied in.
+    GeluGradient(u32),
 }
 
 impl Layout {
@@ -72,7 +85,13 @@ impl Layout {
         }
         let (a, b, d) =
             (side(right, inner, columns)?, side(left, rows, inner)?, side(result, rows, columns)?);
-        Ok(Self { a, b, d, adds, bias: matches!(epilogue, Epilogue::Bias(_)) })
+        let activation = match epilogue {
+            Epilogue::Plain | Epilogue::Bias(_) => Activation::None,
+            Epilogue::Gelu { before, .. } => Activation::Gelu(aligned(before.0)),
+            Epilogue::GeluGradient { before } => Activation::GeluGradient(aligned(before.0)),
+        };
+        let bias = matches!(epilogue, Epilogue::Bias(_) | Epilogue::Gelu { .. });
+        Ok(Self { a, b, d, adds, bias, activation })
     }
 
     /// Its sizes and types, for people: `f32 += bf16 [4, 8] * bf16' [8, 16]`.
@@ -86,7 +105,12 @@ impl Layout {
             format!("{}{turned} [{rows}, {columns}]", side.stored.name())
         };
         let sign = if self.adds { "+=" } else { "=" };
-        let bias = if self.bias { " + bias" } else { "" };
+        let bias = match (self.bias, self.activation) {
+            (true, Activation::None) => " + bias",
+            (_, Activation::Gelu(_)) => " + bias, GELU",
+            (_, Activation::GeluGradient(_)) => ", GELU's slope",
+            (false, Activation::None) => "",
+        };
         format!("{} {sign} {} * {}{bias}", self.d.stored.name(), side(&self.b), side(&self.a))
     }
 

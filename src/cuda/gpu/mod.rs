@@ -31,7 +31,7 @@ use driver::{Context, Named as _};
 use graphs::Executable;
 use kernels::Kernels;
 use owned::{Memory, OwnedEvent, OwnedStream};
-use products::{Products, Workspace};
+use products::{After, Products, Workspace};
 use staging::Staging;
 
 pub use arguments::{Packed, Pointers};
@@ -286,12 +286,14 @@ impl Device for Gpu {
 
     fn product(&mut self, queue: Queue, product: &Product) -> Result<(), CudaError> {
         let lane = self.on(queue)?;
-        let follows = self.parts.products.launch(product, &lane.stream, &lane.workspace)?;
-        let (Some((launch, stored)), Epilogue::Bias(bias)) = (follows, product.epilogue) else {
-            return Ok(());
-        };
-        let width = Argument::Int(product.columns.cast_signed());
-        let arguments = [Argument::At(product.result.at), Argument::At(bias), width];
+        let (product, after) = self.parts.products.parts(product)?;
+        let follows = self.parts.products.launch(&product, &lane.stream, &lane.workspace)?;
+        if let (Some((launch, stored)), Epilogue::Bias(bias)) = (follows, product.epilogue) {
+            let width = Argument::Int(product.columns.cast_signed());
+            let arguments = [Argument::At(product.result.at), Argument::At(bias), width];
+            self.parts.kernels.launch(&lane.stream, &launch, stored, &arguments)?;
+        }
+        let Some(After { launch, stored, arguments }) = after else { return Ok(()) };
         self.parts.kernels.launch(&lane.stream, &launch, stored, &arguments)
     }
 

@@ -3,17 +3,17 @@
 //! Sums are f32 in all of them. Sides in f32 are multiplied as f32: TF32 is only ever used where a compute type asks for it, and none
 //! here does. Sides in bf16 go through the tensor cores.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::c_void;
 use std::path::Path;
 
 use cudarc::cublaslt::result::{self, CublasError};
 use cudarc::cublaslt::sys;
 
-use super::super::{CudaError, Epilogue, Library, Product, load};
+use super::super::{Argument, CudaError, Epilogue, Library, Matrix, Product, load};
 use super::descriptors::Described;
 use super::driver::lacking;
-use super::layout::Layout;
+use super::layout::{Activation, Layout};
 use super::owned::{Memory, OwnedStream};
 use crate::kernels::{Launch, Stored, launch};
 
@@ -60,6 +60,7 @@ struct Places {
     b: u64,
     d: u64,
     bias: u64,
+    before: u64,
 }
 
 /// Memory that algorithms use beside their matrices; a stream's own.
@@ -79,6 +80,8 @@ impl Workspace {
 /// The products that were made ready.
 pub(super) struct Products {
     plans: HashMap<Layout, Plan>,
+    /// Those whose activation is a kernel's, after the rest.
+    apart: HashSet<Layout>,
     workspace: u64,
     handle: Handle,
 }
@@ -88,7 +91,7 @@ impl Products {
     pub(super) fn new(path: Option<&Path>) -> Result<Self, CudaError> {
         find(path)?;
         let handle = result::create_handle().map_err(|error| failed("cublasLtCreate", error))?;
-        Ok(Self { plans: HashMap::new(), workspace: 0, handle: Handle(handle) })
+        Ok(Self { plans: HashMap::new(), apart: HashSet::new(), workspace: 0, handle: Handle(handle) })
     }
 
     /// Chooses algorithms for the layouts that are not there yet, and runs each once, since cuBLASLt loads its code at the first use.
@@ -100,7 +103,25 @@ impl Products {
     ) -> Result<Vec<(Launch, Stored)>, CudaError> {
         let (mut launches, mut new) = (Vec::new(), Vec::new());
         for product in products {
-            let layout = laid(product)?;
+            let mut product = *product;
+            let mut layout = laid(&product)?;
+            if layout.activation != Activation::None && !self.plans.contains_key(&layout) {
+                match self.chosen(&layout, true) {
+                    Ok((plan, workspace)) => {
+                        self.workspace = self.workspace.max(workspace);
+                        self.plans.insert(layout, plan);
+                        new.push(layout);
+                    }
+                    Err(error) => {
+                        dense(&layout, error)?;
+                        self.apart.insert(layout);
+                        let (rest, After { launch, stored, .. }) = split(&product);
+                        launches.push((launch, stored));
+                        product = rest;
+                        layout = laid(&product)?;
+                    }
+                }
+            }
             if !self.plans.contains_key(&layout) {
                 let (plan, workspace) = self.choose(&layout)?;
                 self.workspace = self.workspace.max(workspace);
@@ -108,11 +129,20 @@ impl Products {
                 new.push(layout);
             }
             if layout.bias && self.plans.get(&layout).is_some_and(|plan| !plan.fused) {
-                launches.push(bias_add(product));
+                launches.push(bias_add(&product));
             }
         }
         self.warm(&new, stream)?;
         Ok(launches)
+    }
+
+    /// The product that is launched, and the kernel after it, where that does what cuBLASLt does not.
+    pub(super) fn parts(&self, product: &Product) -> Result<(Product, Option<After>), CudaError> {
+        if !self.apart.contains(&laid(product)?) {
+            return Ok((*product, None));
+        }
+        let (rest, after) = split(product);
+        Ok((rest, Some(after)))
     }
 
     /// What any algorithm that was chosen uses beside its matrices.
@@ -142,7 +172,7 @@ impl Products {
         let described = Described::new(layout, fused)?;
         if fused {
             // Only whether there is one counts here.
-            described.set_bias(PART)?;
+            described.set_places(layout, PART, PART)?;
         }
         let Described { description, a, b, d, preference } = &described;
         // SAFETY: all of them live.
@@ -157,7 +187,8 @@ impl Products {
         let part = |bytes: u64| bytes.next_multiple_of(PART);
         let needs = layouts.iter().map(|layout| {
             let sides: u64 = layout.extents().into_iter().map(part).sum();
-            sides + part(4 * layout.d.rows)
+            let kept = if layout.activation == Activation::None { 0 } else { part(layout.extents()[2]) };
+            sides + part(4 * layout.d.rows) + kept
         });
         let Some(most) = needs.max() else { return Ok(()) };
         let Ok(scratch) = Memory::new(most, "matrices to try products on") else { return Ok(()) };
@@ -166,7 +197,9 @@ impl Products {
             let Some(plan) = self.plans.get(layout) else { continue };
             let [a, b, d] = layout.extents().map(part);
             let at = scratch.at();
-            let places = Places { a: at, b: at + a, d: at + a + b, bias: at + a + b + d };
+            let bias = at + a + b + d;
+            let places =
+                Places { a: at, b: at + a, d: at + a + b, bias, before: bias + part(4 * layout.d.rows) };
             self.run(plan, layout, places, stream, &workspace)?;
         }
         stream.finish()
@@ -183,12 +216,14 @@ impl Products {
         let Some(plan) = self.plans.get(&layout) else {
             return Err(CudaError::NotPrepared { what: format!("the product {}", layout.described()) });
         };
-        let bias = match product.epilogue {
-            Epilogue::Plain => 0,
-            Epilogue::Bias(at) => at.0,
+        let (bias, before) = match product.epilogue {
+            Epilogue::Plain => (0, 0),
+            Epilogue::Bias(bias) => (bias.0, 0),
+            Epilogue::Gelu { bias, before } => (bias.0, before.0),
+            Epilogue::GeluGradient { before } => (0, before.0),
         };
         let (a, b, d) = (product.right.at.0, product.left.at.0, product.result.at.0);
-        self.run(plan, &layout, Places { a, b, d, bias }, stream, workspace)?;
+        self.run(plan, &layout, Places { a, b, d, bias, before }, stream, workspace)?;
         Ok((layout.bias && !plan.fused).then(|| bias_add(product)))
     }
 
@@ -203,7 +238,7 @@ impl Products {
         let described = &plan.described;
         if plan.fused {
             described
-                .set_bias(places.bias)
+                .set_places(layout, places.bias, places.before)
                 .map_err(|error| failed("cublasLtMatmulDescSetAttribute", error))?;
         }
         let factors = [1.0_f32, if layout.adds { 1.0 } else { 0.0 }];
@@ -257,8 +292,8 @@ fn find(path: Option<&Path>) -> Result<(), CudaError> {
 pub fn describe(product: &Product, path: Option<&Path>) -> Result<Layout, CudaError> {
     find(path)?;
     let layout = laid(product)?;
-    let described = Described::new(&layout, layout.bias);
-    let described = described.and_then(|described| described.set_bias(PART));
+    let described = Described::new(&layout, layout.bias || layout.activation != Activation::None);
+    let described = described.and_then(|described| described.set_places(&layout, PART, PART));
     described.map_err(|error| failed("cublasLtMatmulDescSetAttribute", error))?;
     Ok(layout)
 }
@@ -279,6 +314,44 @@ fn laid(product: &Product) -> Result<Layout, CudaError> {
 /// Whether the rows of the result lie without gaps.
 fn is_dense(layout: &Layout) -> bool {
     layout.d.leading.unsigned_abs() == layout.d.rows
+}
+
+/// A kernel after a product.
+pub(super) struct After {
+    pub(super) launch: Launch,
+    pub(super) stored: Stored,
+    pub(super) arguments: [Argument; 3],
+}
+
+/// A product without its activation, and the kernel that does this after it.
+fn split(product: &Product) -> (Product, After) {
+    let (stored, count) = (product.result.stored, u64::from(product.rows) * u64::from(product.columns));
+    let (rest, launch, from) = match product.epilogue {
+        Epilogue::Gelu { bias, before } => {
+            let result = Matrix { at: before, ..product.result };
+            (
+                Product { result, epilogue: Epilogue::Bias(bias), ..*product },
+                launch::gelu_forward(stored, count),
+                before,
+            )
+        }
+        Epilogue::GeluGradient { before } => {
+            (Product { epilogue: Epilogue::Plain, ..*product }, launch::gelu_backward(stored, count), before)
+        }
+        Epilogue::Plain | Epilogue::Bias(_) => (*product, launch::gelu_forward(stored, 0), product.result.at),
+    };
+    let arguments =
+        [Argument::At(product.result.at), Argument::At(from), Argument::Long(count.cast_signed())];
+    (rest, After { launch, stored, arguments })
+}
+
+/// Refuses rows with gaps, which the kernels after a product do not take.
+fn dense(layout: &Layout, error: CublasError) -> Result<(), CudaError> {
+    if is_dense(layout) {
+        return Ok(());
+    }
+    let reason = format!("{:?}, and a kernel after it takes rows without gaps", error.0);
+    Err(CudaError::NoAlgorithm { product: layout.described(), reason })
 }
 
 /// The kernel that adds a product's bias.

@@ -115,7 +115,7 @@ fn shape(mut product: Product) -> Product {
     for matrix in [&mut product.left, &mut product.right, &mut product.result] {
         matrix.at = Address(matrix.at.0 % 256);
     }
-    if let crate::cuda::Epilogue::Bias(at) = &mut product.epilogue {
+    for at in product.epilogue.places() {
         *at = Address(at.0 % 256);
     }
     product

@@ -58,6 +58,19 @@ impl Emit<'_> {
         self.calls.product(self.queue, product);
     }
 
+    /// `result = left * right`, and what follows.
+    fn ending(
+        &mut self,
+        [rows, columns, inner]: [u32; 3],
+        left: Matrix,
+        right: Matrix,
+        result: Matrix,
+        epilogue: Epilogue,
+    ) {
+        let product = Product { rows, columns, inner, left, right, result, adds: false, epilogue };
+        self.calls.product(self.queue, product);
+    }
+
     /// `y = norm(x)` with its statistics.
     pub(super) fn norm(&mut self, y: Address, stats: Address, x: Address, norm: &Pair) {
         let Shape { tokens, hidden, .. } = self.shape;
@@ -144,10 +157,11 @@ impl Emit<'_> {
         self.copy(act.middle, act.input);
         self.linear(act.middle, act.attended, &layer.out, [h, h], true);
         self.norm(act.norm2, act.stats2, act.middle, &layer.norm2);
-        self.linear(act.up, act.norm2, &layer.up, [h, 4 * h], false);
-        let count = 4 * self.shape.wide();
-        let [gelu, up] = [act.gelu, act.up].map(Argument::At);
-        self.launch(launch::gelu_forward(self.shape.stored, count), &[gelu, up, long(count)]);
+        let Pair { weight, bias } = layer.up;
+        let epilogue = Epilogue::Gelu { bias: bias.copy, before: act.up };
+        let shape = self.shape;
+        let (left, right) = (shape.rows(act.norm2, h), shape.turned(weight.copy, h));
+        self.ending([shape.tokens, 4 * h, h], left, right, shape.rows(act.gelu, 4 * h), epilogue);
         self.copy(out, act.middle);
         self.linear(out, act.gelu, &layer.down, [4 * h, h], true);
     }
@@ -164,10 +178,10 @@ impl Emit<'_> {
     ) {
         let (h, branch) = (self.shape.hidden, self.scratch.branch);
         self.copy(delta.output, gradient);
-        self.linear_input(delta.up, delta.output, &layer.down, [4 * h, h]);
-        let count = 4 * self.shape.wide();
-        let [d_up, up] = [delta.up, act.up].map(Argument::At);
-        self.launch(launch::gelu_backward(self.shape.stored, count), &[d_up, up, long(count)]);
+        let shape = self.shape;
+        let (left, right) = (shape.rows(delta.output, h), shape.rows(layer.down.weight.copy, 4 * h));
+        let epilogue = Epilogue::GeluGradient { before: act.up };
+        self.ending([shape.tokens, 4 * h, h], left, right, shape.rows(delta.up, 4 * h), epilogue);
         self.linear_input(branch, delta.up, &layer.up, [h, 4 * h]);
         self.norm_gradients(gradient, branch, act.middle, act.stats2, &layer.norm2);
         self.copy(delta.middle, gradient);

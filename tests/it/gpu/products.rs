@@ -105,6 +105,10 @@ fn a_product_that_cublaslt_does_not_compute_is_refused_in_words() {
     turned.adds = true;
     turned.epilogue = Epilogue::Bias(Address(1024));
     assert_eq!(Layout::of(&turned).unwrap().described(), "f32 += bf16' [4, 8] * bf16 [8, 16] + bias");
+    turned.epilogue = Epilogue::Gelu { bias: Address(1024), before: Address(2048) };
+    assert!(Layout::of(&turned).unwrap().described().ends_with(" + bias, GELU"));
+    turned.epilogue = Epilogue::GeluGradient { before: Address(2048) };
+    assert!(Layout::of(&turned).unwrap().described().ends_with(", GELU's slope"));
     let refused = |change: &dyn Fn(&mut Product)| {
         let mut product = plain();
         change(&mut product);
@@ -137,7 +141,7 @@ fn cublaslt_takes_the_description_of_every_kind_of_product() {
         eprintln!("skipped: {error}");
         return;
     }
-    for number in 0..32 {
+    for number in 0..64 {
         let bit = |bit: u32| number >> bit & 1 > 0;
         let mut product = plain();
         if bit(0) {
@@ -146,9 +150,13 @@ fn cublaslt_takes_the_description_of_every_kind_of_product() {
         if bit(1) {
             product.right = Matrix { turned: true, stride: 8, ..product.right };
         }
-        if bit(2) {
-            product.epilogue = Epilogue::Bias(Address(1024));
-        }
+        let (bias, before) = (Address(1024), Address(8192));
+        product.epilogue = match [bit(2), bit(5)] {
+            [false, false] => Epilogue::Plain,
+            [true, false] => Epilogue::Bias(bias),
+            [false, true] => Epilogue::Gelu { bias, before },
+            [true, true] => Epilogue::GeluGradient { before },
+        };
         product.adds = bit(3);
         if bit(4) {
             for matrix in [&mut product.left, &mut product.right, &mut product.result] {

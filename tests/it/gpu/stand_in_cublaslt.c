@@ -1,4 +1,4 @@
-// A stand-in for cuBLASLt: it writes down its calls, and adds no bias under a result in bf16.
+// A stand-in for cuBLASLt: it writes down its calls, and fuses nothing under a result in bf16.
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -16,8 +16,9 @@ typedef struct {
 } heuristic;
 
 typedef struct {
-    int turns[2], epilogue;
-    uint64_t bias;
+    int turns[2], epilogue, kept_type;
+    uint64_t bias, kept;
+    int64_t kept_leading;
 } description;
 
 typedef struct {
@@ -54,14 +55,17 @@ int cublasLtMatmulDescCreate(description** to, int compute, int scale) {
 int cublasLtMatmulDescDestroy(description* which) { return --descriptions, free(which), SUCCESS; }
 
 int cublasLtMatmulDescSetAttribute(description* of, int attribute, const void* from, size_t bytes) {
-    if (bytes != (attribute == 8 ? 8 : 4)) return INVALID_VALUE;
+    if (bytes != (attribute == 8 || attribute == 11 || attribute == 12 ? 8 : 4)) return INVALID_VALUE;
     switch (attribute) {
         case 3: memcpy(&of->turns[0], from, bytes); return SUCCESS;
         case 4: memcpy(&of->turns[1], from, bytes); return SUCCESS;
         case 7: memcpy(&of->epilogue, from, bytes); return SUCCESS;
         case 8: memcpy(&of->bias, from, bytes); return SUCCESS;
-        // The bias's type: f32.
-        case 26: return *(const int*)from == 0 ? SUCCESS : INVALID_VALUE;
+        case 11: memcpy(&of->kept, from, bytes); return SUCCESS;
+        case 12: memcpy(&of->kept_leading, from, bytes); return SUCCESS;
+        case 22: memcpy(&of->kept_type, from, bytes); return SUCCESS;
+        // The bias's type: f32 or bf16.
+        case 26: return *(const int*)from == 0 || *(const int*)from == BF16 ? SUCCESS : INVALID_VALUE;
         default: return INVALID_VALUE;
     }
 }
@@ -96,11 +100,14 @@ int cublasLtMatmulAlgoGetHeuristic(void* handle, description* of, layout* a, lay
 int cublasLtMatmul(void* handle, description* of, const float* alpha, const void* a, layout* a_lies, const void* b, layout* b_lies,
                    const float* beta, const void* c, layout* c_lies, void* d, layout* d_lies, const heuristic* algorithm, void* workspace,
                    size_t bytes, void* stream) {
+    // What is kept before an activation lies as the result does; GELU is 32 with 128 for what is kept and 4 for a bias, its slope 192.
+    const int activates = of->epilogue == 164 || of->epilogue == 192;
+    if (activates && (!of->kept || of->kept == (uint64_t)d || of->kept_leading != d_lies->leading || of->kept_type != d_lies->type)) return INVALID_VALUE;
     if (!handle || !a || !b || c != d || c_lies != d_lies || !algorithm || !workspace || bytes < 1 << 20 || !stream) return INVALID_VALUE;
     SAY("matmul %d %llux%llu/%lld%s %llux%llu/%lld%s %d %llux%llu/%lld %g %g%s\n", a_lies->type, (unsigned long long)a_lies->rows,
         (unsigned long long)a_lies->columns, (long long)a_lies->leading, of->turns[0] ? "'" : "", (unsigned long long)b_lies->rows,
         (unsigned long long)b_lies->columns, (long long)b_lies->leading, of->turns[1] ? "'" : "", d_lies->type,
         (unsigned long long)d_lies->rows, (unsigned long long)d_lies->columns, (long long)d_lies->leading, *alpha, *beta,
-        of->epilogue == 4 ? " bias" : "");
+        of->epilogue == 4 ? " bias" : of->epilogue == 164 ? " bias gelu" : of->epilogue == 192 ? " slope" : "");
     return SUCCESS;
 }

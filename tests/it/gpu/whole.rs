@@ -109,6 +109,7 @@ fn use_it(said: &Path) {
     assert!((gpu.between(timed, timed).unwrap() - 1500.0).abs() < 1e-9);
 
     products_are_tried_first(&mut gpu, at, [first, second], &look);
+    activations_are_fused_or_follow(&mut gpu, at, second, &look);
     launches_are_checked(&mut gpu, at, first, &look);
     captures_are_repeated(&mut gpu, at, [first, second], plain, &look);
     // It may go to another thread.
@@ -173,6 +174,34 @@ fn products_are_tried_first(gpu: &mut Gpu, at: Address, [first, second]: [Queue;
         gpu.product(second, product).unwrap();
         assert_eq!(look(), lines);
     }
+}
+
+fn activations_are_fused_or_follow(gpu: &mut Gpu, at: Address, queue: Queue, look: Look<'_>) {
+    let (bias, before) = (at.plus(8192), at.plus(12288));
+    let both = [Epilogue::Gelu { bias, before }, Epilogue::GeluGradient { before }];
+    let [fused, apart] =
+        [Stored::F32, Stored::Bf16].map(|stored| both.map(|epilogue| product(at, stored, false, epilogue)));
+    gpu.prepare(&[], &[fused, apart].concat()).unwrap();
+    let plain = "matmul 14 16x8/16 8x4/8 14 16x4/16 1 0";
+    let [gelu, slope] =
+        [" bias gelu", " slope"].map(|end| format!("matmul 0 16x8/16 8x4/8 0 16x4/16 1 0{end}"));
+    // The one with a bias was made ready before.
+    assert_eq!(look(), [gelu.clone(), slope.clone(), plain.to_owned()]);
+    let follows = |kernel: &str| format!("launch {kernel} 1,1,1 256,1,1 0: 64");
+    let bias = "launch bias_add 4,1,1 32,1,1 0: 16".to_owned();
+    for (product, lines) in [
+        (fused[0], vec![gelu]),
+        (fused[1], vec![slope]),
+        (apart[0], vec![plain.to_owned(), bias, follows("gelu_forward")]),
+        (apart[1], vec![plain.to_owned(), follows("gelu_backward")]),
+    ] {
+        gpu.product(queue, &product).unwrap();
+        assert_eq!(look(), lines);
+    }
+    let mut gaps = apart[0];
+    gaps.result.stride = 20;
+    let error = gpu.prepare(&[], &[gaps]).unwrap_err();
+    assert!(error.to_string().contains("rows without gaps"), "{error}");
 }
 
 fn launches_are_checked(gpu: &mut Gpu, at: Address, first: Queue, look: Look<'_>) {

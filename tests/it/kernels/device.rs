@@ -8,6 +8,7 @@ use std::collections::{BTreeSet, VecDeque};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use schedc::cuda::{Address, Argument, CudaError, Device, Epilogue, Event, Graph, Matrix, Product, Queue};
+use schedc::execute::cpu::plain;
 use schedc::kernels::{Launch, Stored};
 
 use super::host::{Host, bf16_bits};
@@ -209,11 +210,30 @@ impl HostDevice {
                 sums.iter_mut().zip(other).for_each(|(sum, other)| *sum = factor.mul_add(*other, *sum));
             }
         }
-        if let Epilogue::Bias(at) = epilogue {
-            let bias = self.numbers(Matrix { at, turned: false, ..result }, 1, columns);
+        let lies = |at: Address| Matrix { at, turned: false, ..result };
+        if let Epilogue::Bias(at) | Epilogue::Gelu { bias: at, .. } = epilogue {
+            let bias = self.numbers(lies(at), 1, columns);
             sums.chunks_exact_mut(width)
                 .for_each(|row| row.iter_mut().zip(&bias).for_each(|(sum, bias)| *sum += bias));
         }
+        match epilogue {
+            Epilogue::Plain | Epilogue::Bias(_) => {}
+            Epilogue::Gelu { before, .. } => {
+                let kept = std::mem::replace(&mut sums, Vec::new());
+                sums = plain::gelu(&kept);
+                self.put_numbers(lies(before), [rows, columns], kept);
+            }
+            Epilogue::GeluGradient { before } => {
+                let before = self.numbers(lies(before), rows, columns);
+                sums = plain::gelu_gradient(&sums, &before);
+            }
+        }
+        self.put_numbers(result, [rows, columns], sums);
+    }
+
+    /// Writes a matrix.
+    fn put_numbers(&self, result: Matrix, [rows, columns]: [u32; 2], sums: Vec<f32>) {
+        let width = columns as usize;
         let each = result.stored.bytes() as usize;
         assert!((result.at.0 as usize).is_multiple_of(each) && result.stride >= columns);
         let extent = (rows - 1) * result.stride + columns;
