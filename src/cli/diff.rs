@@ -197,7 +197,9 @@ fn told(
         names[0], names[1]
     );
     let from = place.saturating_sub(context);
-    let shown = lists.map(|list| list.get(from..list.len().min(place + context + 1)).unwrap_or_default());
+    let shown = lists.map(|list| {
+        list.get(from..list.len().min(place.saturating_add(context).saturating_add(1))).unwrap_or_default()
+    });
     if shown.iter().copied().flatten().all(|line| line.len() <= 24) {
         for (name, list) in names.iter().zip(shown) {
             let _ = write!(text, "    {name:<width$} {}", if from > 0 { " …" } else { "" });

@@ -20,26 +20,26 @@ use super::model::ModelArgs;
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct JobArgs {
     /// A schedule of the library (`schedc list`), a `.sched` file, a PyTorch schedule `.csv`, or for `run` and `simulate` a plan file
-    schedule: String,
+    pub(super) schedule: String,
     /// A transform to apply; again for more
     #[arg(long, value_name = "TRANSFORM")]
-    with: Vec<String>,
+    pub(super) with: Vec<String>,
     /// Pipeline ranks
     #[arg(long, short = 'p', value_name = "P")]
-    ranks: Option<u32>,
+    pub(super) ranks: Option<u32>,
     /// Microbatches in a step
     #[arg(long, short = 'm', value_name = "M")]
-    microbatches: Option<u32>,
+    pub(super) microbatches: Option<u32>,
     /// A parameter of the schedule; again for more
     #[arg(long, value_name = "NAME=VALUE", value_parser = parameter)]
-    set: Vec<(String, i64)>,
+    pub(super) set: Vec<(String, i64)>,
     #[command(flatten)]
-    cost: CostArg,
+    pub(super) cost: CostArg,
     #[command(flatten)]
-    mode: ModeArg,
+    pub(super) mode: ModeArg,
     /// Which schedule of a file that holds several
     #[arg(long, value_name = "NAME")]
-    schedule_name: Option<String>,
+    pub(super) schedule_name: Option<String>,
 }
 
 /// How long things take.
@@ -375,7 +375,7 @@ impl JobArgs {
     }
 
     /// Refuses flags that say something else than a plan file.
-    fn agree(&self, plan: &Verified, model: &ModelArgs, fixed_costs: bool) -> Result<(), Failure> {
+    pub(super) fn agree(&self, plan: &Verified, model: &ModelArgs, fixed_costs: bool) -> Result<(), Failure> {
         let header = &plan.plan().header;
         let numbers = [
             ("--ranks", self.ranks, header.ranks()),
@@ -405,7 +405,11 @@ impl JobArgs {
             let contradicts = self.mode.forward_only && header.mode.is_training();
             contradicts.then(|| ("--forward-only".to_owned(), compiled_for("training".to_owned())))
         };
-        match number.or_else(dims).or_else(with).or_else(set).or_else(cost).or_else(mode) {
+        let retime = || {
+            let asked = self.cost.retime?;
+            Some((format!("--retime {asked}"), compiled_for("the orders that it has".to_owned())))
+        };
+        match number.or_else(retime).or_else(dims).or_else(with).or_else(set).or_else(cost).or_else(mode) {
             Some((asked, has)) => Err(Failure::usage(JobError::Contradiction { asked, has })),
             None => Ok(()),
         }

@@ -161,13 +161,35 @@ impl ViewArgs {
                 let chart = recorded::read(&entry.name, &bytes, self.step).map_err(Failure::one)?;
                 return Ok((chart, None));
             }
-            Some(Contents::Plan(bytes)) => super::verify::verified(&entry.name, &bytes, &Options::default())?,
+            Some(Contents::Plan(bytes)) => {
+                let plan = super::verify::verified(&entry.name, &bytes, &Options::default())?;
+                self.agree(&plan, &entry.name)?;
+                plan
+            }
             contents => self.compiled(&entry, contents, &with, costs)?,
         };
         let bound = costs.bind_plan(&plan.header).map_err(Failure::one)?;
         let timeline = simulate::simulate(&plan, &bound);
         let chart = view::predicted(&plan, &timeline, &bound);
         Ok((chart, Some(plan)))
+    }
+
+    /// Refuses flags that say something else than the plan that is drawn; beside schedules they are for those.
+    fn agree(&self, plan: &Verified, name: &str) -> Result<(), Failure> {
+        if self.inputs.len() > 1 {
+            return Ok(());
+        }
+        let asked = job::JobArgs {
+            schedule: name.to_owned(),
+            with: self.with.clone(),
+            ranks: self.ranks,
+            microbatches: self.microbatches,
+            set: self.set.clone(),
+            cost: self.cost.clone(),
+            mode: self.mode,
+            schedule_name: None,
+        };
+        asked.agree(plan, &self.model, false)
     }
 
     /// A word without the transforms after its plus signs, and all transforms to apply.

@@ -130,6 +130,19 @@ pub enum Problem {
         #[label("expected `rank,…` or `site,…`")]
         at: SourceSpan,
     },
+    /// A line of no rank and no stage.
+    #[error("`{cell}` is no rank and no stage")]
+    #[diagnostic(
+        code(schedc::cost::bad_row),
+        help("begin each line with the number of a rank or a site, such as `0` or `r0`")
+    )]
+    BadRow {
+        /// What is there.
+        cell: String,
+        /// Where.
+        #[label("a number from 0 to 16383 belongs here")]
+        at: SourceSpan,
+    },
     /// A cell that is no time.
     #[error("`{cell}` is not a time")]
     #[diagnostic(

@@ -710,7 +710,15 @@ impl Located for ResolveError {
 impl ResolveError {
     /// The error for a schedule that is in none of the names.
     pub fn unknown_schedule<'a>(schedule: &str, names: impl IntoIterator<Item = &'a str> + Clone) -> Self {
-        Self::UnknownSchedule { schedule: schedule.to_owned(), help: suggest(schedule, names) }
+        let known =
+            schedule.split_once(':').filter(|(name, _)| names.clone().into_iter().any(|one| one == *name));
+        let help = known.map_or_else(
+            || suggest(schedule, names),
+            |(name, parameters)| {
+                format!("give its parameters as `{name} --set {}`", parameters.replace(',', " --set "))
+            },
+        );
+        Self::UnknownSchedule { schedule: schedule.to_owned(), help }
     }
 }
 

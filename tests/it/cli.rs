@@ -569,3 +569,23 @@ fn help_and_version_are_printed() {
     }
     binary().assert().code(2);
 }
+
+#[test]
+fn flags_that_say_something_else_than_a_plan_are_refused_wherever_a_plan_is_read() {
+    let folder = folder();
+    fine(folder.path(), "compile 1f1b -p 2 -m 4 -o one.plan");
+    for flags in
+        ["-p 3", "-m 5", "--with vocab-1", "--hidden 128", "--set v=3", "--retime=2", "--forward-only"]
+    {
+        for command in ["view", "simulate", "run"] {
+            let words = format!("{command} one.plan {flags}");
+            schedc(folder.path(), &words).refused(2, &["schedc::cli::contradiction"]);
+        }
+    }
+    fine(folder.path(), "view one.plan -p 2 -m 4");
+    let far = fine(folder.path(), "diff one.plan one.plan --context 18446744073709551615");
+    assert!(!far.contains("then"), "{far}");
+    let other = schedc(folder.path(), "diff 1f1b gpipe -p 4 -m 8 --context 18446744073709551615");
+    assert!(other.code == 1 && other.out.contains("[B s0 m0]"), "{}", other.out);
+    schedc(folder.path(), "run interleaved:v=4 -p 2 -m 4").refused(1, &["interleaved --set v=4"]);
+}

@@ -106,7 +106,8 @@ pub(super) fn read(text: &str) -> Result<Table, Problem> {
         let (cell, cell_at) = found[0];
         let digits = cell.strip_prefix(['r', 's']).unwrap_or(cell);
         let row = digits.parse::<usize>().ok().filter(|&row| row < MOST_ROWS);
-        let row = row.ok_or_else(|| bad_cell(cell, cell_at))?;
+        let row =
+            row.ok_or_else(|| Problem::BadRow { cell: cell.chars().take(40).collect(), at: cell_at })?;
         if seen.contains(&row) {
             return Err(Problem::ProfiledTwice { what: cell.to_owned(), at: cell_at });
         }

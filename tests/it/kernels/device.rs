@@ -219,7 +219,7 @@ impl HostDevice {
         match epilogue {
             Epilogue::Plain | Epilogue::Bias(_) => {}
             Epilogue::Gelu { before, .. } => {
-                let kept = std::mem::replace(&mut sums, Vec::new());
+                let kept = std::mem::take(&mut sums);
                 sums = plain::gelu(&kept);
                 self.put_numbers(lies(before), [rows, columns], kept);
             }
