@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use schedc::cost::CostSpec;
+use schedc::cost::{CostSpec, Rates};
 use schedc::driver::{self, Input, Job};
+use schedc::ir::Bytes;
 use schedc::simulate::Figures;
 use schedc::source::Sources;
 use schedc::torch::{Channel, Sound};
@@ -104,6 +105,7 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<(), Failure> {
         print(&(text + "\n"));
     } else {
         print(&table(&rows));
+        print(&over_memory(&rows, &lenient));
     }
     Ok(())
 }
@@ -177,6 +179,17 @@ fn row(entry: &Entry, plan: &Verified, spec: &CostSpec) -> Result<Row, Failure> 
         device_bytes: rates.map(|rates| rates.most_bytes(plan)),
         figures,
     })
+}
+
+/// Names the schedules that need more memory than the device has.
+fn over_memory(rows: &[Row], spec: &CostSpec) -> String {
+    let Some(has) = spec.rates().map(Rates::memory) else { return String::new() };
+    let over = rows.iter().filter_map(|row| Some((row, row.device_bytes.filter(|&needs| needs > has.0)?)));
+    let line = |(row, needs): (&Row, u64)| {
+        let (name, needs, has) = (&row.schedule, Bytes(needs).short(), has.short());
+        format!("{name} needs {needs}, and the device has {has}: a run would end for want of memory\n")
+    };
+    over.map(line).collect()
 }
 
 /// What a row says of a schedule: names to the left, numbers to the right. State beside activations has a column for each class.

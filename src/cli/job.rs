@@ -291,7 +291,8 @@ impl JobArgs {
             device_flops,
             seconds: 1e-6,
         });
-        let device = OnDevice { training: rates.training, reserved: rates.reserved() };
+        let device =
+            OnDevice { training: rates.training, reserved: rates.reserved(), memory: rates.memory() };
         Ok(Known { unit, rate, device: Some(device), over_time: false })
     }
 

@@ -194,5 +194,9 @@ fn read(text: &str) -> Result<ModelFile, Problem> {
         recompute: file.word("recompute", &Recompute::WORDS)?.unwrap_or(Recompute::None),
         tensor_parallel: file.maybe_count("tensor-parallel")?.unwrap_or(1),
     };
+    let (heads, devices) = (dims.heads, training.tensor_parallel);
+    if !heads.is_multiple_of(devices) {
+        return Err(Problem::UnevenTensors { heads, devices, at: file.place("tensor-parallel") });
+    }
     Ok(ModelFile { dims, training })
 }

@@ -117,6 +117,21 @@ pub enum Problem {
         #[label("does not divide {hidden}")]
         at: SourceSpan,
     },
+    /// Heads that cannot be dealt out to the devices of a rank.
+    #[error("{heads} heads cannot be dealt out evenly to {devices} devices of a rank")]
+    #[diagnostic(
+        code(schedc::cost::uneven_tensors),
+        help("choose `tensor-parallel` as a divisor of `heads`")
+    )]
+    UnevenTensors {
+        /// Attention heads.
+        heads: u32,
+        /// Devices that share a rank's products.
+        devices: u32,
+        /// The devices.
+        #[label("does not divide {heads}")]
+        at: SourceSpan,
+    },
     /// A table of times without a head.
     #[error("the profile does not begin with the names of its columns")]
     #[diagnostic(

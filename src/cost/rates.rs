@@ -186,6 +186,17 @@ impl Rates {
         most.saturating_add(self.reserved().0)
     }
 
+    /// What a device has.
+    #[must_use]
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a device has less than 2^63 bytes"
+    )]
+    pub fn memory(&self) -> crate::ir::Bytes {
+        crate::ir::Bytes(self.device.memory as u64)
+    }
+
     /// What the software of the device takes.
     #[must_use]
     #[allow(

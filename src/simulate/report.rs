@@ -37,6 +37,8 @@ pub struct OnDevice {
     pub training: Training,
     /// What the device's own software takes.
     pub reserved: Bytes,
+    /// What the device has.
+    pub memory: Bytes,
 }
 
 /// What model FLOPs utilization is made of.

@@ -175,6 +175,7 @@ fn what_is_wrong_with_a_file_is_labelled() {
         (model(&MODEL.replace("3072", "99999999999999999999")), "schedc::cost::out_of_range"),
         (model(&MODEL.replace("bf16", "bf15")), "schedc::cost::unknown_word"),
         (model(&MODEL.replace("= 24", "= 25")), "schedc::cost::uneven_heads"),
+        (model(&format!("{MODEL}tensor-parallel = 5\n")), "schedc::cost::uneven_tensors"),
         (device("\"80 GiB\"", "80"), "schedc::cost::wrong_unit"),
         (device("\"80 GiB\"", "\"80 s\""), "schedc::cost::wrong_unit"),
         (device("\"80 GiB\"", "\"-80 GiB\""), "schedc::cost::out_of_range"),
@@ -269,6 +270,13 @@ fn the_command_line_predicts_by_files() {
     let done = run(&format!("compare 1f1b -p 4 -m 8 {files} a100-80g --partition balanced"));
     assert_eq!(done.code, 0, "{}", done.err);
     assert!(done.out.contains("MFU") && done.out.contains("device GiB"), "{}", done.out);
+    assert!(!done.out.contains("for want of memory"), "{}", done.out);
+    write("large.toml", &MODEL.replace("layers = 32", "layers = 96").replace("3072", "12288"));
+    for command in ["compare", "simulate"] {
+        let done = run(&format!("{command} 1f1b -p 4 -m 8 --model-file large.toml --device a100-80g"));
+        let warned = done.out.contains("and the device has 80.0 GiB: a run would end for want of memory");
+        assert!(done.code == 0 && warned, "{}", done.out);
+    }
     let done = run(&format!("simulate 1f1b -p 4 -m 8 {files} h100"));
     assert!(
         done.code == 0 && done.out.contains("MFU") && done.out.contains(" ms · "),
