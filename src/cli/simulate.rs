@@ -180,14 +180,12 @@ fn memory(plan: &Verified, timeline: &Timeline, known: &Known, report: &Report) 
     }
     let unit = report.unit.as_deref().map_or(String::new(), |unit| format!(" {unit}"));
     let head = format!("peak of r{index} at {}{unit}: ", number(rank.memory.at));
-    let mut text = wrapped(&head, &parts);
-    if let Some(device) = known.device.as_ref().filter(|device| rank.memory.total > device.memory.0) {
-        let (needs, has) = (Bytes(rank.memory.total).short(), device.memory.short());
-        text += &format!(
-            "r{index} needs {needs}, and the device has {has}: a run would end for want of memory\n"
-        );
-    }
-    text
+    let text = wrapped(&head, &parts);
+    let Some(device) = known.device.as_ref().filter(|device| rank.memory.total > device.memory.0) else {
+        return text;
+    };
+    let (needs, has) = (Bytes(rank.memory.total).short(), device.memory.short());
+    format!("{text}r{index} needs {needs}, and the device has {has}: a run would end for want of memory\n")
 }
 
 /// Groups of owners that are named.
