@@ -113,7 +113,7 @@ pub(crate) fn profile(args: &ProfileArgs) -> Result<(), Failure> {
         Backend::Cuda => {
             let Dims { hidden, heads, .. } = plan.header.model;
             let open = || Gpu::open(0, hidden / heads.max(1), args.cuda_path.as_deref());
-            train_on(&plan, &settings, Way::default(), open, &mut keeper).map_err(Failure::one)?;
+            train_on(&plan, &settings, (Way::default(), None), open, &mut keeper).map_err(Failure::one)?;
         }
     }
     let steps = measured(&plan, &hash, &keeper.0);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use schedc::cuda::run::{Ended, Way, train_on};
+use schedc::cuda::run::{Ended, RunError, Way, train_on};
 use schedc::cuda::{CudaError, Gpu, probe as probe_cuda};
 use schedc::execute::ExecuteError;
 use schedc::execute::check::CheckReport;
@@ -99,12 +99,9 @@ impl Backend {
         if self == Self::Cpu {
             return Ok(());
         }
-        if place.is_some() {
-            return Err(Failure::one(CudaError::NoExecutor));
-        }
         let mut missing = probe_cuda(cuda_path).missing;
         // Only several processes move buffers by it.
-        missing.retain(|missing| !matches!(missing, CudaError::NoNccl { .. }));
+        missing.retain(|missing| place.is_some() || !matches!(missing, CudaError::NoNccl { .. }));
         if missing.is_empty() { Ok(()) } else { Err(Failure::all(missing)) }
     }
 }
@@ -161,10 +158,17 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     let settings = args.settings(hash.clone());
     if args.backend == Backend::Cuda {
         let Dims { hidden, heads, .. } = plan.header.model;
-        let open = || Gpu::open(0, hidden / heads.max(1), args.cuda_path.as_deref());
-        let result = train_on(&plan, &settings, Way { graph: args.graph }, open, &mut screen);
+        let local = place.as_ref().map_or(0, |place| place.local);
+        let open = || Gpu::nth(local, hidden / heads.max(1), args.cuda_path.as_deref());
+        let way = (Way { graph: args.graph }, place.as_ref());
+        let result = train_on(&plan, &settings, way, open, &mut screen);
         screen.bar.finish_and_clear();
-        let Ended { ending, issuing } = result.map_err(Failure::one)?;
+        let Ended { ending, issuing } = result.map_err(|error| {
+            if let RunError::Plan(error) = &error {
+                table(error);
+            }
+            Failure::one(error)
+        })?;
         screen.lines(&if trains { ended(&ending) } else { evaluated(&ending) });
         screen.lines(&format!("host      {issuing:.0} ns an instruction"));
         return written(&plan, &hash, args, form, &mut screen);
@@ -177,15 +181,20 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
             written(&plan, &hash, args, form, &mut screen)
         }
         Err(error) => {
-            if let ExecuteError::Stalled { report, .. }
-            | ExecuteError::RankFailed { report, .. }
-            | ExecuteError::ProcessFailed { report, .. } = &error
-                && !report.rows.is_empty()
-            {
-                let _ = write!(io::stderr(), "{report}");
-            }
+            table(&error);
             Err(Failure::one(error))
         }
+    }
+}
+
+/// Shows what every rank was doing when a run ended badly.
+fn table(error: &ExecuteError) {
+    if let ExecuteError::Stalled { report, .. }
+    | ExecuteError::RankFailed { report, .. }
+    | ExecuteError::ProcessFailed { report, .. } = error
+        && !report.rows.is_empty()
+    {
+        let _ = write!(io::stderr(), "{report}");
     }
 }
 

@@ -6,7 +6,12 @@
 //! Everything after the preparation ([`Device::allocate`], [`Device::queue`], [`Device::event`], [`Device::prepare`]) allocates nothing and
 //! waits for nothing on the host, but for [`Device::read`] and [`Device::finish`].
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::time::Duration;
+
 use super::CudaError;
+use super::transfer::{Channel, Ender, Meeting, Transfer};
 use crate::kernels::{Launch, Stored};
 
 /// A place in a device's memory, in bytes.
@@ -235,4 +240,59 @@ pub trait Device {
     /// # Errors
     /// One of them is not over.
     fn between(&mut self, from: Event, to: Event) -> Result<f64, CudaError>;
+
+    /// Lets the device write numbers of the host. They are as many as [`Device::count`] will name.
+    ///
+    /// # Errors
+    /// The device refuses.
+    fn counters(&mut self, cells: Arc<[AtomicU32]>) -> Result<(), CudaError>;
+
+    /// Writes one of these numbers once all that was put on a queue so far has run.
+    ///
+    /// # Errors
+    /// The device failed.
+    fn count(&mut self, queue: Queue, cell: u32, value: u32) -> Result<(), CudaError>;
+
+    /// What tells it from all other devices of all machines, where there is anything.
+    fn identity(&self) -> Option<[u64; 2]>;
+
+    /// Makes what the members of a new channel must know.
+    ///
+    /// # Errors
+    /// There is no library that moves buffers between devices, or no network.
+    fn meeting(&mut self) -> Result<Meeting, CudaError>;
+
+    /// Joins a channel, and waits until all members have come; `place` is how many they are, and which of them this is. `patience` is how
+    /// long this and every later call may take.
+    ///
+    /// # Errors
+    /// Not all came in time, or the network failed.
+    fn join(
+        &mut self,
+        channel: Channel,
+        meeting: &Meeting,
+        place: (u32, u32),
+        patience: Duration,
+    ) -> Result<(), CudaError>;
+
+    /// Takes part in what the members of a channel move.
+    ///
+    /// # Errors
+    /// The network failed; the channel was not joined, or was ended.
+    fn transfer(&mut self, queue: Queue, transfer: &Transfer) -> Result<(), CudaError>;
+
+    /// Whether all channels are well, as far as is known; never waits.
+    ///
+    /// # Errors
+    /// One is not.
+    fn check(&mut self) -> Result<(), CudaError>;
+
+    /// Leaves all channels, when all members have come to the end of what they moved.
+    ///
+    /// # Errors
+    /// The network failed.
+    fn leave(&mut self) -> Result<(), CudaError>;
+
+    /// What ends all channels that were joined.
+    fn ender(&self) -> Ender;
 }

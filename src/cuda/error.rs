@@ -61,15 +61,38 @@ pub enum CudaError {
         /// What was looked for, and where.
         looked: String,
     },
-    /// Ranks of several processes are not executed on devices.
-    #[error("ranks of several processes have no executor for GPUs yet; those of one process have")]
+    /// Processes that would share a device, or have several ranks each.
+    #[error("{processes} processes have {ranks} ranks, and a process that has a GPU for itself has one rank")]
     #[diagnostic(
-        code(schedc::cuda::no_executor),
+        code(schedc::cuda::one_rank_a_process),
         help(
-            "run all ranks on one GPU, without `schedc launch` or RANK and WORLD_SIZE, or with `--backend cpu`"
+            "start {ranks} processes, or run all ranks in one process on one GPU, without `schedc launch` or RANK and WORLD_SIZE"
         )
     )]
-    NoExecutor,
+    OneRankAProcess {
+        /// Ranks of the plan.
+        ranks: usize,
+        /// Processes of the run.
+        processes: usize,
+    },
+    /// Two processes on one device.
+    #[error("processes {first} and {second} have one GPU, and NCCL takes one process a GPU")]
+    #[diagnostic(
+        code(schedc::cuda::shared_device),
+        help(
+            "start no more processes on a machine than it has GPUs, see that LOCAL_RANK or SLURM_LOCALID tells them apart, or run all ranks in one process"
+        )
+    )]
+    SharedDevice {
+        /// One of them.
+        first: usize,
+        /// The other.
+        second: usize,
+    },
+    /// The run was given up while a device worked.
+    #[error("the run was given up")]
+    #[diagnostic(code(schedc::cuda::ended), help("the error before this one says why"))]
+    Ended,
     /// A pass on lengths that no kernel takes.
     #[error("the kernels do not take {what} of {length}")]
     #[diagnostic(
@@ -82,17 +105,14 @@ pub enum CudaError {
         /// How long it is.
         length: u64,
     },
-    /// Something that only the CPU's executor does.
-    #[error("`{flag}` is not for a run on a device")]
-    #[diagnostic(code(schedc::cuda::not_on_a_device), help("leave it out, or run with `--backend cpu`"))]
-    NotOnADevice {
-        /// The flag.
-        flag: &'static str,
-    },
     /// Times of what runs as one graph.
     #[error("a step that is one graph cannot be traced: what runs inside a graph has no times of its own")]
     #[diagnostic(code(schedc::cuda::graph_not_timed), help("leave `--graph` or `--trace` out"))]
     GraphNotTimed,
+    /// A drill inside a graph.
+    #[error("`--inject` acts before an instruction, and a step that is one graph is launched as a whole")]
+    #[diagnostic(code(schedc::cuda::graph_not_drilled), help("leave `--graph` or `--inject` out"))]
+    GraphNotDrilled,
     /// A graph of what no GPU runs.
     #[error("`--graph` puts a step on a GPU as one graph, and the CPU's ranks are threads")]
     #[diagnostic(code(schedc::cuda::graph_on_cpu), help("leave it out, or run with `--backend cuda`"))]

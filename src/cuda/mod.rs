@@ -11,6 +11,7 @@ mod nccl;
 mod nvrtc;
 mod probe;
 pub mod run;
+mod transfer;
 
 pub use device::{Address, Argument, Device, Epilogue, Event, Graph, Matrix, Product, Queue};
 pub use error::CudaError;
@@ -18,3 +19,4 @@ pub use gpu::{ALIGNED, Gpu, Layout, Operation, Packed, Pointers, Side, Stream, d
 pub use nccl::{Aborter, Communicator, Element, Nccl, Reduction, UNIQUE_ID, UniqueId};
 pub use nvrtc::{Architecture, Code, Resources, Variant, compile};
 pub use probe::{Library, Probe, load, probe};
+pub use transfer::{Channel, Ender, Meeting, Move, Transfer};

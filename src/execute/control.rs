@@ -12,10 +12,9 @@ use crossbeam_channel::Receiver;
 
 use super::error::ExecuteError;
 use super::machine::Shared;
-use super::prepare::Script;
+use super::prepare::{Script, prepare};
 use super::remote::{self, Fault, Outgoing, Remote};
 use super::watchdog::{Drill, Limits, Report, Scene, Status};
-use super::wiring::Network;
 use crate::ir::{Plan, Rank};
 use crate::launch::{LaunchError, Mesh};
 
@@ -45,7 +44,7 @@ pub(crate) struct Vigil {
 
 impl Vigil {
     /// Something came back that is no instruction.
-    pub(super) fn renew(&mut self) {
+    pub(crate) fn renew(&mut self) {
         self.since = Instant::now();
     }
 }
@@ -53,8 +52,8 @@ impl Vigil {
 /// Watches over the ranks of a process.
 #[derive(Debug)]
 pub(crate) struct Control {
-    pub(super) plan: Arc<Plan>,
-    pub(super) scripts: Vec<Arc<Script>>,
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) scripts: Vec<Arc<Script>>,
     pub(super) shared: Arc<Shared>,
     /// The ranks of this process.
     pub(crate) local: Range<usize>,
@@ -76,14 +75,13 @@ fn local_ranks(process: usize, processes: usize, ranks: usize) -> Result<Range<u
 }
 
 impl Control {
-    /// Gets ready to watch over a plan whose instructions were resolved.
+    /// Resolves a plan's instructions and gets ready to watch over them; `bare`: the ranks are on devices, which move buffers themselves.
     ///
     /// # Errors
-    /// The ranks cannot be dealt out; a drill's instruction does not exist.
-    pub(super) fn new(
+    /// An instruction that cannot be run; the ranks cannot be dealt out; a drill's instruction does not exist.
+    pub(crate) fn new(
         plan: Arc<Plan>,
-        scripts: Vec<Script>,
-        mut network: Network,
+        bare: bool,
         limits: &Limits,
         mesh: Option<Mesh>,
     ) -> Result<Self, ExecuteError> {
@@ -93,6 +91,7 @@ impl Control {
         {
             return Err(ExecuteError::Drill { rank, instr, ranks });
         }
+        let (scripts, mut network) = prepare(&plan, bare)?;
         let scripts: Vec<Arc<Script>> = scripts.into_iter().map(Arc::new).collect();
         let status = scripts.iter().map(|script| Status::new(script.lanes.len())).collect();
         let (capacity, largest) = network.extent();
@@ -113,7 +112,7 @@ impl Control {
     ///
     /// # Errors
     /// The system refuses a thread.
-    pub(super) fn connect(&mut self) -> Result<(), ExecuteError> {
+    pub(crate) fn connect(&mut self) -> Result<(), ExecuteError> {
         let beat = (self.stall / 16).clamp(Duration::from_millis(5), Duration::from_millis(250));
         let queues = std::mem::take(&mut self.queues);
         let rank = Rank::new(self.local.start);
@@ -121,9 +120,39 @@ impl Control {
             .map_err(|source| ExecuteError::Thread { rank, source })
     }
 
-    /// The counters of a rank.
-    pub(crate) fn status(&self, rank: usize) -> &Status {
-        &self.shared.status[rank]
+    /// Begins a step of this process's ranks.
+    pub(crate) fn begin(&self, step: u64, turn: u64) {
+        for rank in self.local.clone() {
+            self.shared.status[rank].begin(step, turn);
+        }
+    }
+
+    /// Notes how far the lanes of this process's ranks have come, rank by rank, and whether a drill holds one of them.
+    pub(crate) fn note(&self, mut heads: impl Iterator<Item = u32>, held: bool) {
+        for rank in self.local.clone() {
+            let status = &self.shared.status[rank];
+            for lane in 0..self.scripts[rank].lanes.len() {
+                status.reached(lane, heads.next().unwrap_or(0));
+            }
+            let drilled = self.shared.drill.is_some_and(|drill| drill.rank.index() == rank);
+            status.held.store(held && drilled, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether all processes but this one have shown signs of life lately.
+    fn lives(&self, longest: Duration) -> bool {
+        self.remote().is_none_or(|remote| remote.silent(longest).is_empty())
+    }
+
+    /// As [`Control::look`], while nothing is expected to end, but others to live.
+    ///
+    /// # Errors
+    /// As [`Control::look`].
+    pub(crate) fn glance(&self, step: u64, vigil: &mut Vigil) -> Result<(), ExecuteError> {
+        if self.lives(self.stall.max(START)) {
+            vigil.renew();
+        }
+        self.look(step, vigil)
     }
 
     /// How long no rank may make progress.
@@ -285,7 +314,7 @@ impl Control {
             }
             let Some(remote) = self.remote() else { return Ok(Vec::new()) };
             let note = remote.note(Duration::from_millis(20));
-            if patience != Patience::Progress && remote.silent(longest).is_empty() {
+            if patience != Patience::Progress && self.lives(longest) {
                 vigil.renew();
             }
             self.early.extend(note);

@@ -13,13 +13,12 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::arena::Arena;
 use super::backend::Backend;
-pub(super) use super::control::Patience;
 use super::control::{Control, GRACE};
 use super::data::Tokens;
 use super::error::ExecuteError;
 pub use super::machine::Finish;
 use super::machine::{Machine, RankError, Shared, Work};
-use super::prepare::{Action, Operand, Script, prepare};
+use super::prepare::{Action, Operand, Script};
 use super::recording::{MOMENTS, MOST_BYTES, RecordedStep, Recorder, Recording};
 use super::watchdog::Limits;
 use crate::ir::{Bytes, Header, Plan, Rank};
@@ -81,8 +80,7 @@ impl<B: Backend + 'static> Engine<B> {
             return Err(ExecuteError::Bf16OnCpu);
         }
         let plan = Arc::new((**plan).clone());
-        let (scripts, network) = prepare(&plan)?;
-        let mut control = Control::new(Arc::clone(&plan), scripts, network, limits, mesh)?;
+        let mut control = Control::new(Arc::clone(&plan), false, limits, mesh)?;
         let local = control.local.clone();
         let mut machines = Vec::new();
         let mut make = make;
@@ -276,17 +274,10 @@ impl<B: Backend + 'static> Engine<B> {
         Ok(away)
     }
 
-    /// Hands numbers to all other processes and takes theirs, by process; nothing where there is no other.
-    ///
-    /// # Errors
-    /// One is gone, or gives none in time.
-    pub(super) fn exchange(
-        &mut self,
-        step: u64,
-        own: &[u64],
-        patience: Patience,
-    ) -> Result<Vec<Vec<u64>>, ExecuteError> {
-        self.control.exchange(step, own, patience)
+    /// What the other processes are told and asked, and the backends, by rank.
+    pub(super) fn parts(&mut self) -> (&mut Control, Vec<&mut B>) {
+        let backends = self.machines.iter_mut().flatten().map(|machine| &mut machine.backend);
+        (&mut self.control, backends.collect())
     }
 
     /// Ends a run of several processes well: waits until all have come to their end.

@@ -23,6 +23,7 @@ pub mod recording;
 pub mod reference;
 mod remote;
 pub mod stored;
+pub(crate) mod together;
 pub mod tokenizer;
 pub mod train;
 pub(crate) mod transport;

@@ -103,14 +103,14 @@ impl Script {
     }
 }
 
-/// Resolves every rank's instructions and allocates the channels.
+/// Resolves every rank's instructions and allocates the channels; `bare`: without storage, where buffers move on devices.
 ///
 /// # Errors
 /// The first instruction that cannot be run.
-pub(super) fn prepare(plan: &Plan) -> Result<(Vec<Script>, Network), ExecuteError> {
+pub(super) fn prepare(plan: &Plan, bare: bool) -> Result<(Vec<Script>, Network), ExecuteError> {
     let wiring = Wiring::of(plan);
     let scripts = scripts(plan, &wiring)?;
-    let network = wiring.build(plan);
+    let network = wiring.build(plan, bare);
     Ok((scripts, network))
 }
 

@@ -4,22 +4,22 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use sha2::{Digest as _, Sha256};
-
 use super::check::{CheckReport, check};
 use super::checkpoint::{Checkpoint, Identity, Saving, Skipped, prepare};
 use super::cpu::CpuBackend;
 use super::data::{Corpus, Text, Tokens};
 use super::dump::{dump, probe};
 use super::error::ExecuteError;
-use super::interpreter::{Engine, Finish, Patience};
+use super::interpreter::{Engine, Finish};
 use super::model::{Held, Train};
 use super::recording::Recording;
 use super::stored::gather;
+pub use super::together::terms;
+use super::together::{come_together, ready, save_part};
 use super::tokenizer::{Tokenizer, TokenizerKind};
 use super::watchdog::Limits;
 use crate::ir::{Bytes, Dims, Header, Rank};
-use crate::launch::{Mesh, Place, Terms, meet};
+use crate::launch::Place;
 use crate::verify::Verified;
 
 /// What a run should do.
@@ -126,42 +126,6 @@ pub trait Listener {
     }
 }
 
-/// What the processes of a run must have in common.
-///
-/// # Errors
-/// The data cannot be read.
-pub fn terms(plan: &Verified, settings: &Settings) -> Result<Terms, ExecuteError> {
-    let text = Text::load(settings.data.as_deref())?;
-    let data: String = Sha256::digest(&text.bytes)
-        .iter()
-        .take(16)
-        .fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
-    let every = settings.checkpoint_every;
-    let terms = [
-        ("schedc", env!("CARGO_PKG_VERSION").to_owned()),
-        ("plan", settings.plan_hash.clone().unwrap_or_default()),
-        ("ranks", plan.ranks.len().to_string()),
-        ("steps", settings.steps.to_string()),
-        ("seed", settings.train.seed.to_string()),
-        ("learning rate", settings.train.lr.to_string()),
-        ("data", data),
-        ("tokenizer", format!("{:?}", settings.tokenizer).to_lowercase()),
-        ("checkpoint", settings.checkpoint.as_ref().map_or("none".to_owned(), |_| format!("every {every}"))),
-        ("stall timeout", format!("{} s", settings.limits.stall.as_secs_f64())),
-    ];
-    Ok(Terms(terms.map(|(name, value)| (name.to_owned(), value)).to_vec()))
-}
-
-/// Refuses what only one process can do.
-fn shareable(settings: &Settings) -> Result<(), ExecuteError> {
-    let asked =
-        [("--check", settings.check), ("--dump", settings.dump.is_some()), ("--trace", settings.record > 0)];
-    match asked.into_iter().find(|(_, asked)| *asked) {
-        Some((flag, _)) => Err(ExecuteError::OneProcessOnly { flag }),
-        None => Ok(()),
-    }
-}
-
 /// Trains a model by a plan; by a forward-only plan, evaluates it on the batches of as many steps.
 ///
 /// # Errors
@@ -187,7 +151,7 @@ pub fn train_across(
 ) -> Result<Ending, ExecuteError> {
     let (header, dims) = (&plan.header, plan.header.model);
     let all = plan.ranks.len();
-    let (local, mesh) = come_together(plan, settings, place)?;
+    let (local, mesh) = come_together(plan, settings, "cpu", place)?;
     let leads = local.start == 0;
     fits(plan, &local)?;
     let text = Text::load(settings.data.as_deref())?;
@@ -222,7 +186,9 @@ pub fn train_across(
         checkpoint.check(&run, header.mode)?;
         checkpoint.restore_part(local.start, all, backends(&mut engine).into_iter())?;
     }
-    let [arenas, parameter_bytes, workspace] = ready(&mut engine, begin)?;
+    let arenas = Bytes(engine.arena_bytes().iter().map(|bytes| bytes.0).sum());
+    let own = [arenas, engine.parameter_bytes(), engine.workspace_bytes()];
+    let [arenas, parameter_bytes, workspace] = ready(engine.parts().0, begin, own)?;
     let skipped = resumed.as_mut().map(|checkpoint| std::mem::take(&mut checkpoint.skipped));
     let entropy = corpus.unigram_entropy();
     listener.opened(&Opening {
@@ -257,7 +223,9 @@ pub fn train_across(
         if let Some(directory) = settings.checkpoint.as_ref().filter(|_| trains && is_kept(settings, done)) {
             let saving =
                 Saving { directory, step: done, run: &run, tokenizer: &tokenizer, ranks: all as u32 };
-            listener.saved(&save_part(&saving, &mut engine, local.start)?);
+            let (control, backends) = engine.parts();
+            save_part(&saving, control, || saving.write(local.start, backends.into_iter()))?;
+            listener.saved(&saving.path());
         }
     }
     engine.finish();
@@ -269,66 +237,9 @@ pub fn train_across(
     Ok(Ending { steps, losses: losses.ends, mean: losses.mean(), entropy, tokens_per_second, gflops })
 }
 
-/// Meets the other processes, where there are any; the ranks of this one.
-fn come_together(
-    plan: &Verified,
-    settings: &Settings,
-    place: Option<&Place>,
-) -> Result<(Range<usize>, Option<Mesh>), ExecuteError> {
-    let all = plan.ranks.len();
-    let Some(place) = place else { return Ok((0..all, None)) };
-    let local = place.ranks(all)?;
-    shareable(settings)?;
-    let mesh = meet(place, &terms(plan, settings)?)?;
-    Ok((local, Some(mesh)))
-}
-
 /// Whether there is a checkpoint after so many steps.
 pub(crate) fn is_kept(settings: &Settings, done: u64) -> bool {
     done == settings.steps || done.is_multiple_of(settings.checkpoint_every.max(1))
-}
-
-/// Waits until all processes are ready for the first step; the bytes of arenas, parameters and workspaces of all.
-fn ready(engine: &mut Engine<CpuBackend>, begin: u64) -> Result<[Bytes; 3], ExecuteError> {
-    let arenas = engine.arena_bytes().iter().map(|bytes| bytes.0).sum();
-    let mut sums = [arenas, engine.parameter_bytes().0, engine.workspace_bytes().0];
-    let own = [begin, sums[0], sums[1], sums[2]];
-    let all = engine.exchange(begin, &own, Patience::Start)?;
-    if !all.is_empty() {
-        sums = [0; 3];
-    }
-    for (process, numbers) in all.iter().enumerate() {
-        let &[step, ref bytes @ ..] = numbers.as_slice() else { continue };
-        if step != begin {
-            let reason = format!("resumes after step {step}, and this one after step {begin}");
-            return Err(ExecuteError::ProcessFailed { process, reason, step: begin, report: Box::default() });
-        }
-        for (sum, &part) in sums.iter_mut().zip(bytes) {
-            *sum = sum.saturating_add(part);
-        }
-    }
-    Ok(sums.map(Bytes))
-}
-
-/// Writes a checkpoint with the other processes: the first makes the place, each writes its ranks, the first brings it under its name
-/// when all have.
-fn save_part(
-    saving: &Saving<'_>,
-    engine: &mut Engine<CpuBackend>,
-    first: usize,
-) -> Result<PathBuf, ExecuteError> {
-    let leads = first == 0;
-    if leads {
-        saving.begin()?;
-    }
-    engine.exchange(saving.step, &[], Patience::Life)?;
-    saving.write(first, backends(engine).into_iter())?;
-    engine.exchange(saving.step, &[], Patience::Life)?;
-    if leads {
-        saving.commit()?;
-    }
-    engine.exchange(saving.step, &[], Patience::Life)?;
-    Ok(saving.path())
 }
 
 /// The losses of a run's steps.

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::prepare::{Action, Entry, Script};
+use super::prepare::{Action, Entry, Part, Script};
 use super::wiring::Network;
 use crate::ir::{Header, InstrId, Op, Pass, Payload, Plan, Rank, Value};
 
@@ -98,6 +98,12 @@ impl Status {
     pub(super) fn ended(&self, lane: usize) {
         self.heads[lane].fetch_add(1, Ordering::Relaxed);
         self.progress.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes how many instructions at a lane's head have ended.
+    pub(super) fn reached(&self, lane: usize, head: u32) {
+        let before = self.heads[lane].swap(head, Ordering::Relaxed);
+        self.progress.fetch_add(head.saturating_sub(before).into(), Ordering::Relaxed);
     }
 
     /// Begins a step.
@@ -231,11 +237,13 @@ impl Scene<'_> {
         match &entry.action {
             Action::Pass { .. } | Action::Step => "nothing: running".to_owned(),
             Action::Send { mailbox, .. } => {
-                format!("{} to take the message before", self.network.mailboxes[*mailbox].reader())
+                let reader = self.network.mailboxes[*mailbox].reader();
+                format!("{reader} to take the message{}", if self.network.bare { "" } else { " before" })
             }
             Action::Recv { mailbox, .. } => {
                 self.sender(rank, self.network.mailboxes[*mailbox].writer(), position)
             }
+            Action::Collective(part) if self.network.bare => self.absent(rank, part),
             Action::Collective(part) => {
                 let sequence = self.network.sequence(part, status.turn.load(Ordering::Relaxed));
                 match self.network.boards[part.board].missing(sequence) {
@@ -248,6 +256,28 @@ impl Scene<'_> {
                 }
             }
         }
+    }
+
+    /// The members of a collective on devices that have not come to it.
+    fn absent(&self, own: Rank, part: &Part) -> String {
+        let come = |&rank: &Rank| {
+            let (script, status) = (&self.scripts[rank.index()], &self.status[rank.index()]);
+            let same = |entry: &Entry| matches!(&entry.action, Action::Collective(other) if (other.board, other.ordinal) == (part.board, part.ordinal));
+            script.lanes.iter().enumerate().any(|(lane, entries)| {
+                let Some(position) = entries.iter().position(same) else { return false };
+                let open = |entry: &Entry| {
+                    entry.waits.iter().any(|wait| status.head(wait.lane as usize) <= wait.position as usize)
+                };
+                status.head(lane) > position || status.head(lane) == position && !open(&entries[position])
+            })
+        };
+        let members = self.network.boards[part.board].members().iter();
+        let absent: Vec<String> =
+            members.filter(|&rank| *rank != own && !come(rank)).map(ToString::to_string).collect();
+        if absent.is_empty() {
+            return "nothing: all members have come".to_owned();
+        }
+        format!("the contribution of {}", absent.join(", "))
     }
 
     /// The send that a receive waits for, and how far its rank has come on that lane.

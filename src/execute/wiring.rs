@@ -17,6 +17,8 @@ pub(super) struct Network {
     per_step: Vec<u64>,
     /// The other processes, where there are any.
     pub(super) remote: Option<Remote>,
+    /// Whether buffers move on devices, and none here.
+    pub(super) bare: bool,
 }
 
 impl Network {
@@ -162,13 +164,17 @@ impl Wiring {
         wiring
     }
 
-    /// Allocates the channels. Every group that collectives name exists.
-    pub(super) fn build(&self, plan: &Plan) -> Network {
-        let mailboxes =
-            self.mailboxes.iter().map(|(&(from, to), &elements)| Mailbox::new(from, to, elements)).collect();
+    /// Allocates the channels; without storage, where buffers move on devices. Every group that collectives name exists.
+    pub(super) fn build(&self, plan: &Plan, bare: bool) -> Network {
+        let room = |elements: usize| if bare { 0 } else { elements };
+        let mailbox =
+            |(&(from, to), &elements): (&(Rank, Rank), &usize)| Mailbox::new(from, to, room(elements));
+        let mailboxes = self.mailboxes.iter().map(mailbox).collect();
         let boards = self.boards.iter().map(|((group, _), board)| {
             let members = plan.header.groups[group.index()].0.clone();
-            Board::new(members, &board.contributions, board.sum)
+            let contributions: Vec<usize> =
+                board.contributions.iter().map(|&elements| room(elements)).collect();
+            Board::new(members, &contributions, room(board.sum))
         });
         Network {
             bells: Doorbells::new(plan.ranks.len()),
@@ -176,6 +182,7 @@ impl Wiring {
             boards: boards.collect(),
             per_step: self.boards.values().map(|board| board.per_step).collect(),
             remote: None,
+            bare,
         }
     }
 

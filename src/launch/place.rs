@@ -16,6 +16,8 @@ pub struct Place {
     pub process: usize,
     /// How many there are, 2 at least.
     pub processes: usize,
+    /// Which of those on its machine this is.
+    pub local: u32,
     /// Where process 0 listens: a name or a number of a machine.
     pub host: String,
     /// The port there.
@@ -34,7 +36,8 @@ impl Place {
     pub(super) const LONGEST_VISIT: Duration = Duration::from_hours(24);
 
     /// Reads the place from variables: `SCHEDC_PROCESS` and `SCHEDC_PROCESSES`, torchrun's `RANK` and `WORLD_SIZE`, or Slurm's
-    /// `SLURM_PROCID` and `SLURM_NTASKS`, the first pair that is there; `None` where it is the only process.
+    /// `SLURM_PROCID` and `SLURM_NTASKS`, the first pair that is there; `None` where it is the only process. Torchrun's `LOCAL_RANK` and
+    /// Slurm's `SLURM_LOCALID` say which of its machine's processes it is.
     ///
     /// # Errors
     /// A variable makes no sense, or is missing.
@@ -72,12 +75,21 @@ impl Place {
         let host = host.or_else(|| loopback.then(|| "127.0.0.1".to_owned())).ok_or({
             LaunchError::MissingVariable { name: "MASTER_ADDR", help: "the machine of process 0" }
         })?;
+        let most = Self::MOST - 1;
+        let expected = "the number of a process on its machine, from 0 on";
+        let local = match own {
+            "RANK" => number(&get, "LOCAL_RANK", most, expected)?,
+            "SLURM_PROCID" => number(&get, "SLURM_LOCALID", most, expected)?,
+            // `schedc launch` starts all on one machine.
+            _ => Some(process),
+        };
+        let local = local.unwrap_or(if one_node { process } else { 0 }) as u32;
         let ports = |name| number(&get, name, usize::from(u16::MAX), "a port");
         // The agent of torchrun may listen on MASTER_PORT itself.
         let next = ports("MASTER_PORT")?.map(|port| if port < 65_535 { port + 1 } else { port - 1 });
         let port = ports("SCHEDC_PORT")?.or(next).map_or(PORT, |port| port as u16);
         let secret = Secret::new(&get("SCHEDC_SECRET").unwrap_or_default());
-        Ok(Some(Self { process, processes, host, port, secret, patience }))
+        Ok(Some(Self { process, processes, local, host, port, secret, patience }))
     }
 
     /// The ranks of a process: neighbours, as many for each process.

@@ -1,5 +1,7 @@
 //! The driver -> a device's context, and the driver's errors by name.
 
+use std::ffi::c_char;
+
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys;
 
@@ -16,6 +18,7 @@ const FUNCTIONS: &[&str] = &[
     "cuDeviceGetAttribute",
     "cuDeviceGetCount",
     "cuDeviceGetName",
+    "cuDeviceGetUuid_v2",
     "cuDevicePrimaryCtxRelease_v2",
     "cuDevicePrimaryCtxRetain",
     "cuEventCreate",
@@ -39,6 +42,9 @@ const FUNCTIONS: &[&str] = &[
     "cuMemFree_v2",
     "cuMemGetInfo_v2",
     "cuMemHostAlloc",
+    "cuMemHostGetDevicePointer_v2",
+    "cuMemHostRegister_v2",
+    "cuMemHostUnregister",
     "cuMemcpyDtoDAsync_v2",
     "cuMemcpyDtoHAsync_v2",
     "cuMemcpyHtoDAsync_v2",
@@ -54,6 +60,7 @@ const FUNCTIONS: &[&str] = &[
     "cuStreamQuery",
     "cuStreamSynchronize",
     "cuStreamWaitEvent",
+    "cuStreamWriteValue32_v2",
 ];
 
 /// The first of some functions that a library does not have.
@@ -84,6 +91,24 @@ pub(super) fn said(error: DriverError) -> String {
     format!("{:?} ({}): {words}", error.0, error.0 as u32)
 }
 
+/// Finds the driver, and has it begin.
+fn start() -> Result<(), CudaError> {
+    load(Library::Driver, None)?;
+    // SAFETY: it only tries to load the library.
+    if !unsafe { sys::is_culib_present() } {
+        let looked = "it is loaded, but not found again by its name".to_owned();
+        return Err(CudaError::NoDriver { looked });
+    }
+    result::init().map_err(|error| CudaError::NoDevice { reason: said(error) })
+}
+
+/// How many devices the driver shows.
+pub(super) fn devices() -> Result<u32, CudaError> {
+    start()?;
+    let count = result::device::get_count().named("cuDeviceGetCount")?;
+    Ok(count.max(0).cast_unsigned())
+}
+
 /// The context that all libraries of a process share on a device.
 pub(super) struct Context {
     device: sys::CUdevice,
@@ -93,13 +118,7 @@ pub(super) struct Context {
 impl Context {
     /// Finds the driver, a device of it, and retains its context.
     pub(super) fn open(ordinal: u32) -> Result<Self, CudaError> {
-        load(Library::Driver, None)?;
-        // SAFETY: it only tries to load the library.
-        if !unsafe { sys::is_culib_present() } {
-            let looked = "it is loaded, but not found again by its name".to_owned();
-            return Err(CudaError::NoDriver { looked });
-        }
-        result::init().map_err(|error| CudaError::NoDevice { reason: said(error) })?;
+        start()?;
         let mut version = 0;
         // SAFETY: the driver writes one integer.
         unsafe { sys::cuDriverGetVersion(&raw mut version) }.result().named("cuDriverGetVersion")?;
@@ -111,7 +130,7 @@ impl Context {
         if let Some(call) = lacking(unsafe { sys::culib() }, FUNCTIONS) {
             return Err(CudaError::Failed { call, reason: "the driver has no such function".to_owned() });
         }
-        let count = result::device::get_count().named("cuDeviceGetCount")?;
+        let count = devices()?.cast_signed();
         let index = i32::try_from(ordinal).ok().filter(|&index| index < count);
         let Some(index) = index else {
             let reason = format!("device {ordinal} was asked for, and there are {count}");
@@ -135,6 +154,16 @@ impl Context {
     pub(super) fn attribute(&self, attribute: sys::CUdevice_attribute) -> Result<i32, CudaError> {
         // SAFETY: the device is the driver's.
         unsafe { result::device::get_attribute(self.device, attribute) }.named("cuDeviceGetAttribute")
+    }
+
+    /// What tells the device from all others.
+    pub(super) fn identity(&self) -> Result<[u64; 2], CudaError> {
+        let mut uuid = sys::CUuuid { bytes: [0; 16] };
+        // SAFETY: the driver writes 16 bytes.
+        unsafe { sys::cuDeviceGetUuid_v2(&raw mut uuid, self.device) }.result().named("cuDeviceGetUuid")?;
+        let bytes = uuid.bytes.map(c_char::cast_unsigned);
+        let (numbers, _) = bytes.as_chunks::<8>();
+        Ok(std::array::from_fn(|at| u64::from_le_bytes(numbers[at])))
     }
 
     /// The device's name.

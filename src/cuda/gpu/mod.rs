@@ -12,6 +12,7 @@ mod driver;
 mod graphs;
 mod kernels;
 mod layout;
+mod network;
 mod owned;
 mod products;
 mod staging;
@@ -19,18 +20,24 @@ mod staging;
 use std::ffi::c_void;
 use std::mem::ManuallyDrop;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use cudarc::driver::result;
 
-use super::{Address, Argument, CudaError, Device, Epilogue, Event, Graph, Product, Queue};
+use super::{
+    Address, Argument, Channel, CudaError, Device, Ender, Epilogue, Event, Graph, Meeting, Product, Queue,
+    Transfer,
+};
 use crate::ir::Bytes;
 use crate::kernels::{Launch, Stored};
 use driver::{Context, Named as _};
 use graphs::Executable;
 use kernels::Kernels;
-use owned::{Memory, OwnedEvent, OwnedStream};
+use network::Network;
+use owned::{Cells, Memory, OwnedEvent, OwnedStream};
 use products::{After, Products, Workspace};
 use staging::Staging;
 
@@ -74,7 +81,9 @@ struct Lane {
 
 /// All that is on the device. Dropped from the first to the last: users before what they use, the context at the end.
 struct Parts {
+    network: Network,
     graphs: Vec<Executable>,
+    cells: Option<Cells>,
     lanes: Vec<Lane>,
     events: Vec<Moment>,
     staging: Staging,
@@ -110,13 +119,25 @@ impl Gpu {
             products: Products::new(path)?,
             own: OwnedStream::new()?,
             staging: Staging::new()?,
+            network: Network::new(path.map(Path::to_path_buf)),
             graphs: Vec::new(),
+            cells: None,
             lanes: Vec::new(),
             events: Vec::new(),
             memory: Vec::new(),
             context,
         };
         Ok(Self { parts: ManuallyDrop::new(parts), capturing: false, name })
+    }
+
+    /// The device of a process that is one of several on its machine, by its number among them: the device of that number, or the only one
+    /// that the process is shown.
+    ///
+    /// # Errors
+    /// As [`Gpu::open`].
+    pub fn nth(process: u32, head: u32, path: Option<&Path>) -> Result<Self, CudaError> {
+        let only = process > 0 && driver::devices()? == 1;
+        Self::open(if only { 0 } else { process }, head, path)
     }
 
     /// What the driver calls it.
@@ -345,6 +366,63 @@ impl Device for Gpu {
         };
         find(from)?.event.until(&find(to)?.event)
     }
+
+    fn counters(&mut self, cells: Arc<[AtomicU32]>) -> Result<(), CudaError> {
+        self.outside("counters")?;
+        self.bind()?;
+        self.parts.cells = Some(Cells::new(cells)?);
+        Ok(())
+    }
+
+    fn count(&mut self, queue: Queue, cell: u32, value: u32) -> Result<(), CudaError> {
+        let lane = self.on(queue)?;
+        let Some(at) = self.parts.cells.as_ref().and_then(|cells| cells.at(cell)) else {
+            return Err(CudaError::NotPrepared { what: format!("counter {cell}") });
+        };
+        lane.stream.write(at, value)
+    }
+
+    fn identity(&self) -> Option<[u64; 2]> {
+        self.parts.context.identity().ok()
+    }
+
+    fn meeting(&mut self) -> Result<Meeting, CudaError> {
+        self.bind()?;
+        self.parts.network.meeting()
+    }
+
+    fn join(
+        &mut self,
+        channel: Channel,
+        meeting: &Meeting,
+        place: (u32, u32),
+        patience: Duration,
+    ) -> Result<(), CudaError> {
+        self.outside("join")?;
+        self.bind()?;
+        self.parts.network.join(channel, meeting, place, patience)
+    }
+
+    fn transfer(&mut self, queue: Queue, transfer: &Transfer) -> Result<(), CudaError> {
+        self.bind()?;
+        let stream = self.stream(queue)?;
+        self.parts.network.transfer(stream, transfer)
+    }
+
+    fn check(&mut self) -> Result<(), CudaError> {
+        self.bind()?;
+        self.parts.network.check()
+    }
+
+    fn leave(&mut self) -> Result<(), CudaError> {
+        self.outside("leave")?;
+        self.bind()?;
+        self.parts.network.leave()
+    }
+
+    fn ender(&self) -> Ender {
+        self.parts.network.ender()
+    }
 }
 
 impl Drop for Gpu {
@@ -352,6 +430,7 @@ impl Drop for Gpu {
         if self.bind().is_err() {
             return;
         }
+        self.parts.network.end();
         // A stream that failed is done.
         let runs = |lane: &Lane| matches!(lane.stream.is_done(), Ok(false));
         let until = Instant::now() + PATIENCE;

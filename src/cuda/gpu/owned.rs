@@ -3,6 +3,10 @@
 //! No drop panics or waits for an answer: what can't be given back (a device that failed) goes with the process. All of them need the
 //! context to be current, which [`super::Gpu`] sees to.
 
+use std::ffi::c_void;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+
 use cudarc::driver::result;
 use cudarc::driver::sys;
 
@@ -103,6 +107,45 @@ impl Drop for Pinned {
     }
 }
 
+/// Numbers of the host that the device writes. They live as long as anyone looks at them; the device knows them until this is dropped.
+pub(super) struct Cells {
+    cells: Arc<[AtomicU32]>,
+    /// The first one's place, as the device knows it.
+    first: sys::CUdeviceptr,
+}
+
+impl Cells {
+    pub(super) fn new(cells: Arc<[AtomicU32]>) -> Result<Self, CudaError> {
+        if cells.is_empty() {
+            return Ok(Self { cells, first: 0 });
+        }
+        let place: *mut c_void = cells.as_ptr().cast_mut().cast();
+        let flags = sys::CU_MEMHOSTREGISTER_PORTABLE | sys::CU_MEMHOSTREGISTER_DEVICEMAP;
+        // SAFETY: the numbers lie there until they are given back by the drop.
+        let registered = unsafe { sys::cuMemHostRegister_v2(place, size_of_val(&*cells), flags) };
+        registered.result().named("cuMemHostRegister")?;
+        let mut owned = Self { cells, first: 0 };
+        // SAFETY: they were just registered; the driver writes one pointer.
+        let found = unsafe { sys::cuMemHostGetDevicePointer_v2(&raw mut owned.first, place, 0) };
+        found.result().named("cuMemHostGetDevicePointer")?;
+        Ok(owned)
+    }
+
+    /// One of them.
+    pub(super) fn at(&self, cell: u32) -> Option<sys::CUdeviceptr> {
+        ((cell as usize) < self.cells.len()).then(|| self.first + 4 * u64::from(cell))
+    }
+}
+
+impl Drop for Cells {
+    fn drop(&mut self) {
+        if !self.cells.is_empty() {
+            // SAFETY: they were registered, and are given back once.
+            let _ = unsafe { sys::cuMemHostUnregister(self.cells.as_ptr().cast_mut().cast()) };
+        }
+    }
+}
+
 /// A stream that waits for no default stream.
 pub(super) struct OwnedStream(pub(super) sys::CUstream);
 
@@ -119,6 +162,15 @@ impl OwnedStream {
             sys::CUresult::CUDA_ERROR_NOT_READY => Ok(false),
             other => other.result().named("cuStreamQuery").map(|()| true),
         }
+    }
+
+    /// Writes a number once all that was put on it has run, and others can see what that wrote.
+    pub(super) fn write(&self, at: sys::CUdeviceptr, value: u32) -> Result<(), CudaError> {
+        let flags = sys::CUstreamWriteValue_flags::CU_STREAM_WRITE_VALUE_DEFAULT as u32;
+        // SAFETY: the stream lives; the place is one of `Cells`.
+        unsafe { sys::cuStreamWriteValue32_v2(self.0, at, value, flags) }
+            .result()
+            .named("cuStreamWriteValue32")
     }
 
     /// Waits until all that was put on it has run.

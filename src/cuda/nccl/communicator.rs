@@ -78,6 +78,10 @@ impl Communicator {
     /// Goes on from a call's result: waits until it is done, unless it is one of a group. What failed or took too long is aborted.
     pub(super) fn go_on(&self, call: &'static str, result: c_int) -> Result<(), CudaError> {
         let (mut state, mut polls) = (result, 0_u32);
+        if state == SUCCESS && !self.grouped {
+            // Some versions say so of a send or a receive before it is queued.
+            state = self.state(call)?;
+        }
         let until = Instant::now() + self.patience;
         loop {
             match state {
@@ -247,6 +251,26 @@ impl Communicator {
             (functions.all_gather)(pointer(from), pointer(to), count as usize, number, handle, stream.0)
         })?;
         self.go_on("ncclAllGather", result)
+    }
+
+    /// Reduces every rank's elements, and gives each rank its share of the result, in the order of the ranks: `count` to each.
+    ///
+    /// # Errors
+    /// NCCL failed or stalled.
+    pub fn reduce_scatter(
+        &mut self,
+        stream: Stream,
+        (from, to): (Address, Address),
+        (element, count): (Element, u64),
+        reduction: Reduction,
+    ) -> Result<(), CudaError> {
+        // SAFETY: as in `send`.
+        let result = self.with("ncclReduceScatter", |functions, handle| unsafe {
+            let (number, reduction) = (element.number(), reduction.number());
+            let (from, to) = (pointer(from), pointer(to));
+            (functions.reduce_scatter)(from, to, count as usize, number, reduction, handle, stream.0)
+        })?;
+        self.go_on("ncclReduceScatter", result)
     }
 
     /// A communicator of those ranks that come with the same colour, in the order of their keys; none for those without one. All ranks

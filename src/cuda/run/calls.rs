@@ -1,7 +1,36 @@
 //! What a step asks of a device, call by call, in the order in which the host issues it: made once, the same in every step.
 
-use crate::cuda::{Address, Argument, CudaError, Device, Event, Product, Queue};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread::sleep;
+use std::time::Duration;
+
+use crate::cuda::{Address, Argument, CudaError, Device, Event, Product, Queue, Transfer};
+use crate::execute::watchdog::Failure;
 use crate::kernels::{Launch, Stored};
+
+/// The pause between two looks at whether a run was given up.
+const NAP: Duration = Duration::from_millis(10);
+
+/// What an executor shares with who watches over it.
+#[derive(Clone, Debug)]
+pub struct Signals {
+    /// For each lane of each rank of the process, rank by rank: the instructions of this step that have ended.
+    pub cells: Arc<[AtomicU32]>,
+    /// Raised when the run is over.
+    pub abort: Arc<AtomicBool>,
+    /// Whether a drill holds the executor.
+    pub held: Arc<AtomicBool>,
+}
+
+impl Signals {
+    /// For so many lanes.
+    #[must_use]
+    pub fn new(lanes: usize) -> Self {
+        let cells = (0..lanes).map(|_| AtomicU32::new(0)).collect();
+        Self { cells, abort: Arc::default(), held: Arc::default() }
+    }
+}
 
 /// One call.
 #[derive(Clone, Copy, Debug)]
@@ -12,6 +41,9 @@ enum Call {
     Zero { queue: Queue, at: Address, bytes: u64 },
     Launch { queue: Queue, launch: Launch, stored: Stored, start: usize, count: usize },
     Product { queue: Queue, product: Product },
+    Transfer { queue: Queue, transfer: Transfer },
+    Count { queue: Queue, cell: u32, value: u32 },
+    Drill { queue: Queue, failure: Failure },
 }
 
 /// Calls in order.
@@ -73,6 +105,38 @@ impl Calls {
         }
     }
 
+    /// Takes part in what is moved between devices.
+    pub(super) fn transfer(&mut self, queue: Queue, transfer: Transfer) {
+        if transfer.words > 0 {
+            self.list.push(Call::Transfer { queue, transfer });
+        }
+    }
+
+    /// Lets the host know how far a queue has come.
+    pub(super) fn count(&mut self, queue: Queue, cell: usize, value: usize) {
+        self.list.push(Call::Count { queue, cell: cell as u32, value: value as u32 });
+    }
+
+    /// Acts out a failure before what follows.
+    pub(super) fn drill(&mut self, queue: Queue, failure: Failure) {
+        self.list.push(Call::Drill { queue, failure });
+    }
+
+    /// The first transfers of each kind on each channel, for the connections that a library makes when it needs them: all members of a
+    /// channel have the same.
+    pub(super) fn connect(&self, device: &mut impl Device) -> Result<(), CudaError> {
+        let mut known = Vec::new();
+        for call in &self.list {
+            if let Call::Transfer { queue, ref transfer } = *call
+                && !known.contains(&(transfer.channel, transfer.what))
+            {
+                known.push((transfer.channel, transfer.what));
+                device.transfer(queue, transfer)?;
+            }
+        }
+        device.finish()
+    }
+
     /// Makes ready what the calls will use.
     pub(super) fn prepare(&self, device: &mut impl Device) -> Result<(), CudaError> {
         let (mut launches, mut products, mut shapes) = (Vec::new(), Vec::new(), Vec::new());
@@ -91,8 +155,8 @@ impl Calls {
         device.prepare(&launches, &products)
     }
 
-    /// Asks them of the device; waits for none.
-    pub(super) fn issue(&self, device: &mut impl Device) -> Result<(), CudaError> {
+    /// Asks them of the device; waits for none, but where a drill says so.
+    pub(super) fn issue(&self, device: &mut impl Device, signals: &Signals) -> Result<(), CudaError> {
         for call in &self.list {
             match *call {
                 Call::Record(event, queue) => device.record(event, queue)?,
@@ -104,9 +168,32 @@ impl Calls {
                     device.launch(queue, launch, stored, arguments)?;
                 }
                 Call::Product { queue, ref product } => device.product(queue, product)?,
+                Call::Transfer { queue, ref transfer } => device.transfer(queue, transfer)?,
+                Call::Count { queue, cell, value } => device.count(queue, cell, value)?,
+                Call::Drill { queue, failure } => act_out(failure, queue, device, signals)?,
             }
         }
         Ok(())
+    }
+}
+
+/// Fails here: for good, or until the run is given up. What was asked for before goes on meanwhile.
+fn act_out(
+    failure: Failure,
+    queue: Queue,
+    device: &mut impl Device,
+    signals: &Signals,
+) -> Result<(), CudaError> {
+    match failure {
+        Failure::Panic => panic!("a drill asked for this panic"),
+        Failure::Stall => {
+            signals.held.store(true, Ordering::Relaxed);
+            while !signals.abort.load(Ordering::SeqCst) {
+                device.is_done(queue)?;
+                sleep(NAP);
+            }
+            Err(CudaError::Ended)
+        }
     }
 }
 

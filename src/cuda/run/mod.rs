@@ -1,4 +1,4 @@
-//! Verified plan + [`Device`] -> trained steps: all ranks of one process on one device.
+//! Verified plan + [`Device`] -> trained steps: the ranks of a process on one device.
 //!
 //! A rank has an arena of exactly the plan's bytes, its parameters and a queue for each lane. Everything that a step asks of the device is
 //! resolved once (`script` walks the lanes, `passes` and what it calls put each pass's kernels and products in a list, `exchange` the
@@ -11,6 +11,8 @@
 
 mod attention;
 mod calls;
+mod channels;
+mod engine;
 mod exchange;
 mod layer;
 mod parameters;
@@ -23,30 +25,36 @@ mod train;
 mod vocabulary;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use miette::Diagnostic;
 use thiserror::Error;
 
+use self::channels::Channels;
 use self::layer::long;
 use self::passes::Feed;
 use self::ranks::RankState;
 use self::recorder::Recorder;
-use self::script::{Steps, Walk, listed};
-use super::{Address, Argument, CudaError, Device, Graph, Queue};
+use self::script::{Steps, Walk, listed, spilled};
+use super::{Address, Argument, CudaError, Device, Graph, Meeting, Queue};
 use crate::execute::ExecuteError;
 use crate::execute::backend::State;
 use crate::execute::check::{CheckReport, Outcome, compare};
 use crate::execute::data::Tokens;
 use crate::execute::interpreter::Finish;
 use crate::execute::model::{Held, Train};
-use crate::execute::prepare::resolve;
+use crate::execute::prepare::{Script, resolve};
 use crate::execute::recording::{MOMENTS, MOST_BYTES, Recording};
 use crate::execute::stored::{copies_of, gather_of};
-use crate::ir::{Bytes, InstrId, Op, Plan, Precision, Rank, Stage};
+use crate::execute::watchdog::Drill;
+use crate::ir::{Bytes, InstrId, Microbatch, Op, Plan, Precision, Rank, Stage};
 use crate::kernels::launch;
 use crate::verify::Verified;
 
+pub use calls::Signals;
+pub use engine::Engine;
 pub use parameters::Kept;
 pub use train::{Ended, Way, train_on};
 
@@ -73,10 +81,35 @@ pub enum RunError {
     Plan(#[from] ExecuteError),
 }
 
-/// A plan on a device.
+/// What an executor does beside its steps.
+#[derive(Clone, Debug)]
+pub struct Scope {
+    /// The ranks of this process: neighbours.
+    pub local: Range<usize>,
+    /// In how many of the last steps it notes when each instruction began and ended.
+    pub record: u32,
+    /// A failure that it acts out.
+    pub drill: Option<Drill>,
+    /// What it shares with who watches over it.
+    pub signals: Signals,
+}
+
+impl Scope {
+    /// So many of a plan's ranks, and nothing else.
+    #[must_use]
+    pub fn of(plan: &Plan, local: Range<usize>) -> Self {
+        let lanes = plan.ranks.get(local.clone()).unwrap_or_default().iter().map(|rank| rank.lanes.len());
+        Self { signals: Signals::new(lanes.sum()), local, record: 0, drill: None }
+    }
+}
+
+/// The ranks of a process on a device.
 #[derive(Debug)]
 pub struct Executor<D> {
     plan: Plan,
+    local: Range<usize>,
+    channels: Channels,
+    signals: Signals,
     train: Train,
     device: D,
     ranks: Vec<RankState>,
@@ -111,26 +144,45 @@ fn recordable(plan: &Plan, steps: u32) -> Result<(), ExecuteError> {
     Ok(())
 }
 
+/// The mean of all units' losses, taken in their order, where all are known.
+fn mean_of(losses: &[Option<f64>]) -> Option<f64> {
+    let total = losses.iter().try_fold(0.0, |total, loss| Some(total + (*loss)?))?;
+    Some(total / f64::from(losses.len().max(1) as u32))
+}
+
 /// Elements that one rank's losses are apart, so that each rank's begin at a multiple of 256 bytes.
 fn apart(units: u32) -> u64 {
     u64::from(units).next_multiple_of(64)
 }
 
 impl<D: Device> Executor<D> {
-    /// Allocates everything, draws the parameters, and resolves what a step asks of the device.
+    /// Allocates everything, draws the parameters, and resolves what a step asks of the device, for all ranks.
     ///
     /// # Errors
     /// The plan has a pass or a buffer that the model cannot run, or lengths that the kernels do not take; the device refuses memory or code.
     pub fn new(plan: &Verified, train: &Train, device: D) -> Result<Self, RunError> {
-        Self::recorded(plan, train, device, 0)
+        let scripts: Vec<Arc<Script>> = resolve(plan)?.into_iter().map(Arc::new).collect();
+        Self::scoped(plan, &scripts, train, device, Scope::of(plan, 0..plan.ranks.len()))
     }
 
-    /// The same, and notes when each instruction began and ended in the last `steps` steps, where that is not 0.
+    /// The same for some of the ranks. Call [`Executor::join`] then, before the first step, where other processes have the rest.
     ///
     /// # Errors
-    /// As [`Executor::new`]; or that takes too much memory.
-    pub fn recorded(plan: &Verified, train: &Train, mut device: D, steps: u32) -> Result<Self, RunError> {
-        let recorder = match steps {
+    /// As [`Executor::new`]; or a recording takes too much memory.
+    pub fn part(plan: &Verified, train: &Train, device: D, scope: Scope) -> Result<Self, RunError> {
+        let scripts: Vec<Arc<Script>> = resolve(plan)?.into_iter().map(Arc::new).collect();
+        Self::scoped(plan, &scripts, train, device, scope)
+    }
+
+    fn scoped(
+        plan: &Verified,
+        scripts: &[Arc<Script>],
+        train: &Train,
+        mut device: D,
+        scope: Scope,
+    ) -> Result<Self, RunError> {
+        let Scope { local, record, drill, signals } = scope;
+        let recorder = match record {
             0 => None,
             steps => {
                 recordable(plan, steps)?;
@@ -138,33 +190,39 @@ impl<D: Device> Executor<D> {
             }
         };
         let header = &plan.header;
-        let scripts = resolve(plan)?;
-        let count = scripts.len();
-        let held = Rank::all(count).map(|rank| Held::of(header, rank));
+        let own = &scripts[local.clone()];
+        let held = local.clone().map(|rank| Held::of(header, Rank::new(rank)));
         let held = held.collect::<Result<Vec<_>, _>>().map_err(ExecuteError::from)?;
         let shapes = held.iter().map(|held| shape::Shape::of(&held.sizes));
         let shape = shapes.collect::<Result<Vec<_>, _>>()?.first().copied();
         let Some(shape) = shape else { return Err(ExecuteError::NoLoss.into()) };
         let units = header.cut().units();
         let mut ranks = Vec::new();
-        for ((rank, script), held) in plan.ranks.iter().zip(&scripts).zip(held) {
+        for ((rank, script), held) in plan.ranks[local.clone()].iter().zip(own).zip(held) {
             ranks.push(RankState::new(held, rank.peak.bytes, script.lanes.len(), &mut device)?);
         }
         let each = 8 * u64::from(units) * u64::from(shape.tokens);
         let feed = Feed { start: device.allocate(each)?, tokens: shape.tokens };
-        let all = 4 * apart(units) * count as u64;
+        let all = 4 * apart(units) * ranks.len() as u64;
         let losses = device.allocate(all)?;
         for (index, rank) in ranks.iter_mut().enumerate() {
             rank.losses = losses.plus(4 * apart(units) * index as u64);
         }
-        let places = listed(&scripts, &ranks);
+        let places = listed(own, &ranks);
         let lists = if places > 0 { device.allocate(8 * places)? } else { Address::default() };
+        let channels = Channels::of(scripts);
+        let spill = if channels.across(local.len()).next().is_some() { spilled(scripts) } else { 0 };
+        let spill = if spill > 0 { device.allocate(spill)? } else { Address::default() };
+        device.counters(Arc::clone(&signals.cells))?;
         let origin = device.queue()?;
-        let walk = Walk::new(header, &scripts, &ranks, feed, lists, &mut device)?;
+        let walk = Walk::new(header, scripts, (&ranks, local.clone()), &channels, feed, lists, &mut device)?;
         let marks = recorder.as_ref().map(|recorder| &recorder.marks);
-        let steps = walk.marked(marks).run(origin, &mut device)?;
+        let steps = walk.marked(marks).drilled(drill).spilling(spill).run(origin, &mut device)?;
         let mut executor = Self {
             plan: (**plan).clone(),
+            local,
+            channels,
+            signals,
             train: *train,
             device,
             ranks,
@@ -180,6 +238,39 @@ impl<D: Device> Executor<D> {
         };
         executor.load_up()?;
         Ok(executor)
+    }
+
+    /// What the other processes must know of the channels that a rank of this one comes first on, channel by channel.
+    ///
+    /// # Errors
+    /// Nothing is there that moves buffers between devices.
+    pub fn meetings(&mut self) -> Result<Vec<Meeting>, RunError> {
+        let Self { device, channels, local, .. } = self;
+        let first = channels.across(local.len()).filter(|(_, members)| local.contains(&members[0]));
+        let made: Result<_, CudaError> = first.map(|_| device.meeting()).collect();
+        Ok(made?)
+    }
+
+    /// Joins the channels to ranks of other processes. `meeting` gives, one after the other, what [`Executor::meetings`] of the process
+    /// that has a rank gave; `patience` is how long each may take.
+    ///
+    /// # Errors
+    /// Not all came in time; the network failed.
+    pub fn join(
+        &mut self,
+        mut meeting: impl FnMut(Rank) -> Option<Meeting>,
+        patience: Duration,
+    ) -> Result<(), RunError> {
+        let Self { device, channels, local, .. } = self;
+        for (channel, members) in channels.across(local.len()) {
+            let Some(found) = meeting(Rank::new(members[0])) else {
+                return Err(CudaError::NotPrepared { what: format!("channel {}", channel.0) }.into());
+            };
+            if let Some(own) = members.iter().position(|member| local.contains(member)) {
+                device.join(channel, &found, (members.len() as u32, own as u32), patience)?;
+            }
+        }
+        Ok(self.steps.calls.connect(&mut self.device)?)
     }
 
     /// Writes parameters and lists, and lets the device get ready for all calls of a step.
@@ -207,7 +298,7 @@ impl<D: Device> Executor<D> {
     /// The device refuses.
     pub fn capture(&mut self) -> Result<(), RunError> {
         self.device.capture(self.origin)?;
-        self.steps.calls.issue(&mut self.device)?;
+        self.steps.calls.issue(&mut self.device, &self.signals)?;
         self.graph = Some(self.device.captured(self.origin)?);
         Ok(())
     }
@@ -238,12 +329,12 @@ impl<D: Device> Executor<D> {
         let started = Instant::now();
         match self.graph {
             Some(graph) => self.device.repeat(self.origin, graph)?,
-            None => self.steps.calls.issue(&mut self.device)?,
+            None => self.steps.calls.issue(&mut self.device, &self.signals)?,
         }
         self.issuing += started.elapsed();
         let start = self.ranks.first().map_or(Address::default(), |rank| rank.losses);
         self.device.read(self.origin, start, &mut self.losses)?;
-        let loss = self.mean_loss();
+        let loss = mean_of(&self.losses());
         if finish == Finish::Update {
             self.update()?;
         }
@@ -261,7 +352,7 @@ impl<D: Device> Executor<D> {
         self.taken += 1;
         let Train { beta1, beta2, eps, .. } = self.train;
         let [rate, root, keep] = self.train.factors(self.taken);
-        for (index, rank) in self.ranks.iter().enumerate() {
+        for (rank, index) in self.ranks.iter().zip(self.local.clone()) {
             let marks = self.recorder.as_ref().zip(step_of(&self.plan, index));
             let marks = marks.map(|(recorder, instr)| recorder.marks.of(index, instr));
             if let Some([begin, _]) = marks {
@@ -322,23 +413,22 @@ impl<D: Device> Executor<D> {
         self.issuing
     }
 
-    /// The mean of all units' losses, in their order, each from the rank that has the last stage of its flow.
-    fn mean_loss(&self) -> Option<f64> {
+    /// The loss of every unit in the last step that came up here, where the last stage of its flow is on a rank of this process.
+    #[must_use]
+    pub fn losses(&self) -> Vec<Option<f64>> {
         let header = &self.plan.header;
-        let units = header.cut().units();
-        let mut total = 0.0;
-        for unit in (0..units).map(crate::ir::Microbatch) {
-            let flow = header.flow_of(unit);
+        let of = |unit: usize| {
+            let flow = header.flow_of(Microbatch::new(unit));
             let last = Stage((flow.0 + 1) * header.depth() - 1);
-            let rank = header.stages.get(last.index())?.index();
-            if !self.steps.losses[rank][unit.index()] {
+            let rank = header.stages.get(last.index())?.index().checked_sub(self.local.start)?;
+            if !self.steps.losses.get(rank)?[unit] {
                 return None;
             }
-            let at = 4 * (apart(units) as usize * rank + unit.index());
+            let at = 4 * (apart(header.cut().units()) as usize * rank + unit);
             let bytes = self.losses.get(at..at + 4)?.try_into().ok()?;
-            total += f64::from(f32::from_le_bytes(bytes));
-        }
-        Some(total / f64::from(units.max(1)))
+            Some(f64::from(f32::from_le_bytes(bytes)))
+        };
+        (0..header.cut().units() as usize).map(of).collect()
     }
 
     /// Reads parameters, gradients and moments, by rank.
@@ -370,7 +460,8 @@ impl<D: Device> Executor<D> {
     /// The device failed.
     pub fn load(&mut self, rank: Rank, name: &str, state: State<'_>) -> Result<bool, RunError> {
         let Self { device, ranks, origin, .. } = self;
-        let Some(rank) = ranks.get(rank.index()) else { return Ok(false) };
+        let rank = rank.index().checked_sub(self.local.start).and_then(|rank| ranks.get(rank));
+        let Some(rank) = rank else { return Ok(false) };
         Ok(rank.parameters.load(name, state, *origin, device)?)
     }
 
@@ -402,6 +493,12 @@ impl<D: Device> Executor<D> {
     pub fn workspace_bytes(&self) -> Bytes {
         let scratch: u64 = self.ranks.iter().map(|rank| rank.scratch.bytes).sum();
         Bytes(scratch + self.ids.capacity() as u64 + self.losses.len() as u64)
+    }
+
+    /// The bytes of arenas, of parameters, and of what lies beside them.
+    pub(super) fn held_bytes(&self) -> [Bytes; 3] {
+        let arenas = self.arena_bytes().iter().map(|bytes| bytes.0).sum();
+        [Bytes(arenas), self.parameter_bytes(), self.workspace_bytes()]
     }
 
     /// How many calls a step makes.

@@ -2,18 +2,25 @@
 //!
 //! A message or a collective is issued when all its members have come to it, which a plan that was proven free of deadlock under
 //! rendezvous always allows. One instruction of each lane at a time, so that no rank gets far ahead.
+//!
+//! Where other processes have some of the ranks, each walks over all, and keeps the calls of its own: what they move between each other is
+//! then issued in one order everywhere, whatever the channels.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
 
 use super::RunError;
 use super::calls::Calls;
+use super::channels::{Channels, result_words, what};
 use super::exchange::{Exchange, Member, message};
 use super::passes::{Feed, Lists, PassRun};
 use super::ranks::{LaneQueue, RankState};
 use super::recorder::Marks;
-use crate::cuda::{Address, Device, Event, Queue};
+use crate::cuda::{Address, Device, Event, Move, Queue, Transfer};
 use crate::execute::ExecuteError;
 use crate::execute::prepare::{Action, Entry, Operand, Part, Script};
+use crate::execute::watchdog::Drill;
 use crate::ir::{Compute, Header, Payload, Rank};
 use crate::kernels::Stored;
 
@@ -25,14 +32,14 @@ type Place = (usize, usize);
 pub(super) struct Steps {
     pub(super) calls: Calls,
     pub(super) lists: Lists,
-    /// By rank, then by unit: whether a pass gives its loss.
+    /// By rank of this process, then by unit: whether a pass gives its loss.
     pub(super) losses: Vec<Vec<bool>>,
 }
 
 /// How many places the lists of earlier slices take.
-pub(super) fn listed(scripts: &[Script], ranks: &[RankState]) -> u64 {
+pub(super) fn listed(scripts: &[Arc<Script>], ranks: &[RankState]) -> u64 {
     let most = |rank: &RankState| rank.held.stages.iter().map(|stage| stage.layers.len()).max().unwrap_or(0);
-    let passes = |script: &Script| -> usize {
+    let passes = |script: &Arc<Script>| -> usize {
         let entries = script.lanes.iter().flatten();
         entries
             .map(
@@ -45,12 +52,30 @@ pub(super) fn listed(scripts: &[Script], ranks: &[RankState]) -> u64 {
     scripts.iter().zip(ranks).map(|(script, rank)| (passes(script) * most(rank)) as u64).sum()
 }
 
+/// The most bytes that a member of a collective gets and does not keep.
+pub(super) fn spilled(scripts: &[Arc<Script>]) -> u64 {
+    let bytes = |entry: &Entry| match &entry.action {
+        // There are no more members than ranks.
+        Action::Collective(part) if part.gets.is_none() => {
+            4 * result_words(what(part, &[]), part.tag.elements, scripts.len())
+        }
+        _ => 0,
+    };
+    scripts.iter().flat_map(|script| script.lanes.iter().flatten()).map(bytes).max().unwrap_or(0)
+}
+
 /// The walk over a plan.
 pub(super) struct Walk<'a> {
     header: &'a Header,
-    scripts: &'a [Script],
+    scripts: &'a [Arc<Script>],
+    /// Those of this process: neighbours.
     ranks: &'a [RankState],
+    local: Range<usize>,
+    channels: &'a Channels,
+    /// Where results go that nobody reads.
+    spill: Address,
     feed: Feed,
+    drill: Option<Drill>,
     /// The event after each instruction that others wait for, by rank, lane and position.
     events: Vec<Vec<Vec<Option<Event>>>>,
     /// The next instruction of each lane, by rank.
@@ -68,8 +93,9 @@ impl<'a> Walk<'a> {
     /// Gets ready: an event for each instruction that others wait for.
     pub(super) fn new(
         header: &'a Header,
-        scripts: &'a [Script],
-        ranks: &'a [RankState],
+        scripts: &'a [Arc<Script>],
+        (ranks, local): (&'a [RankState], Range<usize>),
+        channels: &'a Channels,
         feed: Feed,
         lists: Address,
         device: &mut impl Device,
@@ -80,13 +106,17 @@ impl<'a> Walk<'a> {
             lists: Lists { start: lists, pointers: Vec::new() },
             losses: vec![vec![false; units]; ranks.len()],
         };
-        let lanes = |script: &Script| script.lanes.iter().map(|lane| vec![None; lane.len()]).collect();
+        let lanes = |script: &Arc<Script>| script.lanes.iter().map(|lane| vec![None; lane.len()]).collect();
         let heads = scripts.iter().map(|script| vec![0; script.lanes.len()]).collect();
         let mut walk = Self {
             header,
             scripts,
             ranks,
+            local,
+            channels,
+            spill: Address::default(),
             feed,
+            drill: None,
             events: scripts.iter().map(lanes).collect(),
             heads,
             senders: BTreeMap::new(),
@@ -109,6 +139,16 @@ impl<'a> Walk<'a> {
         Self { marks, ..self }
     }
 
+    /// Acts out a failure.
+    pub(super) fn drilled(self, drill: Option<Drill>) -> Self {
+        Self { drill, ..self }
+    }
+
+    /// Has a place for results that nobody reads.
+    pub(super) fn spilling(self, spill: Address) -> Self {
+        Self { spill, ..self }
+    }
+
     /// Notes who meets whom, and makes the events that an instruction waits for.
     fn look_at(&mut self, entry: &Entry, at: Place, device: &mut impl Device) -> Result<(), RunError> {
         match &entry.action {
@@ -123,6 +163,9 @@ impl<'a> Walk<'a> {
             }
             _ => {}
         }
+        if self.own(at.0).is_none() {
+            return Ok(());
+        }
         for wait in entry.waits.iter().filter(|wait| wait.lane as usize != at.1) {
             let event = &mut self.events[at.0][wait.lane as usize][wait.position as usize];
             if event.is_none() {
@@ -136,8 +179,13 @@ impl<'a> Walk<'a> {
         self.scripts[rank].lanes[lane].get(self.heads[rank][lane])
     }
 
-    fn queue(&self, (rank, lane): Place) -> LaneQueue {
-        self.ranks[rank].lanes[lane]
+    /// A rank, if it is one of this process.
+    fn own(&self, rank: usize) -> Option<&'a RankState> {
+        self.ranks.get(rank.checked_sub(self.local.start)?)
+    }
+
+    fn queue(&self, (rank, lane): Place) -> Option<LaneQueue> {
+        Some(self.own(rank)?.lanes[lane])
     }
 
     /// The head of a lane, if all that it waits for was issued.
@@ -149,24 +197,29 @@ impl<'a> Walk<'a> {
 
     /// Lets a lane wait for what its head waits for on other lanes.
     fn wait(&mut self, at: Place, entry: &Entry) {
-        let queue = self.queue(at).queue;
+        let Some(LaneQueue { queue, .. }) = self.queue(at) else { return };
         for wait in entry.waits.iter().filter(|wait| wait.lane as usize != at.1) {
             if let Some(event) = self.events[at.0][wait.lane as usize][wait.position as usize] {
                 self.steps.calls.wait(queue, event);
             }
+        }
+        if let Some(drill) =
+            self.drill.filter(|drill| (drill.rank.index(), drill.instr) == (at.0, entry.instr))
+        {
+            self.steps.calls.drill(queue, drill.failure);
         }
         self.mark(at, entry, 0);
     }
 
     /// Marks the begin of an instruction, or its end.
     fn mark(&mut self, at: Place, entry: &Entry, which: usize) {
-        if let Some(marks) = self.marks.filter(|_| !matches!(entry.action, Action::Step)) {
-            let event = marks.of(at.0, entry.instr)[which];
-            self.steps.calls.record(event, self.queue(at).queue);
+        let Some(marks) = self.marks.filter(|_| !matches!(entry.action, Action::Step)) else { return };
+        if let Some(lane) = self.queue(at) {
+            self.steps.calls.record(marks.of(at.0, entry.instr)[which], lane.queue);
         }
     }
 
-    /// Goes on to the next instruction of a lane, and marks the end of this one.
+    /// Goes on to the next instruction of a lane, marks the end of this one, and lets the host know of it.
     fn advance(&mut self, at: Place) {
         if let Some(entry) = self.head(at) {
             self.mark(at, entry, 1);
@@ -174,9 +227,13 @@ impl<'a> Walk<'a> {
         let head = &mut self.heads[at.0][at.1];
         let event = self.events[at.0][at.1][*head];
         *head += 1;
+        let ended = *head;
+        let Some(lane) = self.queue(at) else { return };
         if let Some(event) = event {
-            self.steps.calls.record(event, self.ranks[at.0].lanes[at.1].queue);
+            self.steps.calls.record(event, lane.queue);
         }
+        let before: usize = self.ranks[..at.0 - self.local.start].iter().map(|rank| rank.lanes.len()).sum();
+        self.steps.calls.count(lane.queue, before + at.1, ended);
     }
 
     /// Issues everything, from a moment of `origin` to where it has waited for all lanes.
@@ -231,16 +288,12 @@ impl<'a> Walk<'a> {
                 let Action::Send { from: range, .. } = &send.action else { return Ok(0) };
                 self.wait(from, send);
                 self.wait(at, entry);
-                let place = |at: Place, range: &std::ops::Range<usize>| {
-                    (self.queue(at), self.ranks[at.0].arena.plus(4 * range.start as u64))
-                };
-                let (gives, gets) = (place(from, range), place(at, into));
-                message(&mut self.steps.calls, gives, gets, 4 * into.len() as u64);
+                self.message(*mailbox, (from, range), (at, into));
                 self.advance(from);
                 self.advance(at);
                 Ok(2)
             }
-            Action::Collective(part) => Ok(self.collective(part)),
+            Action::Collective(part) => self.collective(part),
             Action::Pass { .. } => {
                 self.wait(at, entry);
                 self.pass(at, entry)?;
@@ -255,8 +308,35 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// Moves a buffer: on this device, or between it and another.
+    fn message(
+        &mut self,
+        mailbox: usize,
+        (from, gives): (Place, &Range<usize>),
+        (to, gets): (Place, &Range<usize>),
+    ) {
+        let place = |at: Place, range: &Range<usize>| {
+            let own = self.own(at.0)?;
+            Some((own.lanes[at.1], own.arena.plus(4 * range.start as u64)))
+        };
+        let words = gets.len() as u64;
+        let ends = (place(from, gives), place(to, gets));
+        let calls = &mut self.steps.calls;
+        let channel = Channels::pair(mailbox);
+        let transfer = |what, from, to| Transfer { channel, what, from, to, words, stored: Stored::F32 };
+        match ends {
+            (Some(from), Some(to)) => message(calls, from, to, 4 * words),
+            (Some((lane, from)), None) => calls.transfer(lane.queue, transfer(Move::Send, Some(from), None)),
+            (None, Some((lane, to))) => calls.transfer(lane.queue, transfer(Move::Receive, None, Some(to))),
+            (None, None) => {}
+        }
+    }
+
     fn pass(&mut self, at: Place, entry: &Entry) -> Result<(), RunError> {
         let Action::Pass { compute, pass, places } = &entry.action else { return Ok(()) };
+        let (Some(rank), Some(LaneQueue { queue, .. })) = (self.own(at.0), self.queue(at)) else {
+            return Ok(());
+        };
         let beside = matches!(compute, Compute::OutputRescale | Compute::OutputLoss | Compute::Release);
         if at.1 != 0 && !beside {
             let reason = format!("`{compute}` runs beside the compute lane, and shares its scratch");
@@ -264,51 +344,70 @@ impl<'a> Walk<'a> {
         }
         let second = Compute::OutputSoftmaxGrad;
         let exponentials = self.header.catalog.kinds.iter().any(|kind| kind.computes == Some(second));
-        let queue = self.queue(at).queue;
         let Steps { calls, lists, losses } = &mut self.steps;
-        let rank = &self.ranks[at.0];
         let mut run =
             PassRun { rank, pass: *pass, places, feed: self.feed, lists, exponentials, beside: at.1 != 0 };
         if run.run(*compute, queue, calls) {
-            losses[at.0][pass.microbatch.index()] = true;
+            losses[at.0 - self.local.start][pass.microbatch.index()] = true;
         }
         Ok(())
     }
 
-    /// Issues a collective, if all its members have come to it.
-    fn collective(&mut self, part: &Part) -> usize {
+    /// Issues a collective, if all its members have come to it; how many instructions these are.
+    fn collective(&mut self, part: &Part) -> Result<usize, RunError> {
         let places = self.boards.get(&part.board).cloned().unwrap_or_default();
         let mut parts: Vec<(Place, &Entry, &Part)> = Vec::new();
         for &at in &places {
-            let Some(entry) = self.ready(at) else { return 0 };
-            let Action::Collective(other) = &entry.action else { return 0 };
+            let Some(entry) = self.ready(at) else { return Ok(0) };
+            let Action::Collective(other) = &entry.action else { return Ok(0) };
             if other.board != part.board || other.ordinal != part.ordinal || other.tag != part.tag {
-                return 0;
+                return Ok(0);
             }
             parts.push((at, entry, other));
         }
-        let root = parts.iter().position(|(at, ..)| part.tag.root == Some(Rank::new(at.0)));
         let mut members = Vec::new();
         for &(at, entry, part) in &parts {
             self.wait(at, entry);
-            let [gives, gets] = [&part.gives, &part.gets].map(|operand| self.operand(at.0, operand.as_ref()));
-            members.push(Member { lane: self.queue(at), gives, gets });
+            if let (Some(lane), Some(rank)) = (self.queue(at), self.own(at.0)) {
+                let [gives, gets] = [&part.gives, &part.gets].map(|operand| place_of(rank, operand.as_ref()));
+                members.push(Member { lane, gives, gets });
+            }
         }
         let stored = self.summed(part);
-        let mut exchange = Exchange {
-            calls: &mut self.steps.calls,
-            members: &members,
-            op: part.tag.op,
-            root: root.unwrap_or(0),
-            elements: part.tag.elements,
-            stored,
-            hidden: self.ranks[0].shape.hidden,
-        };
-        exchange.run();
+        match members[..] {
+            [] => {}
+            _ if members.len() == parts.len() => {
+                let root = parts.iter().position(|(at, ..)| part.tag.root == Some(Rank::new(at.0)));
+                let (op, elements, root) = (part.tag.op, part.tag.elements, root.unwrap_or(0));
+                let (calls, hidden) = (&mut self.steps.calls, self.ranks[0].shape.hidden);
+                Exchange { calls, members: &members, op, root, elements, stored, hidden }.run();
+            }
+            [member] => self.transfer(part, member, &places, stored),
+            _ => {
+                let reason = "some of its members are on one device, and others are not".to_owned();
+                let (at, entry, _) = parts[0];
+                let (rank, instr) = (Rank::new(at.0), entry.instr);
+                return Err(ExecuteError::Malformed { rank, instr, reason }.into());
+            }
+        }
         for &at in &places {
             self.advance(at);
         }
-        places.len()
+        Ok(places.len())
+    }
+
+    /// The part of this process's only member in a collective with those of others.
+    fn transfer(&mut self, part: &Part, member: Member, places: &[Place], stored: Stored) {
+        let ranks: Vec<usize> = places.iter().map(|at| at.0).collect();
+        let what = what(part, &ranks);
+        let own = ranks.iter().copied().find(|rank| self.local.contains(rank)).map(Rank::new);
+        let is_root = part.tag.root == own;
+        let needs = !matches!(what, Move::Reduce { .. }) || is_root;
+        let to = member.gets.or_else(|| needs.then_some(self.spill));
+        let channel = self.channels.board(part.board);
+        let words = part.tag.elements;
+        let transfer = Transfer { channel, what, from: member.gives, to, words, stored };
+        self.steps.calls.transfer(member.lane.queue, transfer);
     }
 
     /// What the contributions of a collective are: activations, but for statistics and the gradients of parameters.
@@ -320,13 +419,13 @@ impl<'a> Walk<'a> {
         let statistics = class.is_none_or(|&class| catalog.class(class).name == "stats");
         if statistics { Stored::F32 } else { self.ranks[0].shape.stored }
     }
+}
 
-    fn operand(&self, rank: usize, operand: Option<&Operand>) -> Option<Address> {
-        let held = &self.ranks[rank];
-        match operand? {
-            Operand::Arena(range) => Some(held.arena.plus(4 * range.start as u64)),
-            Operand::TiedGradient => held.parameters.tied,
-            Operand::StageGradient(stage) => held.parameters.stage_gradient(*stage),
-        }
+/// Where an operand of a collective lies.
+fn place_of(rank: &RankState, operand: Option<&Operand>) -> Option<Address> {
+    match operand? {
+        Operand::Arena(range) => Some(rank.arena.plus(4 * range.start as u64)),
+        Operand::TiedGradient => rank.parameters.tied,
+        Operand::StageGradient(stage) => rank.parameters.stage_gradient(*stage),
     }
 }

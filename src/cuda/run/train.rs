@@ -1,21 +1,23 @@
 //! A whole run on a device: data, the check, steps, checkpoints, the dump, the recording; as [`crate::execute::train`] on the CPU.
 
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::{Executor, Kept, RunError, check};
+use super::{Engine, Executor, Kept, RunError, check};
 use crate::cuda::{CudaError, Device};
 use crate::execute::ExecuteError;
 use crate::execute::checkpoint::{Checkpoint, Identity, Saving};
+use crate::execute::control::Patience;
 use crate::execute::data::{Corpus, Text, Tokens};
 use crate::execute::dump::dump;
-use crate::execute::interpreter::Finish;
 use crate::execute::stored::gather_of;
+use crate::execute::together::{come_together, ready, save_part};
 use crate::execute::train::{
     Ending, Listener, Losses, Opening, Pace, Settings, Taken, evaluable, is_kept, parameters, tokenizer,
     writable,
 };
-use crate::ir::{Bytes, Dims};
+use crate::ir::Dims;
+use crate::launch::Place;
 use crate::verify::Verified;
 
 /// What a device does differently from the CPU.
@@ -36,8 +38,8 @@ pub struct Ended {
 
 /// Refuses what a device does not do.
 fn supported(settings: &Settings, way: Way) -> Result<(), CudaError> {
-    if settings.limits.drill.is_some() {
-        return Err(CudaError::NotOnADevice { flag: "--inject" });
+    if way.graph && settings.limits.drill.is_some() {
+        return Err(CudaError::GraphNotDrilled);
     }
     if way.graph && settings.record > 0 {
         return Err(CudaError::GraphNotTimed);
@@ -45,21 +47,27 @@ fn supported(settings: &Settings, way: Way) -> Result<(), CudaError> {
     Ok(())
 }
 
-/// Trains a model by a plan on a device that `make` opens, or evaluates it where the plan is forward-only. The check, where it is asked
-/// for, has the device for itself before the run has it.
+/// Trains a model by a plan on a device that `make` opens, or evaluates it where the plan is forward-only; with the devices of other
+/// processes, where this one has a place among several. The check, where it is asked for, has the device for itself before the run has it.
 ///
 /// # Errors
-/// The plan cannot be run on a device, the data or a checkpoint does not fit, a file cannot be read or written, the device fails, or the
-/// check fails.
-pub fn train_on<D: Device>(
+/// The plan cannot be run on a device, the data or a checkpoint does not fit, a file cannot be read or written, the device fails, no rank
+/// makes progress, another process ends, or the check fails.
+pub fn train_on<D: Device + Send + 'static>(
     plan: &Verified,
     settings: &Settings,
-    way: Way,
+    (way, place): (Way, Option<&Place>),
     mut make: impl FnMut() -> Result<D, CudaError>,
     listener: &mut impl Listener,
 ) -> Result<Ended, RunError> {
     supported(settings, way)?;
     let (header, dims) = (&plan.header, plan.header.model);
+    if let Some(&Place { processes, .. }) = place.filter(|place| place.processes != plan.ranks.len()) {
+        return Err(CudaError::OneRankAProcess { ranks: plan.ranks.len(), processes }.into());
+    }
+    let backend = if way.graph { "cuda, steps as graphs" } else { "cuda" };
+    let (local, mesh) = come_together(plan, settings, backend, place)?;
+    let leads = local.start == 0;
     let text = Text::load(settings.data.as_deref())?;
     let mut resumed = settings.checkpoint.as_deref().map(Checkpoint::newest).transpose()?.flatten();
     let tokenizer = tokenizer(settings, resumed.as_ref(), &text, &dims)?;
@@ -68,34 +76,36 @@ pub fn train_on<D: Device>(
     let begin = resumed.as_ref().map_or(0, |checkpoint| checkpoint.step);
     let trains = header.mode.is_training();
     let end = if trains { settings.steps } else { begin.saturating_add(settings.steps) };
-    if trains {
-        writable(settings, begin)?;
-    } else {
-        evaluable(settings, resumed.is_some())?;
+    match trains {
+        true if leads => writable(settings, begin)?,
+        true => {}
+        false => evaluable(settings, resumed.is_some())?,
     }
     if settings.check {
         let report = check(plan, &settings.train, &batches(0), make()?)?;
         listener.checked(&report);
         report.verdict()?;
     }
-    let mut executor = Executor::recorded(plan, &settings.train, make()?, settings.record)?;
+    let mut engine = Engine::new(plan, &settings.train, make, (&settings.limits, settings.record), mesh)?;
     let train = &settings.train;
     let hash = settings.plan_hash.as_deref();
     let run = Identity::new(header, train.seed, train.lr, &tokenizer, corpus.fingerprint(), hash);
     if let Some(checkpoint) = &resumed {
         checkpoint.check(&run, header.mode)?;
-        restore(checkpoint, &mut executor)?;
+        restore(checkpoint, (local.start, plan.ranks.len()), engine.executor()?)?;
     }
     if way.graph {
-        executor.capture()?;
+        engine.job(begin, Patience::Life, Executor::capture)?;
     }
+    let own = engine.executor()?.held_bytes();
+    let [arenas, parameter_bytes, workspace] = ready(engine.parts()?.0, begin, own)?;
     let skipped = resumed.as_mut().map(|checkpoint| std::mem::take(&mut checkpoint.skipped));
     let entropy = corpus.unigram_entropy();
     listener.opened(&Opening {
         parameters: parameters(&dims),
-        arenas: Bytes(executor.arena_bytes().iter().map(|bytes| bytes.0).sum()),
-        parameter_bytes: executor.parameter_bytes(),
-        workspace: executor.workspace_bytes(),
+        arenas,
+        parameter_bytes,
+        workspace,
         data: corpus.name.clone(),
         tokens: corpus.len(),
         tokenizer: (tokenizer.name(), tokenizer.ids()),
@@ -110,8 +120,10 @@ pub fn train_on<D: Device>(
         let batches = batches(step);
         let started = Instant::now();
         let path = settings.dump.as_deref().filter(|_| step == begin);
-        let loss = take(&mut executor, step + 1, &batches, &dims, settings, path)?;
-        executor.note(step + 1, trains)?;
+        let loss = take(&mut engine, step + 1, batches, &dims, settings, path)?;
+        if settings.record > 0 {
+            engine.job(step + 1, Patience::Progress, move |executor| executor.note(step + 1, trains))?;
+        }
         if let Some(path) = path {
             listener.dumped(path);
         }
@@ -123,58 +135,67 @@ pub fn train_on<D: Device>(
         {
             let ranks = plan.ranks.len() as u32;
             let saving = Saving { directory, step: step + 1, run: &run, tokenizer: &tokenizer, ranks };
-            save(&saving, &mut executor)?;
+            save(&saving, local.start, &mut engine)?;
             listener.saved(&saving.path());
         }
     }
+    engine.finish()?;
     if settings.record > 0 {
-        listener.recorded(executor.recording());
+        listener.recorded(engine.executor()?.recording());
     }
     let (tokens_per_second, gflops) = clock.mean();
     let steps = end.saturating_sub(begin);
     let (ends, mean) = (losses.ends, losses.mean());
     let ending = Ending { steps, losses: ends, mean, entropy, tokens_per_second, gflops };
-    Ok(Ended { ending, issuing: issuing(plan, &executor, steps) })
+    let instrs = plan.ranks[local].iter().map(|rank| rank.instrs.len()).sum();
+    Ok(Ended { ending, issuing: issuing(instrs, engine.executor()?.issuing(), steps) })
 }
 
-/// Goes on from a checkpoint.
-fn restore<D: Device>(checkpoint: &Checkpoint, executor: &mut Executor<D>) -> Result<(), RunError> {
+/// Goes on from a checkpoint with the ranks of this process, the first of so many.
+fn restore<D: Device>(
+    checkpoint: &Checkpoint,
+    (first, ranks): (usize, usize),
+    executor: &mut Executor<D>,
+) -> Result<(), RunError> {
     let mut kept = executor.kept()?;
-    checkpoint.restore(kept.iter_mut())?;
+    checkpoint.restore_part(first, ranks, kept.iter_mut())?;
     executor.restore(&kept, checkpoint.step)
 }
 
-/// Writes a checkpoint.
-fn save<D: Device>(saving: &Saving<'_>, executor: &mut Executor<D>) -> Result<(), RunError> {
-    saving.begin()?;
-    saving.write(0, executor.kept()?.iter_mut())?;
-    Ok(saving.commit()?)
+/// Writes a checkpoint, with the other processes.
+fn save<D: Device + Send + 'static>(
+    saving: &Saving<'_>,
+    first: usize,
+    engine: &mut Engine<D>,
+) -> Result<(), RunError> {
+    let (control, executor) = engine.parts()?;
+    save_part(saving, control, || Ok(saving.write(first, executor.kept()?.iter_mut())?))
 }
 
 /// Nanoseconds an instruction.
 #[allow(clippy::cast_precision_loss, reason = "a duration needs no more than 52 bits")]
-fn issuing<D: Device>(plan: &Verified, executor: &Executor<D>, steps: u64) -> f64 {
-    let instrs: usize = plan.ranks.iter().map(|rank| rank.instrs.len()).sum();
-    executor.issuing().as_nanos() as f64 / (steps.max(1) as f64 * instrs.max(1) as f64)
+fn issuing(instrs: usize, all: Duration, steps: u64) -> f64 {
+    all.as_nanos() as f64 / (steps.max(1) as f64 * instrs.max(1) as f64)
 }
 
 /// Takes a step, and writes it where a path is given; the loss. It ends with the first loss that is not a number.
-fn take<D: Device>(
-    executor: &mut Executor<D>,
+fn take<D: Device + Send + 'static>(
+    engine: &mut Engine<D>,
     step: u64,
-    batches: &[Tokens],
+    batches: Vec<Tokens>,
     dims: &Dims,
     settings: &Settings,
     path: Option<&Path>,
 ) -> Result<f64, RunError> {
-    let loss = executor.step(batches, Finish::Keep)?.ok_or(ExecuteError::NoLoss)?;
+    let kept = path.map(|_| batches.clone());
+    let loss = engine.step(step, batches)?.ok_or(ExecuteError::NoLoss)?;
     if !loss.is_finite() {
         return Err(ExecuteError::Diverged { step, loss, lr: settings.train.lr }.into());
     }
-    if let Some(path) = path {
-        let kept = executor.kept()?;
-        dump(path, dims, &gather_of(kept.iter().map(Kept::tensors)), batches, loss)?;
+    if let (Some(path), Some(batches)) = (path, kept) {
+        let kept = engine.executor()?.kept()?;
+        dump(path, dims, &gather_of(kept.iter().map(Kept::tensors)), &batches, loss)?;
     }
-    executor.update()?;
+    engine.update()?;
     Ok(loss)
 }

@@ -103,6 +103,7 @@ fn calls_arrive_as_they_were_made_and_are_waited_for() {
     joined.reduce(stream, (from, to), f32s, Reduction::Max, 3).unwrap();
     joined.broadcast(stream, (from, to), f32s, 2).unwrap();
     joined.all_gather(stream, (from, to), f32s).unwrap();
+    joined.reduce_scatter(stream, (from, to), f32s, Reduction::Sum).unwrap();
     joined.check().unwrap();
     joined.finish().unwrap();
     let said = [
@@ -112,6 +113,7 @@ fn calls_arrive_as_they_were_made_and_are_waited_for() {
         "reduce 100 200 5 7 2 3 0;",
         "broadcast 100 200 5 7 2 0;",
         "all_gather 100 200 5 7 0;",
+        "reduce_scatter 100 200 5 7 0 0;",
         "finalize;destroy 0;",
     ];
     assert_eq!(stand_in.said(), said.concat());

@@ -47,21 +47,6 @@ fn without_a_gpu_the_script_measures_nothing_and_says_so() {
 }
 
 #[test]
-fn rows_that_the_binary_cannot_fill_say_so() {
-    let folder = tempfile::tempdir().unwrap();
-    program(folder.path(), "nvidia-smi", "echo Imagined");
-    program(
-        folder.path(),
-        "schedc",
-        "[ \"$1\" = --version ] && echo schedc 0 || echo schedc::cuda::no_executor",
-    );
-    let (code, said) = run(folder.path(), &folder.path().join("schedc"));
-    assert_eq!(code, 1, "{said}");
-    assert_eq!(said.matches("| not built |").count(), ROWS, "{said}");
-    assert!(said.contains("Imagined, schedc 0, "), "{said}");
-}
-
-#[test]
 fn rows_fail_by_the_name_of_what_is_missing() {
     if schedc::cuda::load(schedc::cuda::Library::Driver, None).is_ok() {
         return;

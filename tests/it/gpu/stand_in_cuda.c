@@ -9,7 +9,7 @@ enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_FOUND = 500 };
 
 typedef unsigned long long place;
 
-static int memory, pinned, streams, events, modules, graphs, executables;
+static int memory, pinned, registered, streams, events, modules, graphs, executables;
 
 static void say(const char* text) {
     FILE* file = fopen(getenv("STAND_IN"), "a");
@@ -57,8 +57,8 @@ int cuDeviceGetAttribute(int* value, int attribute, int device) {
 int cuDevicePrimaryCtxRetain(void** context, int device) { return *context = &memory, device; }
 
 int cuDevicePrimaryCtxRelease_v2(int device) {
-    SAY("release: %d memory, %d pinned, %d streams, %d events, %d modules, %d graphs, %d executables", memory, pinned, streams, events,
-        modules, graphs, executables);
+    SAY("release: %d memory, %d pinned, %d registered, %d streams, %d events, %d modules, %d graphs, %d executables", memory, pinned,
+        registered, streams, events, modules, graphs, executables);
     return device;
 }
 
@@ -82,6 +82,29 @@ int cuMemGetInfo_v2(size_t* left, size_t* total) { return *left = (size_t)3 << 3
 int cuMemHostAlloc(void** to, size_t bytes, unsigned flags) {
     ++pinned;
     return *to = malloc(bytes), flags ? INVALID_VALUE : SUCCESS;
+}
+
+// The device has another place for it: one word further on, which it goes back by.
+int cuMemHostRegister_v2(void* at, size_t bytes, unsigned flags) {
+    ++registered;
+    return at && bytes && flags == 3 ? SUCCESS : INVALID_VALUE;
+}
+
+int cuMemHostGetDevicePointer_v2(place* to, void* at, unsigned flags) { return *to = (place)at + 4, flags ? INVALID_VALUE : SUCCESS; }
+
+int cuMemHostUnregister(void* at) {
+    --registered;
+    return at ? SUCCESS : INVALID_VALUE;
+}
+
+int cuStreamWriteValue32_v2(void* stream, place at, unsigned value, unsigned flags) {
+    *(unsigned*)(at - 4) = value;
+    return stream && !flags ? SUCCESS : INVALID_VALUE;
+}
+
+int cuDeviceGetUuid_v2(char* to, int device) {
+    for (int i = 0; i < 16; ++i) to[i] = (char)(i + 1);
+    return device;
 }
 
 int cuMemFreeHost(void* at) { return gone(&pinned, at); }

@@ -155,6 +155,11 @@ int ncclBroadcast(const void* from, void* to, size_t count, int type, int root, 
     return issued(one);
 }
 
+int ncclReduceScatter(const void* from, void* to, size_t count, int type, int operation, communicator* one, void* stream) {
+    SAY("reduce_scatter %zx %zx %zu %d %d %d;", (size_t)from, (size_t)to, count, type, operation, stream != NULL);
+    return issued(one);
+}
+
 int ncclAllGather(const void* from, void* to, size_t count, int type, communicator* one, void* stream) {
     SAY("all_gather %zx %zx %zu %d %d;", (size_t)from, (size_t)to, count, type, stream != NULL);
     return issued(one);

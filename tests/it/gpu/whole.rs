@@ -2,12 +2,16 @@
 //!
 //! `cudarc` keeps the libraries that it finds first, so the device is opened in a process of its own: this test again, with a variable set.
 
+use std::ffi::{CStr, c_char};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use schedc::cuda::{
-    Address, Argument, CudaError, Device as _, Epilogue, Event, Gpu, Library, Matrix, Product, Queue, Stream,
-    load,
+    Address, Argument, Channel, CudaError, Device as _, Epilogue, Event, Gpu, Library, Matrix, Move, Product,
+    Queue, Stream, Transfer, load,
 };
 use schedc::ir::Bytes;
 use schedc::kernels::{Stored, launch};
@@ -33,8 +37,11 @@ fn a_device_makes_what_a_step_uses_before_it_and_gives_all_back() {
         }
     };
     let folder = tempfile::tempdir().unwrap();
-    for (source, name) in [("stand_in_cuda.c", "libcuda.so.1"), ("stand_in_cublaslt.c", "libcublasLt.so.13")]
-    {
+    for (source, name) in [
+        ("stand_in_cuda.c", "libcuda.so.1"),
+        ("stand_in_cublaslt.c", "libcublasLt.so.13"),
+        ("stand_in_nccl.c", "libnccl.so.2"),
+    ] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/gpu").join(source);
         let built = Command::new(compiler)
             .args(["-xc", "-std=gnu11", "-O1", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror"])
@@ -112,15 +119,85 @@ fn use_it(said: &Path) {
     activations_are_fused_or_follow(&mut gpu, at, second, &look);
     launches_are_checked(&mut gpu, at, first, &look);
     captures_are_repeated(&mut gpu, at, [first, second], plain, &look);
+    numbers_of_the_host_are_written(&mut gpu, first);
+    buffers_move_on_channels(&mut gpu, first, said.parent().unwrap());
     // It may go to another thread.
     std::thread::spawn(move || drop(gpu)).join().unwrap();
     assert_eq!(
         look(),
         [
             "cublasLt: 0 descriptions, 0 layouts, 0 preferences",
-            "release: 0 memory, 0 pinned, 0 streams, 0 events, 0 modules, 0 graphs, 0 executables",
+            "release: 0 memory, 0 pinned, 0 registered, 0 streams, 0 events, 0 modules, 0 graphs, 0 executables",
         ]
     );
+}
+
+/// What the host counts by.
+fn numbers_of_the_host_are_written(gpu: &mut Gpu, queue: Queue) {
+    let error = gpu.count(queue, 0, 1).unwrap_err();
+    assert!(matches!(error, CudaError::NotPrepared { .. }), "{error}");
+    let cells: Arc<[AtomicU32]> = (0..3).map(|_| AtomicU32::new(0)).collect();
+    gpu.counters(Arc::clone(&cells)).unwrap();
+    gpu.count(queue, 2, 7).unwrap();
+    assert!(gpu.count(queue, 3, 1).is_err());
+    let found: Vec<u32> = cells.iter().map(|cell| cell.load(Ordering::Relaxed)).collect();
+    assert_eq!(found, [0, 0, 7]);
+    assert_eq!(gpu.identity(), Some([0x0807_0605_0403_0201, 0x100f_0e0d_0c0b_0a09]));
+}
+
+/// Each kind of transfer is NCCL's, on the queue's stream, with bytes where nothing is summed.
+fn buffers_move_on_channels(gpu: &mut Gpu, queue: Queue, folder: &Path) {
+    // SAFETY: the stand-in was built from this repository's source and has no initialisers.
+    let library = unsafe { libloading::Library::new(folder.join("libnccl.so.2")) }.unwrap();
+    let said = || {
+        // SAFETY: the source defines it so, and the text ends with 0.
+        let text = unsafe {
+            let said = library.get::<unsafe extern "C" fn() -> *const c_char>(b"stand_in_said\0").unwrap();
+            CStr::from_ptr(said())
+        };
+        text.to_string_lossy().into_owned()
+    };
+    let meeting = gpu.meeting().unwrap();
+    let (pair, group) = (Channel(2), Channel(0));
+    let transfer = |channel, what, from: u64, to: u64, stored| {
+        let place = |at: u64| (at > 0).then_some(Address(at));
+        Transfer { channel, what, from: place(from), to: place(to), words: 8, stored }
+    };
+    let early = gpu.transfer(queue, &transfer(pair, Move::Send, 16, 0, Stored::F32)).unwrap_err();
+    assert!(matches!(early, CudaError::NotPrepared { .. }), "{early}");
+    gpu.join(pair, &meeting, (2, 1), Duration::from_secs(20)).unwrap();
+    gpu.join(group, &meeting, (4, 3), Duration::from_secs(20)).unwrap();
+    for moved in [
+        transfer(pair, Move::Send, 16, 0, Stored::F32),
+        transfer(pair, Move::Receive, 0, 32, Stored::F32),
+        transfer(group, Move::Broadcast { root: 3 }, 16, 32, Stored::F32),
+        transfer(group, Move::Broadcast { root: 1 }, 0, 32, Stored::F32),
+        transfer(group, Move::Reduce { root: 2 }, 16, 0, Stored::Bf16),
+        transfer(group, Move::AllReduce, 16, 32, Stored::F32),
+        transfer(group, Move::AllGather, 16, 32, Stored::Bf16),
+        transfer(group, Move::ReduceScatter, 16, 32, Stored::Bf16),
+    ] {
+        gpu.transfer(queue, &moved).unwrap();
+    }
+    gpu.check().unwrap();
+    gpu.leave().unwrap();
+    let expected = [
+        "init 1/2;init 3/4;",
+        "(send 10 32 1 1 1;)(receive 20 32 1 0 1;)",
+        "broadcast 10 20 32 1 3 1;broadcast 20 20 32 1 1 1;",
+        "reduce 10 10 16 9 0 2 1;",
+        "all_reduce 10 20 8 7 0 1;",
+        "all_gather 10 20 32 1 1;",
+        "reduce_scatter 10 20 4 9 0 1;",
+        "finalize;destroy 0;finalize;destroy 0;",
+    ];
+    assert_eq!(said(), expected.concat());
+    gpu.join(pair, &meeting, (2, 0), Duration::from_secs(20)).unwrap();
+    let end = gpu.ender();
+    std::thread::spawn(move || end()).join().unwrap();
+    let ended = gpu.transfer(queue, &transfer(pair, Move::Send, 16, 0, Stored::F32)).unwrap_err();
+    assert!(ended.to_string().contains("was aborted"), "{ended}");
+    assert!(said().ends_with("init 0/2;()abort 0;") || said().ends_with("init 0/2;abort 0;()"), "{}", said());
 }
 
 /// Bytes that are written, copied and zeroed are read again: more of them than the staging memory holds at once.

@@ -3,15 +3,22 @@
 #![allow(clippy::cast_ptr_alignment, reason = "matrices lie at multiples of four bytes, which is asserted")]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
-use schedc::cuda::{Address, Argument, CudaError, Device, Epilogue, Event, Graph, Matrix, Product, Queue};
+use schedc::cuda::{
+    Address, Argument, Channel, CudaError, Device, Ender, Epilogue, Event, Graph, Matrix, Meeting, Move,
+    Product, Queue, Transfer, UniqueId,
+};
 use schedc::execute::cpu::plain;
 use schedc::kernels::{Launch, Stored};
 
 use super::host::{Host, bf16_bits};
+use super::hub::Hub;
 
 /// What was queued.
 #[derive(Clone, Debug)]
@@ -25,6 +32,9 @@ enum Pending {
     Write(Address, Vec<u8>),
     Launch(Launch, Stored, Vec<u64>),
     Product(Product),
+    /// With its number on its channel, and whether this member has given its part.
+    Transfer(Transfer, u64, bool),
+    Count(u32, u32),
 }
 
 /// A call of a captured sequence.
@@ -34,6 +44,9 @@ enum Captured {
     Wait(Queue, Event),
     Other(Queue, Pending),
 }
+
+/// How long another device may take to come.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The host as a device.
 pub(crate) struct HostDevice {
@@ -50,12 +63,24 @@ pub(crate) struct HostDevice {
     preference: Vec<usize>,
     captured: Option<Vec<Captured>>,
     graphs: Vec<Vec<Captured>>,
+    /// Whether it runs everything in the order in which it was asked for, as a device may that has one queue in truth.
+    pub(crate) serial: bool,
+    issued: VecDeque<usize>,
+    /// What tells it from others.
+    pub(crate) identity: Option<[u64; 2]>,
     /// Waits so far, and the one that is forgotten.
     waits: usize,
     pub(crate) forgotten: Option<usize>,
     /// Whether nothing may be allocated any more.
     pub(crate) ready: bool,
+    hub: Option<Arc<Hub>>,
+    /// For each channel that was joined its members, this one, and the transfers so far.
+    channels: HashMap<Channel, (u32, u32, u64)>,
+    cells: Arc<[AtomicU32]>,
 }
+
+// SAFETY: its memory is its own.
+unsafe impl Send for HostDevice {}
 
 impl std::fmt::Debug for HostDevice {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -76,10 +101,23 @@ impl HostDevice {
             preference: Vec::new(),
             captured: None,
             graphs: Vec::new(),
+            serial: false,
+            issued: VecDeque::new(),
+            identity: None,
             waits: 0,
             forgotten: None,
             ready: false,
+            hub: None,
+            channels: HashMap::new(),
+            cells: Arc::new([]),
         }
+    }
+
+    /// One of several, with a network between them.
+    pub(crate) fn on(hub: &Arc<Hub>, host: &'static Host, seed: u64) -> Self {
+        let mut device = Self::new(host, seed);
+        device.hub = Some(Arc::clone(hub));
+        device
     }
 
     /// The kernels for a type; sums of gradients are f32 in either case.
@@ -121,7 +159,10 @@ impl HostDevice {
     fn put(&mut self, queue: Queue, pending: Pending) {
         match &mut self.captured {
             Some(list) => list.push(Captured::Other(queue, pending)),
-            None => self.queues[queue.0 as usize].push_back(pending),
+            None => {
+                self.queues[queue.0 as usize].push_back(pending);
+                self.issued.push_back(queue.0 as usize);
+            }
         }
     }
 
@@ -139,8 +180,15 @@ impl HostDevice {
             Some(_) => true,
             None => false,
         };
-        let Some(&queue) = self.preference.iter().find(|queue| may(queue)) else { return false };
+        let ready: Vec<usize> = match self.serial.then(|| self.issued.front()) {
+            Some(oldest) => oldest.copied().into_iter().collect(),
+            None => self.preference.iter().copied().filter(may).collect(),
+        };
+        let Some(queue) = ready.into_iter().find(|&queue| self.comes(queue)) else { return false };
         let Some(pending) = self.queues[queue].pop_front() else { return false };
+        if self.serial {
+            self.issued.pop_front();
+        }
         self.ticks += 1;
         self.run(pending);
         true
@@ -177,7 +225,56 @@ impl HostDevice {
                     .unwrap_or_else(|error| panic!("{name}: {error}"));
             }
             Pending::Product(product) => self.multiply(&product),
+            // Its result was written when all members had come.
+            Pending::Transfer(..) => {}
+            Pending::Count(cell, value) => self.cells[cell as usize].store(value, Ordering::Relaxed),
         }
+    }
+
+    /// Gives this member's part of a transfer at the head of a queue, and takes its result once all members have come; whether the queue
+    /// goes on.
+    fn comes(&mut self, queue: usize) -> bool {
+        let Some(&Pending::Transfer(transfer, sequence, given)) = self.queues[queue].front() else {
+            return true;
+        };
+        let hub = Arc::clone(self.hub.as_ref().expect("there is a network"));
+        let (members, member, _) = self.channels[&transfer.channel];
+        let bytes = 4 * transfer.words as usize;
+        if !given {
+            let gives = match transfer.what {
+                Move::Receive => false,
+                Move::Broadcast { root } => root == member,
+                _ => true,
+            };
+            let data = gives.then(|| self.bytes(transfer.from.expect("it gives something"), bytes));
+            hub.give(&transfer, sequence, (members, member), data);
+            self.queues[queue][0] = Pending::Transfer(transfer, sequence, true);
+        }
+        let Some(result) = hub.take(&transfer, sequence, member) else { return false };
+        if let Some(result) = result {
+            let to = self.within(transfer.to.expect("it gets something"), result.len());
+            // SAFETY: it lies within an allocation, and not in the result.
+            unsafe { result.as_ptr().copy_to_nonoverlapping(to, result.len()) };
+        }
+        true
+    }
+
+    /// What lies in a place.
+    fn bytes(&self, at: Address, count: usize) -> Vec<u8> {
+        let at = self.within(at, count);
+        // SAFETY: it lies within an allocation.
+        unsafe { std::slice::from_raw_parts(at, count) }.to_vec()
+    }
+
+    /// Waits for other devices; fails where that was ended, or takes too long.
+    fn wait_for_others(&self, until: Instant) -> Result<(), CudaError> {
+        let hub = self.hub.as_ref().expect("queues wait for each other");
+        assert!(Instant::now() < until, "no other device comes");
+        if hub.has_ended() {
+            return Err(CudaError::Failed { call: "read", reason: "the channels were ended".to_owned() });
+        }
+        hub.nap();
+        Ok(())
     }
 
     /// A matrix of so many rows and columns, as they are read.
@@ -246,10 +343,16 @@ impl HostDevice {
     }
 
     /// Runs until a queue is empty.
-    fn drain(&mut self, queue: Queue) {
+    fn drain(&mut self, queue: Queue) -> Result<(), CudaError> {
+        let mut until = Instant::now() + PATIENCE;
         while !self.queues[queue.0 as usize].is_empty() {
-            assert!(self.advance(), "queues wait for each other");
+            if self.advance() {
+                until = Instant::now() + PATIENCE;
+            } else {
+                self.wait_for_others(until)?;
+            }
         }
+        Ok(())
     }
 
     fn said(launch: Launch, stored: Stored) -> String {
@@ -337,7 +440,7 @@ impl Device for HostDevice {
     }
 
     fn read(&mut self, queue: Queue, from: Address, into: &mut [u8]) -> Result<(), CudaError> {
-        self.drain(queue);
+        self.drain(queue)?;
         let from = self.within(from, into.len());
         // SAFETY: it lies within an allocation, and not in `into`.
         unsafe { from.copy_to_nonoverlapping(into.as_mut_ptr(), into.len()) };
@@ -384,21 +487,21 @@ impl Device for HostDevice {
             match call {
                 Captured::Record(event, queue) => self.record(event, queue)?,
                 Captured::Wait(queue, event) => self.wait(queue, event)?,
+                Captured::Other(queue, Pending::Transfer(transfer, ..)) => self.transfer(queue, &transfer)?,
                 Captured::Other(queue, pending) => self.put(queue, pending),
             }
         }
         Ok(())
     }
 
+    /// Goes on with what it can meanwhile, as a device does by itself.
     fn is_done(&mut self, queue: Queue) -> Result<bool, CudaError> {
+        while self.advance() {}
         Ok(self.queues[queue.0 as usize].is_empty())
     }
 
     fn finish(&mut self) -> Result<(), CudaError> {
-        while self.queues.iter().any(|queue| !queue.is_empty()) {
-            assert!(self.advance(), "queues wait for each other");
-        }
-        Ok(())
+        (0..self.queues.len()).try_for_each(|queue| self.drain(Queue(queue as u32)))
     }
 
     /// A microsecond for each call that has run.
@@ -409,6 +512,72 @@ impl Device for HostDevice {
             tick as f64
         };
         Ok(at(to) - at(from))
+    }
+
+    fn counters(&mut self, cells: Arc<[AtomicU32]>) -> Result<(), CudaError> {
+        self.cells = cells;
+        Ok(())
+    }
+
+    fn count(&mut self, queue: Queue, cell: u32, value: u32) -> Result<(), CudaError> {
+        assert!((cell as usize) < self.cells.len());
+        self.put(queue, Pending::Count(cell, value));
+        Ok(())
+    }
+
+    fn identity(&self) -> Option<[u64; 2]> {
+        self.identity
+    }
+
+    fn meeting(&mut self) -> Result<Meeting, CudaError> {
+        assert!(self.hub.is_some(), "there is a network");
+        Ok(UniqueId(std::array::from_fn(|byte| byte as u8)))
+    }
+
+    fn join(
+        &mut self,
+        channel: Channel,
+        meeting: &Meeting,
+        place: (u32, u32),
+        patience: Duration,
+    ) -> Result<(), CudaError> {
+        assert_eq!(meeting.0[127], 127, "a meeting arrives whole");
+        let hub = self.hub.clone().expect("there is a network");
+        hub.join(channel);
+        let until = Instant::now() + patience.min(PATIENCE);
+        while !hub.all_joined(channel, place.0) {
+            self.wait_for_others(until)?;
+        }
+        assert!(self.channels.insert(channel, (place.0, place.1, 0)).is_none(), "a channel is joined twice");
+        Ok(())
+    }
+
+    fn transfer(&mut self, queue: Queue, transfer: &Transfer) -> Result<(), CudaError> {
+        if self.captured.is_some() {
+            self.put(queue, Pending::Transfer(*transfer, 0, false));
+            return Ok(());
+        }
+        let (_, _, count) = self.channels.get_mut(&transfer.channel).expect("the channel was joined");
+        let sequence = *count;
+        *count += 1;
+        self.put(queue, Pending::Transfer(*transfer, sequence, false));
+        Ok(())
+    }
+
+    fn check(&mut self) -> Result<(), CudaError> {
+        Ok(())
+    }
+
+    fn leave(&mut self) -> Result<(), CudaError> {
+        self.channels.clear();
+        Ok(())
+    }
+
+    fn ender(&self) -> Ender {
+        let hub = self.hub.clone();
+        Arc::new(move || {
+            hub.iter().for_each(|hub| hub.end());
+        })
     }
 }
 

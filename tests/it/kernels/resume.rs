@@ -87,7 +87,7 @@ fn on_device(
     (seed, graph): (u64, bool),
 ) -> Result<Losses, RunError> {
     let mut losses = Losses::default();
-    train_on(plan, settings, Way { graph }, || Ok(HostDevice::new(host, seed)), &mut losses)?;
+    train_on(plan, settings, (Way { graph }, None), || Ok(HostDevice::new(host, seed)), &mut losses)?;
     Ok(losses)
 }
 

@@ -28,16 +28,16 @@ use crate::compiled::{SCHEDULES, TRANSFORMS, forward_only, library};
 use crate::execute::batches;
 
 /// The f32 kernels for heads of 17, which no access of 16 bytes fits.
-fn host() -> Option<&'static Host> {
+pub(super) fn host() -> Option<&'static Host> {
     hosts()?.iter().find(|host| host.stored == Stored::F32 && host.head == 17)
 }
 
 /// The bf16 kernels, for the heads that there are.
-fn packed() -> Option<&'static Host> {
+pub(super) fn packed() -> Option<&'static Host> {
     hosts()?.iter().find(|host| host.stored == Stored::Bf16)
 }
 
-fn small(layers: u32, tied: bool) -> Dims {
+pub(super) fn small(layers: u32, tied: bool) -> Dims {
     Dims { layers, hidden: 34, heads: 2, sequence: 4, batch: 2, vocab: 261, tied, precision: Precision::F32 }
 }
 
@@ -66,7 +66,7 @@ fn step(host: &'static Host, plan: &Verified, seed: u64) -> (f64, Vec<Kept>, Vec
     (loss, executor.kept().unwrap(), executor.arena_bytes())
 }
 
-fn bits(kept: &[Kept]) -> Vec<u32> {
+pub(super) fn bits(kept: &[Kept]) -> Vec<u32> {
     let numbers = kept.iter().flat_map(Kept::tensors);
     numbers
         .flat_map(|tensor| tensor.gradient.iter().map(|number| number.to_bits()).collect::<Vec<_>>())
@@ -230,7 +230,7 @@ fn lengths_that_no_kernel_takes_are_refused_by_name() {
     assert_eq!(code, "schedc::cuda::oversized_pass");
 }
 
-fn settings(steps: u64) -> Settings {
+pub(super) fn settings(steps: u64) -> Settings {
     Settings {
         steps,
         train: Train::default(),
@@ -247,10 +247,10 @@ fn settings(steps: u64) -> Settings {
 }
 
 #[derive(Default)]
-struct Losses {
-    taken: Vec<f64>,
+pub(super) struct Losses {
+    pub(super) taken: Vec<f64>,
     checks: usize,
-    resumed: Option<u64>,
+    pub(super) resumed: Option<u64>,
     recording: Recording,
 }
 
@@ -283,19 +283,19 @@ fn a_whole_run_on_a_device_is_checked_and_has_the_losses_of_the_cpu() {
     let settings = Settings { check: true, ..settings(3) };
     let (mut on_device, mut on_cpu) = (Losses::default(), Losses::default());
     let make = || Ok(HostDevice::new(host, 5));
-    train_on(&plan, &settings, Way::default(), make, &mut on_device).unwrap();
+    train_on(&plan, &settings, (Way::default(), None), make, &mut on_device).unwrap();
     train(&plan, &settings, &mut on_cpu).unwrap();
     assert_eq!([on_device.checks, on_device.taken.len()], [1, 3]);
     for (found, expected) in on_device.taken.iter().zip(&on_cpu.taken) {
         assert!((found - expected).abs() < 1e-4 * expected, "{found} instead of {expected}");
     }
     let refused = |settings: &Settings, way: Way| {
-        let error = train_on(&plan, settings, way, make, &mut Losses::default()).unwrap_err();
+        let error = train_on(&plan, settings, (way, None), make, &mut Losses::default()).unwrap_err();
         miette::Diagnostic::code(&error).unwrap().to_string()
     };
     let drill = Limits { drill: Some("r0@1=stall".parse().unwrap()), ..Limits::default() };
     let drilled = Settings { limits: drill, ..settings.clone() };
-    assert_eq!(refused(&drilled, Way::default()), "schedc::cuda::not_on_a_device");
+    assert_eq!(refused(&drilled, Way { graph: true }), "schedc::cuda::graph_not_drilled");
     let recorded = Settings { record: 1, ..settings };
     assert_eq!(refused(&recorded, Way { graph: true }), "schedc::cuda::graph_not_timed");
 }
@@ -308,7 +308,7 @@ fn a_run_on_a_device_goes_on_from_its_checkpoint_with_the_same_bits_and_its_dump
     let plan = library("zb-h1", Some("vocab-2"), 2, 2, dims);
     let run = |settings: &Settings, way: Way| {
         let mut losses = Losses::default();
-        train_on(&plan, settings, way, || Ok(HostDevice::new(host, 7)), &mut losses).unwrap();
+        train_on(&plan, settings, (way, None), || Ok(HostDevice::new(host, 7)), &mut losses).unwrap();
         losses
     };
     let whole = Settings { dump: Some(folder.path().join("whole")), ..settings(4) };
@@ -351,7 +351,7 @@ fn a_recorded_run_on_a_device_has_every_instruction_in_the_order_of_its_lane_and
         let mut losses = Losses::default();
         let recorded = Settings { record: 2, ..settings(3) };
         let make = || Ok(HostDevice::new(host, 3));
-        train_on(&plan, &recorded, Way::default(), make, &mut losses).unwrap();
+        train_on(&plan, &recorded, (Way::default(), None), make, &mut losses).unwrap();
         let steps: Vec<u64> = losses.recording.steps.iter().map(|step| step.step).collect();
         assert_eq!(steps, [2, 3]);
         for step in &losses.recording.steps {
