@@ -1,8 +1,8 @@
 //! `schedc launch`: starts the processes of a run on this machine, passes on what they say, and ends them together.
 
-use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,9 @@ use super::{Cli, Failure};
 
 /// How long processes may take to end by themselves after one has failed.
 const GRACE: Duration = Duration::from_secs(3);
+
+/// Says that standard input is held by a launch.
+const LEASH: &str = "SCHEDC_LEASH";
 
 /// The pause between two looks at the processes.
 const NAP: Duration = Duration::from_millis(10);
@@ -83,7 +86,7 @@ pub(crate) fn launch(args: &LaunchArgs) -> Result<(), Failure> {
         .unwrap_or_else(|| nonce().iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}")));
     for process in 0..processes {
         let mut command = Command::new(std::env::current_exe().map_err(failed(process))?);
-        command.args(&args.command).stdin(Stdio::null()).stderr(Stdio::piped());
+        command.args(&args.command).stdin(Stdio::piped()).stderr(Stdio::piped()).env(LEASH, "1");
         command
             .env("SCHEDC_PROCESS", process.to_string())
             .env("SCHEDC_PROCESSES", args.processes.to_string());
@@ -93,7 +96,8 @@ pub(crate) fn launch(args: &LaunchArgs) -> Result<(), Failure> {
         if let Some(said) = child.stderr.take() {
             thread::spawn(move || pass_on(process, said));
         }
-        children.0.push((child, None));
+        let leash = child.stdin.take();
+        children.0.push(Started { child, ended: None, _leash: leash });
     }
     let Some((process, status)) = children.wait() else { return Ok(()) };
     let failure = LaunchFailure::ProcessEnded { process, processes, how: how(status) };
@@ -125,8 +129,29 @@ fn how(status: ExitStatus) -> String {
     }
 }
 
+/// One of the processes.
+struct Started {
+    child: Child,
+    ended: Option<ExitStatus>,
+    /// Closed when the launch ends, however it ends.
+    _leash: Option<ChildStdin>,
+}
+
+/// Ends this process when the launch that started it is gone, even if that was killed: its end of standard input closes then.
+pub(super) fn on_a_leash() {
+    if std::env::var_os(LEASH).is_none() {
+        return;
+    }
+    thread::spawn(|| {
+        let mut bytes = [0; 64];
+        while io::stdin().read(&mut bytes).is_ok_and(|count| count > 0) {}
+        let _ = writeln!(io::stderr(), "schedc launch is gone, so this process ends");
+        std::process::exit(1);
+    });
+}
+
 /// The processes; none outlives the launch.
-struct Children(Vec<(Child, Option<ExitStatus>)>);
+struct Children(Vec<Started>);
 
 impl Children {
     /// Waits for all; the first that failed, if one did. A process ended from outside is to blame before those that followed it.
@@ -134,7 +159,7 @@ impl Children {
         let mut failed: Option<(usize, ExitStatus)> = None;
         let mut deadline = None;
         loop {
-            for (process, (child, ended)) in self.0.iter_mut().enumerate() {
+            for (process, Started { child, ended, .. }) in self.0.iter_mut().enumerate() {
                 if ended.is_some() {
                     continue;
                 }
@@ -149,7 +174,7 @@ impl Children {
                 }
             }
             let late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
-            if late || self.0.iter().all(|(_, ended)| ended.is_some()) {
+            if late || self.0.iter().all(|started| started.ended.is_some()) {
                 return failed;
             }
             thread::sleep(NAP);
@@ -159,7 +184,7 @@ impl Children {
 
 impl Drop for Children {
     fn drop(&mut self) {
-        for (child, ended) in &mut self.0 {
+        for Started { child, ended, .. } in &mut self.0 {
             if ended.is_none() {
                 let _ = child.kill();
                 let _ = child.wait();

@@ -19,7 +19,7 @@ use schedc::ir::{Bytes, Dims, Header, Plan};
 use schedc::launch::Place;
 use schedc::view::{Scene, chrome, measured};
 
-use super::{Failure, files, job, model, view};
+use super::{Failure, files, job, launch, model, view};
 
 /// What `schedc run` takes.
 #[derive(Clone, Debug, clap::Args)]
@@ -138,6 +138,7 @@ impl RunArgs {
 
 /// Compiles or reads the plan, and trains by it. Where ranks fail or stall, the table of what they were doing comes first.
 pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
+    launch::on_a_leash();
     let patience = Duration::from_secs_f32(args.rendezvous_timeout);
     let place = Place::read(|name| std::env::var(name).ok(), args.listen.as_deref(), patience);
     let place = place.map_err(Failure::one)?;

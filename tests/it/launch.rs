@@ -136,6 +136,24 @@ fn a_rank_that_panics_ends_all_processes() {
     failed.refused(1, &["schedc::cli::process_ended"]);
 }
 
+#[test]
+fn a_killed_launch_takes_its_processes_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let words = format!("launch -n 2 -- {RUN} --steps 100000000");
+    let mut launch = process(folder.path(), &words, &[]);
+    let mut lines = BufReader::new(launch.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().starts_with("step")), "no step was taken");
+    launch.kill().unwrap();
+    launch.wait().unwrap();
+    // The processes write to the same pipe, so it ends when all of them have.
+    let (sender, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        lines.for_each(drop);
+        let _ = sender.send(());
+    });
+    ended.recv_timeout(Duration::from_secs(20)).expect("a process outlives the launch");
+}
+
 /// Both processes of a run, with what each adds.
 fn pair(first: (&str, &str), second: (&str, &str)) -> [Done; 2] {
     let folder = tempfile::tempdir().unwrap();

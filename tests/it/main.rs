@@ -14,6 +14,7 @@ mod explain;
 mod flows;
 mod forms;
 mod forward;
+mod frames;
 mod golden;
 mod gpu;
 mod kernels;
