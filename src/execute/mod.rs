@@ -16,6 +16,7 @@ pub mod data;
 pub mod dump;
 mod error;
 pub mod interpreter;
+pub(crate) mod job;
 mod machine;
 pub mod model;
 pub(crate) mod prepare;

@@ -2,23 +2,24 @@
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::check::{CheckReport, check};
-use super::checkpoint::{Checkpoint, Identity, Saving, Skipped, prepare};
+use super::checkpoint::Skipped;
 use super::cpu::CpuBackend;
-use super::data::{Corpus, Text, Tokens};
-use super::dump::{dump, probe};
+use super::data::Tokens;
+use super::dump::dump;
 use super::error::ExecuteError;
 use super::interpreter::{Engine, Finish};
+use super::job::{Job, Tally};
 use super::model::{Held, Train};
 use super::recording::Recording;
 use super::stored::gather;
 pub use super::together::terms;
 use super::together::{come_together, ready, save_part};
-use super::tokenizer::{Tokenizer, TokenizerKind};
+use super::tokenizer::TokenizerKind;
 use super::watchdog::Limits;
-use crate::ir::{Bytes, Dims, Header, Rank};
+use crate::ir::{Bytes, Dims, Rank};
 use crate::launch::Place;
 use crate::verify::Verified;
 
@@ -149,80 +150,41 @@ pub fn train_across(
     place: Option<&Place>,
     listener: &mut impl Listener,
 ) -> Result<Ending, ExecuteError> {
-    let (header, dims) = (&plan.header, plan.header.model);
-    let all = plan.ranks.len();
+    let header = &plan.header;
     let (local, mesh) = come_together(plan, settings, "cpu", place)?;
-    let leads = local.start == 0;
     fits(plan, &local)?;
-    let text = Text::load(settings.data.as_deref())?;
-    let mut resumed = settings.checkpoint.as_deref().map(Checkpoint::newest).transpose()?.flatten();
-    let tokenizer = tokenizer(settings, resumed.as_ref(), &text, &dims)?;
-    let corpus = Corpus::new(&text, &tokenizer, dims.sequence)?;
-    drop(text);
-    let seed = settings.train.seed;
-    let batches = |step| corpus.step(&dims, seed, step, header.microbatches);
-    let begin = resumed.as_ref().map_or(0, |checkpoint| checkpoint.step);
-    let trains = header.mode.is_training();
-    let end = if trains { settings.steps } else { begin.saturating_add(settings.steps) };
-    match trains {
-        true if leads => writable(settings, begin)?,
-        true => {}
-        false => evaluable(settings, resumed.is_some())?,
-    }
+    let mut job = Job::new(plan, settings, local.start == 0)?;
     if settings.check {
-        let report = check(plan, &settings.train, &batches(0), &settings.limits)?;
+        let report = check(plan, &settings.train, &job.batches(0), &settings.limits)?;
         listener.checked(&report);
         report.verdict()?;
     }
 
     let make = |rank| Ok(CpuBackend::new(header, rank, &settings.train)?);
     let mut engine = Engine::across(plan, make, &settings.limits, mesh)?;
-    let hash = settings.plan_hash.as_deref();
-    let run = Identity::new(header, seed, settings.train.lr, &tokenizer, corpus.fingerprint(), hash);
     if settings.record > 0 {
         engine.record(settings.record)?;
     }
-    if let Some(checkpoint) = &resumed {
-        checkpoint.check(&run, header.mode)?;
-        checkpoint.restore_part(local.start, all, backends(&mut engine).into_iter())?;
+    let run = job.identity();
+    if let Some(checkpoint) = job.goes_on_from(&run)? {
+        checkpoint.restore_part(local.start, plan.ranks.len(), backends(&mut engine).into_iter())?;
     }
     let arenas = Bytes(engine.arena_bytes().iter().map(|bytes| bytes.0).sum());
     let own = [arenas, engine.parameter_bytes(), engine.workspace_bytes()];
-    let [arenas, parameter_bytes, workspace] = ready(engine.parts().0, begin, own)?;
-    let skipped = resumed.as_mut().map(|checkpoint| std::mem::take(&mut checkpoint.skipped));
-    let entropy = corpus.unigram_entropy();
-    listener.opened(&Opening {
-        parameters: parameters(&dims),
-        arenas,
-        parameter_bytes,
-        workspace,
-        data: corpus.name.clone(),
-        tokens: corpus.len(),
-        tokenizer: (tokenizer.name(), tokenizer.ids()),
-        vocab: dims.vocab,
-        entropy,
-        resumed: resumed.map(|checkpoint| (checkpoint.path().to_owned(), checkpoint.step)),
-        skipped: skipped.unwrap_or_default(),
-        steps: end,
-    });
+    let sums = ready(engine.parts().0, job.steps.start, own)?;
+    listener.opened(&job.opening(sums));
 
-    let mut clock = Pace::new(header);
-    let mut losses = Losses::default();
-    for step in begin..end {
-        let batches = batches(step);
+    let mut tally = Tally::new(header);
+    for step in job.steps.clone() {
+        let batches = job.batches(step);
         let started = Instant::now();
-        let dump = settings.dump.as_deref().filter(|_| step == begin);
-        let loss = take(&mut engine, step + 1, batches, &dims, settings.train.lr, dump)?;
+        let dump = job.dumps(step);
+        let loss = take(&mut engine, step + 1, batches, &header.model, settings.train.lr, dump)?;
         if let Some(path) = dump {
             listener.dumped(path);
         }
-        losses.add(loss);
-        let (tokens_per_second, gflops) = clock.add(started.elapsed());
-        listener.taken(&Taken { step: step + 1, loss, tokens_per_second, gflops });
-        let done = step + 1;
-        if let Some(directory) = settings.checkpoint.as_ref().filter(|_| trains && is_kept(settings, done)) {
-            let saving =
-                Saving { directory, step: done, run: &run, tokenizer: &tokenizer, ranks: all as u32 };
+        listener.taken(&tally.add(step + 1, loss, started.elapsed()));
+        if let Some(saving) = job.saving(step + 1, &run) {
             let (control, backends) = engine.parts();
             save_part(&saving, control, || saving.write(local.start, backends.into_iter()))?;
             listener.saved(&saving.path());
@@ -232,34 +194,7 @@ pub fn train_across(
     if settings.record > 0 {
         listener.recorded(engine.recording());
     }
-    let (tokens_per_second, gflops) = clock.mean();
-    let steps = end.saturating_sub(begin);
-    Ok(Ending { steps, losses: losses.ends, mean: losses.mean(), entropy, tokens_per_second, gflops })
-}
-
-/// Whether there is a checkpoint after so many steps.
-pub(crate) fn is_kept(settings: &Settings, done: u64) -> bool {
-    done == settings.steps || done.is_multiple_of(settings.checkpoint_every.max(1))
-}
-
-/// The losses of a run's steps.
-#[derive(Default)]
-pub(crate) struct Losses {
-    pub(crate) ends: Option<(f64, f64)>,
-    sum: f64,
-    count: u32,
-}
-
-impl Losses {
-    pub(crate) fn add(&mut self, loss: f64) {
-        self.ends = Some((self.ends.map_or(loss, |(first, _)| first), loss));
-        self.sum += loss;
-        self.count += 1;
-    }
-
-    pub(crate) fn mean(&self) -> Option<f64> {
-        (self.count > 0).then(|| self.sum / f64::from(self.count))
-    }
+    Ok(tally.ending(job.entropy()))
 }
 
 /// Takes a step, and writes it where a path is given; the loss. It ends with the first loss that is not a number: the update that
@@ -286,48 +221,8 @@ fn take(
     Ok(loss)
 }
 
-/// Tries the places that will be written, before any step is taken.
-pub(crate) fn writable(settings: &Settings, begin: u64) -> Result<(), ExecuteError> {
-    if let Some(directory) = &settings.checkpoint {
-        prepare(directory)?;
-    }
-    let Some(path) = &settings.dump else { return Ok(()) };
-    if begin >= settings.steps {
-        return Err(ExecuteError::NothingToDump { done: begin, steps: settings.steps });
-    }
-    probe(path)
-}
-
-/// Refuses what evaluation has nothing for: a dump without gradients, a directory without a model.
-pub(crate) fn evaluable(settings: &Settings, resumed: bool) -> Result<(), ExecuteError> {
-    if settings.dump.is_some() {
-        return Err(ExecuteError::NoGradients);
-    }
-    match &settings.checkpoint {
-        Some(directory) if !resumed => {
-            Err(ExecuteError::NothingToEvaluate { directory: directory.display().to_string() })
-        }
-        _ => Ok(()),
-    }
-}
-
 fn backends(engine: &mut Engine<CpuBackend>) -> Vec<&mut CpuBackend> {
     engine.backends().collect()
-}
-
-/// The tokenizer that the checkpoint kept, or a new one.
-pub(crate) fn tokenizer(
-    settings: &Settings,
-    resumed: Option<&Checkpoint>,
-    text: &Text,
-    dims: &Dims,
-) -> Result<Tokenizer, ExecuteError> {
-    if settings.tokenizer == TokenizerKind::Bpe
-        && let Some(kept) = resumed.map(|checkpoint| checkpoint.tokenizer(dims.vocab)).transpose()?.flatten()
-    {
-        return Ok(kept);
-    }
-    Tokenizer::new(settings.tokenizer, &text.bytes, dims.vocab)
 }
 
 /// Refuses a run that needs more memory than the machine has at hand, before it is killed for it.
@@ -374,40 +269,4 @@ pub fn flops_per_token(dims: &Dims) -> f64 {
     let [layers, hidden, sequence, vocab] =
         [dims.layers, dims.hidden, dims.sequence, dims.vocab].map(f64::from);
     6.0 * (12.0 * layers * hidden * hidden + vocab * hidden) + 12.0 * layers * sequence * hidden
-}
-
-/// How fast steps are.
-pub(crate) struct Pace {
-    tokens: f64,
-    flops: f64,
-    steps: f64,
-    time: Duration,
-}
-
-impl Pace {
-    #[allow(clippy::cast_precision_loss, reason = "a rate needs no more than 52 bits")]
-    pub(crate) fn new(header: &Header) -> Self {
-        let tokens = header.model.tokens() as f64 * f64::from(header.microbatches);
-        // Backward is twice forward.
-        let share = if header.mode.is_training() { 1.0 } else { 3.0 };
-        let flops = tokens * flops_per_token(&header.model) / share;
-        Self { tokens, flops, steps: 0.0, time: Duration::ZERO }
-    }
-
-    /// Counts a step; gives its tokens a second and 10^9 operations a second.
-    pub(crate) fn add(&mut self, time: Duration) -> (f64, f64) {
-        self.steps += 1.0;
-        self.time += time;
-        self.rates(1.0, time)
-    }
-
-    /// The same over all steps.
-    pub(crate) fn mean(&self) -> (f64, f64) {
-        self.rates(self.steps, self.time)
-    }
-
-    fn rates(&self, steps: f64, time: Duration) -> (f64, f64) {
-        let seconds = time.as_secs_f64().max(1e-9);
-        (self.tokens * steps / seconds, self.flops * steps / seconds / 1e9)
-    }
 }

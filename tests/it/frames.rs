@@ -77,7 +77,9 @@ fn head(kind: u8, place: u32, sequence: u64, count: u32, words: [u32; 5]) -> Vec
     bytes.extend(place.to_le_bytes());
     bytes.extend(sequence.to_le_bytes());
     bytes.extend(count.to_le_bytes());
-    words.iter().for_each(|word| bytes.extend(word.to_le_bytes()));
+    for word in words {
+        bytes.extend(word.to_le_bytes());
+    }
     bytes
 }
 

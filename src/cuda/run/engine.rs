@@ -11,7 +11,8 @@ use std::thread;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::{Executor, RunError, Scope, Signals, mean_of};
+use super::executor::mean_of;
+use super::{Executor, RunError, Scope, Signals};
 use crate::cuda::{CudaError, Device, Ender, Meeting};
 use crate::execute::ExecuteError;
 use crate::execute::control::{Control, GRACE, Patience, START};
@@ -74,8 +75,9 @@ impl<D: Device + Send + 'static> Engine<D> {
         control.connect()?;
         let scope = Scope { record, drill: limits.drill, ..Scope::of(plan, control.local.clone()) };
         let signals = scope.signals.clone();
-        let made = make().map_err(RunError::from);
-        let executor = made.and_then(|device| Executor::scoped(plan, &control.scripts, train, device, scope));
+        let device = make().map_err(RunError::from);
+        let executor =
+            device.and_then(|device| Executor::scoped(plan, &control.scripts, train, device, scope));
         let mut executor = executor.inspect_err(|_| control.leave(false))?;
         let ender = executor.device().ender();
         let (orders, inbox) = bounded(1);

@@ -13,19 +13,17 @@ use std::sync::Arc;
 use super::RunError;
 use super::calls::Calls;
 use super::channels::{Channels, result_words, what};
-use super::exchange::{Exchange, Member, message};
 use super::passes::{Feed, Lists, PassRun};
 use super::ranks::{LaneQueue, RankState};
 use super::recorder::Marks;
-use crate::cuda::{Address, Device, Event, Move, Queue, Transfer};
+use crate::cuda::{Address, Device, Event, Queue};
 use crate::execute::ExecuteError;
-use crate::execute::prepare::{Action, Entry, Operand, Part, Script};
+use crate::execute::prepare::{Action, Entry, Script};
 use crate::execute::watchdog::Drill;
-use crate::ir::{Compute, Header, Payload, Rank};
-use crate::kernels::Stored;
+use crate::ir::{Compute, Header, Rank};
 
 /// A lane of a rank.
-type Place = (usize, usize);
+pub(super) type Place = (usize, usize);
 
 /// The calls of a step, and where the losses come up.
 #[derive(Debug)]
@@ -66,14 +64,14 @@ pub(super) fn spilled(scripts: &[Arc<Script>]) -> u64 {
 
 /// The walk over a plan.
 pub(super) struct Walk<'a> {
-    header: &'a Header,
+    pub(super) header: &'a Header,
     scripts: &'a [Arc<Script>],
     /// Those of this process: neighbours.
-    ranks: &'a [RankState],
-    local: Range<usize>,
-    channels: &'a Channels,
+    pub(super) ranks: &'a [RankState],
+    pub(super) local: Range<usize>,
+    pub(super) channels: &'a Channels,
     /// Where results go that nobody reads.
-    spill: Address,
+    pub(super) spill: Address,
     feed: Feed,
     drill: Option<Drill>,
     /// The event after each instruction that others wait for, by rank, lane and position.
@@ -83,10 +81,10 @@ pub(super) struct Walk<'a> {
     /// Who sends to each mailbox.
     senders: BTreeMap<usize, Place>,
     /// Who meets on each board, in rank order.
-    boards: BTreeMap<usize, Vec<Place>>,
+    pub(super) boards: BTreeMap<usize, Vec<Place>>,
     /// Events around every instruction, where a step is recorded.
     marks: Option<&'a Marks>,
-    steps: Steps,
+    pub(super) steps: Steps,
 }
 
 impl<'a> Walk<'a> {
@@ -180,23 +178,23 @@ impl<'a> Walk<'a> {
     }
 
     /// A rank, if it is one of this process.
-    fn own(&self, rank: usize) -> Option<&'a RankState> {
+    pub(super) fn own(&self, rank: usize) -> Option<&'a RankState> {
         self.ranks.get(rank.checked_sub(self.local.start)?)
     }
 
-    fn queue(&self, (rank, lane): Place) -> Option<LaneQueue> {
+    pub(super) fn queue(&self, (rank, lane): Place) -> Option<LaneQueue> {
         Some(self.own(rank)?.lanes[lane])
     }
 
     /// The head of a lane, if all that it waits for was issued.
-    fn ready(&self, at: Place) -> Option<&'a Entry> {
+    pub(super) fn ready(&self, at: Place) -> Option<&'a Entry> {
         let heads = &self.heads[at.0];
         self.head(at)
             .filter(|entry| entry.waits.iter().all(|wait| heads[wait.lane as usize] > wait.position as usize))
     }
 
     /// Lets a lane wait for what its head waits for on other lanes.
-    fn wait(&mut self, at: Place, entry: &Entry) {
+    pub(super) fn wait(&mut self, at: Place, entry: &Entry) {
         let Some(LaneQueue { queue, .. }) = self.queue(at) else { return };
         for wait in entry.waits.iter().filter(|wait| wait.lane as usize != at.1) {
             if let Some(event) = self.events[at.0][wait.lane as usize][wait.position as usize] {
@@ -220,7 +218,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Goes on to the next instruction of a lane, marks the end of this one, and lets the host know of it.
-    fn advance(&mut self, at: Place) {
+    pub(super) fn advance(&mut self, at: Place) {
         if let Some(entry) = self.head(at) {
             self.mark(at, entry, 1);
         }
@@ -308,30 +306,6 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Moves a buffer: on this device, or between it and another.
-    fn message(
-        &mut self,
-        mailbox: usize,
-        (from, gives): (Place, &Range<usize>),
-        (to, gets): (Place, &Range<usize>),
-    ) {
-        let place = |at: Place, range: &Range<usize>| {
-            let own = self.own(at.0)?;
-            Some((own.lanes[at.1], own.arena.plus(4 * range.start as u64)))
-        };
-        let words = gets.len() as u64;
-        let ends = (place(from, gives), place(to, gets));
-        let calls = &mut self.steps.calls;
-        let channel = Channels::pair(mailbox);
-        let transfer = |what, from, to| Transfer { channel, what, from, to, words, stored: Stored::F32 };
-        match ends {
-            (Some(from), Some(to)) => message(calls, from, to, 4 * words),
-            (Some((lane, from)), None) => calls.transfer(lane.queue, transfer(Move::Send, Some(from), None)),
-            (None, Some((lane, to))) => calls.transfer(lane.queue, transfer(Move::Receive, None, Some(to))),
-            (None, None) => {}
-        }
-    }
-
     fn pass(&mut self, at: Place, entry: &Entry) -> Result<(), RunError> {
         let Action::Pass { compute, pass, places } = &entry.action else { return Ok(()) };
         let (Some(rank), Some(LaneQueue { queue, .. })) = (self.own(at.0), self.queue(at)) else {
@@ -351,81 +325,5 @@ impl<'a> Walk<'a> {
             losses[at.0 - self.local.start][pass.microbatch.index()] = true;
         }
         Ok(())
-    }
-
-    /// Issues a collective, if all its members have come to it; how many instructions these are.
-    fn collective(&mut self, part: &Part) -> Result<usize, RunError> {
-        let places = self.boards.get(&part.board).cloned().unwrap_or_default();
-        let mut parts: Vec<(Place, &Entry, &Part)> = Vec::new();
-        for &at in &places {
-            let Some(entry) = self.ready(at) else { return Ok(0) };
-            let Action::Collective(other) = &entry.action else { return Ok(0) };
-            if other.board != part.board || other.ordinal != part.ordinal || other.tag != part.tag {
-                return Ok(0);
-            }
-            parts.push((at, entry, other));
-        }
-        let mut members = Vec::new();
-        for &(at, entry, part) in &parts {
-            self.wait(at, entry);
-            if let (Some(lane), Some(rank)) = (self.queue(at), self.own(at.0)) {
-                let [gives, gets] = [&part.gives, &part.gets].map(|operand| place_of(rank, operand.as_ref()));
-                members.push(Member { lane, gives, gets });
-            }
-        }
-        let stored = self.summed(part);
-        match members[..] {
-            [] => {}
-            _ if members.len() == parts.len() => {
-                let root = parts.iter().position(|(at, ..)| part.tag.root == Some(Rank::new(at.0)));
-                let (op, elements, root) = (part.tag.op, part.tag.elements, root.unwrap_or(0));
-                let (calls, hidden) = (&mut self.steps.calls, self.ranks[0].shape.hidden);
-                Exchange { calls, members: &members, op, root, elements, stored, hidden }.run();
-            }
-            [member] => self.transfer(part, member, &places, stored),
-            _ => {
-                let reason = "some of its members are on one device, and others are not".to_owned();
-                let (at, entry, _) = parts[0];
-                let (rank, instr) = (Rank::new(at.0), entry.instr);
-                return Err(ExecuteError::Malformed { rank, instr, reason }.into());
-            }
-        }
-        for &at in &places {
-            self.advance(at);
-        }
-        Ok(places.len())
-    }
-
-    /// The part of this process's only member in a collective with those of others.
-    fn transfer(&mut self, part: &Part, member: Member, places: &[Place], stored: Stored) {
-        let ranks: Vec<usize> = places.iter().map(|at| at.0).collect();
-        let what = what(part, &ranks);
-        let own = ranks.iter().copied().find(|rank| self.local.contains(rank)).map(Rank::new);
-        let is_root = part.tag.root == own;
-        let needs = !matches!(what, Move::Reduce { .. }) || is_root;
-        let to = member.gets.or_else(|| needs.then_some(self.spill));
-        let channel = self.channels.board(part.board);
-        let words = part.tag.elements;
-        let transfer = Transfer { channel, what, from: member.gives, to, words, stored };
-        self.steps.calls.transfer(member.lane.queue, transfer);
-    }
-
-    /// What the contributions of a collective are: activations, but for statistics and the gradients of parameters.
-    fn summed(&self, part: &Part) -> Stored {
-        let Payload::Value { collective, .. } = part.tag.payload else { return Stored::F32 };
-        let catalog = &self.header.catalog;
-        let collective = catalog.collective(collective);
-        let class = catalog.kind(collective.kind).gives.get(collective.port.index());
-        let statistics = class.is_none_or(|&class| catalog.class(class).name == "stats");
-        if statistics { Stored::F32 } else { self.ranks[0].shape.stored }
-    }
-}
-
-/// Where an operand of a collective lies.
-fn place_of(rank: &RankState, operand: Option<&Operand>) -> Option<Address> {
-    match operand? {
-        Operand::Arena(range) => Some(rank.arena.plus(4 * range.start as u64)),
-        Operand::TiedGradient => rank.parameters.tied,
-        Operand::StageGradient(stage) => rank.parameters.stage_gradient(*stage),
     }
 }

@@ -6,16 +6,14 @@ use std::time::{Duration, Instant};
 use super::{Engine, Executor, Kept, RunError, check};
 use crate::cuda::{CudaError, Device};
 use crate::execute::ExecuteError;
-use crate::execute::checkpoint::{Checkpoint, Identity, Saving};
+use crate::execute::checkpoint::{Checkpoint, Saving};
 use crate::execute::control::Patience;
-use crate::execute::data::{Corpus, Text, Tokens};
+use crate::execute::data::Tokens;
 use crate::execute::dump::dump;
+use crate::execute::job::{Job, Tally};
 use crate::execute::stored::gather_of;
 use crate::execute::together::{come_together, ready, save_part};
-use crate::execute::train::{
-    Ending, Listener, Losses, Opening, Pace, Settings, Taken, evaluable, is_kept, parameters, tokenizer,
-    writable,
-};
+use crate::execute::train::{Ending, Listener, Settings};
 use crate::ir::Dims;
 use crate::launch::Place;
 use crate::verify::Verified;
@@ -61,80 +59,43 @@ pub fn train_on<D: Device + Send + 'static>(
     listener: &mut impl Listener,
 ) -> Result<Ended, RunError> {
     supported(settings, way)?;
-    let (header, dims) = (&plan.header, plan.header.model);
     if let Some(&Place { processes, .. }) = place.filter(|place| place.processes != plan.ranks.len()) {
         return Err(CudaError::OneRankAProcess { ranks: plan.ranks.len(), processes }.into());
     }
     let backend = if way.graph { "cuda, steps as graphs" } else { "cuda" };
     let (local, mesh) = come_together(plan, settings, backend, place)?;
-    let leads = local.start == 0;
-    let text = Text::load(settings.data.as_deref())?;
-    let mut resumed = settings.checkpoint.as_deref().map(Checkpoint::newest).transpose()?.flatten();
-    let tokenizer = tokenizer(settings, resumed.as_ref(), &text, &dims)?;
-    let corpus = Corpus::new(&text, &tokenizer, dims.sequence)?;
-    let batches = |step| corpus.step(&dims, settings.train.seed, step, header.microbatches);
-    let begin = resumed.as_ref().map_or(0, |checkpoint| checkpoint.step);
-    let trains = header.mode.is_training();
-    let end = if trains { settings.steps } else { begin.saturating_add(settings.steps) };
-    match trains {
-        true if leads => writable(settings, begin)?,
-        true => {}
-        false => evaluable(settings, resumed.is_some())?,
-    }
+    let mut job = Job::new(plan, settings, local.start == 0)?;
     if settings.check {
-        let report = check(plan, &settings.train, &batches(0), make()?)?;
+        let report = check(plan, &settings.train, &job.batches(0), make()?)?;
         listener.checked(&report);
         report.verdict()?;
     }
     let mut engine = Engine::new(plan, &settings.train, make, (&settings.limits, settings.record), mesh)?;
-    let train = &settings.train;
-    let hash = settings.plan_hash.as_deref();
-    let run = Identity::new(header, train.seed, train.lr, &tokenizer, corpus.fingerprint(), hash);
-    if let Some(checkpoint) = &resumed {
-        checkpoint.check(&run, header.mode)?;
+    let run = job.identity();
+    if let Some(checkpoint) = job.goes_on_from(&run)? {
         restore(checkpoint, (local.start, plan.ranks.len()), engine.executor()?)?;
     }
     if way.graph {
-        engine.job(begin, Patience::Life, Executor::capture)?;
+        engine.job(job.steps.start, Patience::Life, Executor::capture)?;
     }
     let own = engine.executor()?.held_bytes();
-    let [arenas, parameter_bytes, workspace] = ready(engine.parts()?.0, begin, own)?;
-    let skipped = resumed.as_mut().map(|checkpoint| std::mem::take(&mut checkpoint.skipped));
-    let entropy = corpus.unigram_entropy();
-    listener.opened(&Opening {
-        parameters: parameters(&dims),
-        arenas,
-        parameter_bytes,
-        workspace,
-        data: corpus.name.clone(),
-        tokens: corpus.len(),
-        tokenizer: (tokenizer.name(), tokenizer.ids()),
-        vocab: dims.vocab,
-        entropy,
-        resumed: resumed.map(|checkpoint| (checkpoint.path().to_owned(), checkpoint.step)),
-        skipped: skipped.unwrap_or_default(),
-        steps: end,
-    });
-    let (mut clock, mut losses) = (Pace::new(header), Losses::default());
-    for step in begin..end {
-        let batches = batches(step);
+    let sums = ready(engine.parts()?.0, job.steps.start, own)?;
+    listener.opened(&job.opening(sums));
+    let mut tally = Tally::new(&plan.header);
+    for step in job.steps.clone() {
+        let batches = job.batches(step);
         let started = Instant::now();
-        let path = settings.dump.as_deref().filter(|_| step == begin);
-        let loss = take(&mut engine, step + 1, batches, &dims, settings, path)?;
+        let path = job.dumps(step);
+        let loss = take(&mut engine, step + 1, batches, &plan.header.model, settings, path)?;
         if settings.record > 0 {
-            engine.job(step + 1, Patience::Progress, move |executor| executor.note(step + 1, trains))?;
+            let updates = plan.header.mode.is_training();
+            engine.job(step + 1, Patience::Progress, move |executor| executor.note(step + 1, updates))?;
         }
         if let Some(path) = path {
             listener.dumped(path);
         }
-        losses.add(loss);
-        let (tokens_per_second, gflops) = clock.add(started.elapsed());
-        listener.taken(&Taken { step: step + 1, loss, tokens_per_second, gflops });
-        if let Some(directory) =
-            settings.checkpoint.as_ref().filter(|_| trains && is_kept(settings, step + 1))
-        {
-            let ranks = plan.ranks.len() as u32;
-            let saving = Saving { directory, step: step + 1, run: &run, tokenizer: &tokenizer, ranks };
+        listener.taken(&tally.add(step + 1, loss, started.elapsed()));
+        if let Some(saving) = job.saving(step + 1, &run) {
             save(&saving, local.start, &mut engine)?;
             listener.saved(&saving.path());
         }
@@ -143,12 +104,9 @@ pub fn train_on<D: Device + Send + 'static>(
     if settings.record > 0 {
         listener.recorded(engine.executor()?.recording());
     }
-    let (tokens_per_second, gflops) = clock.mean();
-    let steps = end.saturating_sub(begin);
-    let (ends, mean) = (losses.ends, losses.mean());
-    let ending = Ending { steps, losses: ends, mean, entropy, tokens_per_second, gflops };
+    let ending = tally.ending(job.entropy());
     let instrs = plan.ranks[local].iter().map(|rank| rank.instrs.len()).sum();
-    Ok(Ended { ending, issuing: issuing(instrs, engine.executor()?.issuing(), steps) })
+    Ok(Ended { ending, issuing: issuing(instrs, engine.executor()?.issuing(), ending.steps) })
 }
 
 /// Goes on from a checkpoint with the ranks of this process, the first of so many.

@@ -46,7 +46,7 @@ enum Captured {
 }
 
 /// How long another device may take to come.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The host as a device.
 pub(crate) struct HostDevice {
@@ -157,13 +157,12 @@ impl HostDevice {
     }
 
     fn put(&mut self, queue: Queue, pending: Pending) {
-        match &mut self.captured {
-            Some(list) => list.push(Captured::Other(queue, pending)),
-            None => {
-                self.queues[queue.0 as usize].push_back(pending);
-                self.issued.push_back(queue.0 as usize);
-            }
+        if let Some(list) = &mut self.captured {
+            list.push(Captured::Other(queue, pending));
+            return;
         }
+        self.queues[queue.0 as usize].push_back(pending);
+        self.issued.push_back(queue.0 as usize);
     }
 
     /// Runs one call of a queue that may go on; false where none may.
@@ -200,7 +199,8 @@ impl HostDevice {
                 let event = &mut self.events[event.0 as usize];
                 (event.1, event.2) = (record, self.ticks);
             }
-            Pending::Wait(..) => {}
+            // The result of a transfer was written when all members had come.
+            Pending::Wait(..) | Pending::Transfer(..) => {}
             Pending::Copy(to, from, bytes) => {
                 let (to, from) = (self.within(to, bytes), self.within(from, bytes));
                 assert!(to.addr().abs_diff(from.addr()) >= bytes, "the two places of a copy overlap");
@@ -225,8 +225,6 @@ impl HostDevice {
                     .unwrap_or_else(|error| panic!("{name}: {error}"));
             }
             Pending::Product(product) => self.multiply(&product),
-            // Its result was written when all members had come.
-            Pending::Transfer(..) => {}
             Pending::Count(cell, value) => self.cells[cell as usize].store(value, Ordering::Relaxed),
         }
     }
@@ -241,17 +239,17 @@ impl HostDevice {
         let (members, member, _) = self.channels[&transfer.channel];
         let bytes = 4 * transfer.words as usize;
         if !given {
-            let gives = match transfer.what {
+            let has_data = match transfer.what {
                 Move::Receive => false,
                 Move::Broadcast { root } => root == member,
                 _ => true,
             };
-            let data = gives.then(|| self.bytes(transfer.from.expect("it gives something"), bytes));
+            let data = has_data.then(|| self.bytes(transfer.from.expect("it gives something"), bytes));
             hub.give(&transfer, sequence, (members, member), data);
             self.queues[queue][0] = Pending::Transfer(transfer, sequence, true);
         }
         let Some(result) = hub.take(&transfer, sequence, member) else { return false };
-        if let Some(result) = result {
+        if !result.is_empty() {
             let to = self.within(transfer.to.expect("it gets something"), result.len());
             // SAFETY: it lies within an allocation, and not in the result.
             unsafe { result.as_ptr().copy_to_nonoverlapping(to, result.len()) };
@@ -576,7 +574,9 @@ impl Device for HostDevice {
     fn ender(&self) -> Ender {
         let hub = self.hub.clone();
         Arc::new(move || {
-            hub.iter().for_each(|hub| hub.end());
+            if let Some(hub) = &hub {
+                hub.end();
+            }
         })
     }
 }

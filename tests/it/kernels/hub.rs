@@ -86,8 +86,8 @@ impl Hub {
         });
     }
 
-    /// Takes a member's result, if all members have come.
-    pub(crate) fn take(&self, transfer: &Transfer, sequence: u64, member: u32) -> Option<Option<Vec<u8>>> {
+    /// Takes a member's result, if all members have come; empty where it has none.
+    pub(crate) fn take(&self, transfer: &Transfer, sequence: u64, member: u32) -> Option<Vec<u8>> {
         self.with(|state| {
             let round = state.rounds.get_mut(&(transfer.channel, sequence))?;
             if round.what.iter().any(Option::is_none) {
@@ -108,36 +108,36 @@ impl Hub {
     }
 }
 
-fn result(round: &Round, transfer: &Transfer, member: usize) -> Option<Vec<u8>> {
+fn result(round: &Round, transfer: &Transfer, member: usize) -> Vec<u8> {
     let given = |of: usize| round.given[of].clone().expect("the member gave something");
     let same = || assert!(round.what.iter().all(|&what| what == Some(transfer.what)), "{:?}", round.what);
     match transfer.what {
-        Move::Send => None,
+        Move::Send => Vec::new(),
         Move::Receive => {
             assert_eq!(round.what, [Some(Move::Send), Some(Move::Receive)]);
-            Some(given(0))
+            given(0)
         }
         Move::Broadcast { root } => {
             same();
-            Some(given(root as usize))
+            given(root as usize)
         }
         Move::Reduce { root } => {
             same();
-            (root as usize == member).then(|| sum(round, transfer.stored))
+            if root as usize == member { sum(round, transfer.stored) } else { Vec::new() }
         }
         Move::AllReduce => {
             same();
-            Some(sum(round, transfer.stored))
+            sum(round, transfer.stored)
         }
         Move::AllGather => {
             same();
-            Some((0..round.given.len()).flat_map(given).collect())
+            (0..round.given.len()).flat_map(given).collect()
         }
         Move::ReduceScatter => {
             same();
             let sum = sum(round, transfer.stored);
             let each = sum.len() / round.given.len();
-            Some(sum[member * each..(member + 1) * each].to_vec())
+            sum[member * each..(member + 1) * each].to_vec()
         }
     }
 }

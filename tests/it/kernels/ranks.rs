@@ -51,7 +51,7 @@ fn apart(host: &'static Host, plan: &Verified, seed: u64, manner: Manner) -> (f6
     let data = &batches(&plan.header.model, plan.header.microbatches);
     let work = |mut executor: Executor<HostDevice>| {
         let mut left: Vec<_> = meetings.iter().map(|of| of.iter().copied()).collect();
-        executor.join(|rank| left[rank.index()].next(), Duration::from_secs(60)).unwrap();
+        executor.join(|rank| left[rank.index()].next(), Duration::from_mins(1)).unwrap();
         assert!(left.iter_mut().all(|left| left.next().is_none()), "every meeting is of a channel");
         if manner.graph {
             executor.capture().unwrap();
@@ -135,7 +135,7 @@ fn launched(
             host: "127.0.0.1".to_owned(),
             port,
             secret: Secret::new("a test"),
-            patience: Duration::from_secs(60),
+            patience: Duration::from_mins(1),
         };
         let mut losses = Losses::default();
         let make = || {
