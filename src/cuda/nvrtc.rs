@@ -7,7 +7,7 @@ use std::ptr;
 use cudarc::nvrtc::{result, sys};
 
 use super::{CudaError, Library, load};
-use crate::kernels::{COMMON, Source, Stored};
+use crate::kernels::{HEADERS, Source, Stored};
 
 /// A generation of devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,14 +110,16 @@ pub fn compile(source: &Source, variant: Variant, path: Option<&Path>) -> Result
         reason,
     };
     let text = |text: &str| CString::new(text).map_err(|error| refused(error.to_string()));
-    let (code, file, header, header_name) =
-        (text(source.text)?, text(source.file)?, text(COMMON.1)?, text(COMMON.0)?);
+    let (code, file) = (text(source.text)?, text(source.file)?);
+    let headers = HEADERS.iter().map(|(name, header)| Ok((text(name)?, text(header)?)));
+    let headers: Vec<(CString, CString)> = headers.collect::<Result<_, CudaError>>()?;
     let mut program: sys::nvrtcProgram = ptr::null_mut();
-    let (headers, names) = ([header.as_ptr()], [header_name.as_ptr()]);
-    // SAFETY: all texts end with 0 and outlive the program; there is one header and one name of it.
+    let (names, texts): (Vec<_>, Vec<_>) =
+        headers.iter().map(|(name, header)| (name.as_ptr(), header.as_ptr())).unzip();
+    // SAFETY: all texts end with 0 and outlive the program; there are as many headers as names of them.
     let made = unsafe {
-        let (headers, names) = (headers.as_ptr(), names.as_ptr());
-        sys::nvrtcCreateProgram(&raw mut program, code.as_ptr(), file.as_ptr(), 1, headers, names)
+        let (count, texts, names) = (names.len() as i32, texts.as_ptr(), names.as_ptr());
+        sys::nvrtcCreateProgram(&raw mut program, code.as_ptr(), file.as_ptr(), count, texts, names)
     };
     made.result().map_err(|error| refused(format!("{:?}", error.0)))?;
     let program = Program(program);

@@ -180,7 +180,7 @@ pub fn vocab_loss() -> Launch {
     Launch { kernel: Kernel::VocabLoss, grid: [1, 1, 1], block: [ROW_THREADS, 1, 1], shared: 0 }
 }
 
-/// Rows of a tile of attention.
+/// Rows of a tile of attention without tensor cores.
 const TILE: u32 = 32;
 
 /// Bytes of tiles of rows of a head, and of tiles of scores.
@@ -188,15 +188,37 @@ fn tiles(head: u32, of_rows: u32, of_scores: u32) -> u32 {
     4 * TILE * (of_rows * (head.next_multiple_of(8) + 1) + of_scores * (TILE + 1))
 }
 
-/// A block of 128 threads for each tile of a sequence, of each head of each sequence.
-fn attention(kernel: Kernel, heads: u32, sequence: u32, shared: u32) -> Launch {
-    Launch { kernel, grid: [sequence.div_ceil(TILE), heads, 1], block: [COLUMN_THREADS, 1, 1], shared }
+/// Whether attention runs on tensor cores: heads of whole steps of them, that a thread has registers for.
+#[must_use]
+pub fn on_tensor_cores(stored: Stored, head: u32) -> bool {
+    stored == Stored::Bf16 && head.is_multiple_of(16) && head <= 128
+}
+
+/// Rows of a tile of attention on tensor cores.
+const TENSOR_TILE: u32 = 64;
+
+/// Bytes of what a block on tensor cores keeps: four tiles of rows of a head, each 16 bytes longer than the head.
+fn tensor_tiles(head: u32) -> u32 {
+    2 * 4 * TENSOR_TILE * (head + 8)
+}
+
+/// A block of 128 threads for each tile of a sequence, of each head of each sequence. `shared`: what it takes without tensor cores.
+fn attention(
+    kernel: Kernel,
+    (stored, head): (Stored, u32),
+    heads: u32,
+    sequence: u32,
+    shared: u32,
+) -> Launch {
+    let (tile, shared) =
+        if on_tensor_cores(stored, head) { (TENSOR_TILE, tensor_tiles(head)) } else { (TILE, shared) };
+    Launch { kernel, grid: [sequence.div_ceil(tile), heads, 1], block: [COLUMN_THREADS, 1, 1], shared }
 }
 
 /// `attention_forward` on so many heads, all sequences together, of one width.
 #[must_use]
-pub fn attention_forward(heads: u32, sequence: u32, head: u32) -> Launch {
-    attention(Kernel::AttentionForward, heads, sequence, tiles(head, 2, 1))
+pub fn attention_forward(stored: Stored, heads: u32, sequence: u32, head: u32) -> Launch {
+    attention(Kernel::AttentionForward, (stored, head), heads, sequence, tiles(head, 2, 1))
 }
 
 /// `attention_products` on so many heads, all sequences together.
@@ -208,12 +230,12 @@ pub fn attention_products(heads: u32, sequence: u32) -> Launch {
 
 /// `attention_queries` on so many heads, all sequences together, of one width.
 #[must_use]
-pub fn attention_queries(heads: u32, sequence: u32, head: u32) -> Launch {
-    attention(Kernel::AttentionQueries, heads, sequence, tiles(head, 4, 1))
+pub fn attention_queries(stored: Stored, heads: u32, sequence: u32, head: u32) -> Launch {
+    attention(Kernel::AttentionQueries, (stored, head), heads, sequence, tiles(head, 4, 1))
 }
 
 /// `attention_keys` on so many heads, all sequences together, of one width.
 #[must_use]
-pub fn attention_keys(heads: u32, sequence: u32, head: u32) -> Launch {
-    attention(Kernel::AttentionKeys, heads, sequence, tiles(head, 4, 2))
+pub fn attention_keys(stored: Stored, heads: u32, sequence: u32, head: u32) -> Launch {
+    attention(Kernel::AttentionKeys, (stored, head), heads, sequence, tiles(head, 4, 2))
 }

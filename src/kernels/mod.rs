@@ -8,4 +8,4 @@ pub mod launch;
 mod source;
 
 pub use launch::Launch;
-pub use source::{COMMON, Kernel, SOURCES, Source, Stored};
+pub use source::{HEADERS, Kernel, SOURCES, Source, Stored};

@@ -55,8 +55,12 @@ pub struct Source {
     pub kernels: &'static [Kernel],
 }
 
-/// The header that all sources include: its name, and its text.
-pub const COMMON: (&str, &str) = ("common.cuh", include_str!("cuda/common.cuh"));
+/// The headers that sources include: names, and texts.
+pub const HEADERS: &[(&str, &str)] = &[
+    ("common.cuh", include_str!("cuda/common.cuh")),
+    ("tensor.cuh", include_str!("cuda/tensor.cuh")),
+    ("attention_tensor.cuh", include_str!("cuda/attention_tensor.cuh")),
+];
 
 macro_rules! kernels {
     ($($file:literal { $($(#[$doc:meta])* $kernel:ident = $name:literal,)* })*) => {

@@ -5,25 +5,12 @@
 //
 // HEAD is the width of a head. Queries, keys and values lie `[tokens, 3 * hidden]`; heads are columns of them. Where sequences are sliced,
 // `before` earlier slices of `sequence` tokens lie at the pointers in `earlier`, and all their tokens are seen (Sun et al. 2024, arXiv:2406.03488).
+// Here every product is f32; bf16 and heads that tensor cores take are in attention_tensor.cuh.
 #include "common.cuh"
 
 #ifndef HEAD
 #error "HEAD must be the width of a head"
 #endif
-
-// Rows of a tile of queries or keys.
-constexpr int TILE = 32;
-// A thread takes ROWS rows x COLUMNS columns of a TILE x TILE matrix: rows down + i * 16, columns across + j * 8.
-constexpr int ACROSS = 8;
-constexpr int DOWN = 16;
-constexpr int ROWS = TILE / DOWN;
-constexpr int COLUMNS = TILE / ACROSS;
-// Columns of a head that a thread takes: across + c * 8.
-constexpr int WIDTHS = (HEAD + ACROSS - 1) / ACROSS;
-// Odd, so that rows begin in different banks; wide enough for the last of a thread's columns.
-constexpr int PITCH = WIDTHS * ACROSS + 1;
-constexpr int SCORES = TILE + 1;
-constexpr int THREADS = ACROSS * DOWN;
 
 // Where one head of one sequence lies.
 struct Head {
@@ -38,6 +25,40 @@ struct Head {
         statistic = index * sequence;
     }
 };
+
+// The scalar products of each row of `attended` with its gradient, `[batch * heads, sequence]`: what a softmax takes away from its gradient. A thread a row.
+extern "C" __global__ void attention_products(float* products, const stored* attended, const stored* gradient, int heads,
+                                              int sequence, int count) {
+    const int index = blockIdx.x * blockDim.x + threadIdx.x;
+    if (index >= count) return;
+    const Head head(index / sequence, heads, sequence);
+    const long long place = head.column + static_cast<long long>(index % sequence) * head.hidden;
+    float sum = 0.0f, left[LANES], right[LANES];
+    for (int at = 0; at < HEAD; at += LANES) {
+        read(left, attended + place + at, HEAD - at);
+        read(right, gradient + place + at, HEAD - at);
+        for (int i = 0; i < LANES; ++i) sum = fmaf(left[i], right[i], sum);
+    }
+    products[index] = sum;
+}
+
+#if STORED_BF16 && HEAD % 16 == 0 && HEAD <= 128
+#include "attention_tensor.cuh"
+#else
+
+// Rows of a tile of queries or keys.
+constexpr int TILE = 32;
+// A thread takes ROWS rows x COLUMNS columns of a TILE x TILE matrix: rows down + i * 16, columns across + j * 8.
+constexpr int ACROSS = 8;
+constexpr int DOWN = 16;
+constexpr int ROWS = TILE / DOWN;
+constexpr int COLUMNS = TILE / ACROSS;
+// Columns of a head that a thread takes: across + c * 8.
+constexpr int WIDTHS = (HEAD + ACROSS - 1) / ACROSS;
+// Odd, so that rows begin in different banks; wide enough for the last of a thread's columns.
+constexpr int PITCH = WIDTHS * ACROSS + 1;
+constexpr int SCORES = TILE + 1;
+constexpr int THREADS = ACROSS * DOWN;
 
 // Copies rows `first..first + TILE` of a strided matrix of `rows` rows to shared memory; what does not exist is 0.
 template <class T>
@@ -158,22 +179,6 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         }
         if (across == 0) logarithms[head.statistic + query] = most[i] + logf(sums[i]);
     }
-}
-
-// The scalar products of each row of `attended` with its gradient, `[batch * heads, sequence]`: what a softmax takes away from its gradient. A thread a row.
-extern "C" __global__ void attention_products(float* products, const stored* attended, const stored* gradient, int heads,
-                                              int sequence, int count) {
-    const int index = blockIdx.x * blockDim.x + threadIdx.x;
-    if (index >= count) return;
-    const Head head(index / sequence, heads, sequence);
-    const long long place = head.column + static_cast<long long>(index % sequence) * head.hidden;
-    float sum = 0.0f, left[LANES], right[LANES];
-    for (int at = 0; at < HEAD; at += LANES) {
-        read(left, attended + place + at, HEAD - at);
-        read(right, gradient + place + at, HEAD - at);
-        for (int i = 0; i < LANES; ++i) sum = fmaf(left[i], right[i], sum);
-    }
-    products[index] = sum;
 }
 
 // The gradient of the queries, into their columns of `d_qkv`. A block a tile of queries (x) of a head of a sequence (y).
@@ -299,3 +304,5 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         }
     }
 }
+
+#endif

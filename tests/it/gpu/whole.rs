@@ -234,7 +234,7 @@ fn products_are_tried_first(gpu: &mut Gpu, at: Address, [first, second]: [Queue;
         let error = gpu.product(first, product).unwrap_err();
         assert!(matches!(error, CudaError::NotPrepared { .. }), "{error}");
     }
-    let wide = (launch::attention_keys(2, 32, 128), Stored::F32);
+    let wide = (launch::attention_keys(Stored::F32, 2, 32, 128), Stored::F32);
     gpu.prepare(&[wide], &[fused, unfused, turned, fused]).unwrap();
     let [f32s, bf16s, sums] = [
         "matmul 0 16x8/16 8x4/8 0 16x4/16 1 1 bias",

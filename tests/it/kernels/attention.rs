@@ -8,8 +8,16 @@ use super::host::Host;
 use super::{Arg, Buffer, Draws, close, hosts};
 
 /// Batch, heads, tokens of a slice, slices.
-const SIZES: [[usize; 4]; 6] =
-    [[1, 1, 1, 1], [2, 3, 3, 1], [1, 2, 33, 1], [1, 1, 70, 1], [2, 2, 17, 3], [1, 1, 40, 2]];
+const SIZES: [[usize; 4]; 8] = [
+    [1, 1, 1, 1],
+    [2, 3, 3, 1],
+    [1, 2, 33, 1],
+    [1, 1, 70, 1],
+    [2, 2, 17, 3],
+    [1, 1, 40, 2],
+    [1, 1, 135, 1],
+    [1, 2, 67, 3],
+];
 
 /// The last slice's attention on the host, and the gradients by the queries, keys and values of every slice: those of earlier slices, keys and values only.
 fn attend(
@@ -30,7 +38,7 @@ fn attend(
     let [logarithms, products] = [(); 2].map(|()| Buffer::f32(&vec![0.0; rows * sizes.sequence]));
     let forward = [&attended, &logarithms, own, &pointers].map(Arg::To);
     host.run(
-        launch::attention_forward(heads, sequence, host.head),
+        launch::attention_forward(stored, heads, sequence, host.head),
         &[&forward[..], &lengths, &[factor]].concat(),
     );
 
@@ -41,10 +49,10 @@ fn attend(
     let d_qkv = Buffer::stored(stored, &vec![0.0; 3 * nh]);
     let queries = [&d_qkv, own, &pointers, &gradient, &logarithms, &products].map(Arg::To);
     host.run(
-        launch::attention_queries(heads, sequence, host.head),
+        launch::attention_queries(stored, heads, sequence, host.head),
         &[&queries[..], &lengths, &[factor]].concat(),
     );
-    let shape = launch::attention_keys(heads, sequence, host.head);
+    let shape = launch::attention_keys(stored, heads, sequence, host.head);
     let mut found = Vec::new();
     for slice in earlier {
         let due = Buffer::f32(owed);

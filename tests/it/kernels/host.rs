@@ -58,8 +58,9 @@ pub(crate) fn hosts() -> Option<&'static [Host]> {
     static HOSTS: OnceLock<Option<Vec<Host>>> = OnceLock::new();
     let hosts = HOSTS.get_or_init(|| {
         let compiler = compiler()?;
-        // Heads of 8 and 17: whole packs, and neither packs nor tiles.
-        let ways = [(Stored::F32, 17), (Stored::Bf16, 8), (Stored::F32, 64)];
+        // Heads of 8 and 17: whole packs, and neither packs nor tiles. In bf16 heads of 16 and 64 are for tensor cores.
+        let ways =
+            [(Stored::F32, 17), (Stored::Bf16, 8), (Stored::F32, 64), (Stored::Bf16, 16), (Stored::Bf16, 64)];
         let build = |(stored, head)| std::thread::spawn(move || Host::new(compiler, stored, head));
         let threads: Vec<_> = ways.into_iter().map(build).collect();
         Some(threads.into_iter().map(|thread| thread.join().unwrap()).collect())

@@ -32,9 +32,14 @@ pub(super) fn host() -> Option<&'static Host> {
     hosts()?.iter().find(|host| host.stored == Stored::F32 && host.head == 17)
 }
 
-/// The bf16 kernels, for the heads that there are.
+/// The bf16 kernels, for heads that tensor cores do not take.
 pub(super) fn packed() -> Option<&'static Host> {
-    hosts()?.iter().find(|host| host.stored == Stored::Bf16)
+    hosts()?.iter().find(|host| host.stored == Stored::Bf16 && host.head == 8)
+}
+
+/// The bf16 kernels, for heads that they do.
+fn tensor() -> Option<&'static Host> {
+    hosts()?.iter().find(|host| host.stored == Stored::Bf16 && host.head == 16)
 }
 
 pub(super) fn small(layers: u32, tied: bool) -> Dims {
@@ -150,6 +155,8 @@ fn plans_in_bf16_compute_what_the_cpu_computes_in_f32_but_for_their_precision() 
         sweep_on(host, &[schedule], &[TRANSFORMS[at % 4]], 2, 2);
     }
     sweep_on(host, &["zb-h1", "dualpipe-v"], &[Some("vocab-2")], 4, 3);
+    let Some(host) = tensor() else { return };
+    sweep_on(host, &["1f1b", "zb-h1", "seq1f1b"], &[None, Some("vocab-1")], 2, 2);
 }
 
 #[test]

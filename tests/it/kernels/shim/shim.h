@@ -30,7 +30,7 @@ struct Index {
 };
 
 enum class State { Ready, AtBarrier, AtWarp, Done };
-enum class Kind { None, Shuffle, Ballot };
+enum class Kind { None, Shuffle, Ballot, Multiply, Load };
 
 constexpr size_t STACK = 128 * 1024;
 
@@ -45,6 +45,11 @@ struct Fiber {
     uint64_t calls;
     Kind kinds[2];
     uint32_t values[2];
+    // Of tensor cores: four words of a left factor and two of a right one; or where a row begins.
+    uint32_t factors[2][6];
+    const void* rows[2];
+    // Copies to shared memory that were begun and not waited for.
+    std::vector<std::pair<void*, const void*>> copies;
 };
 
 struct Block {
@@ -103,6 +108,15 @@ inline uint32_t handed(unsigned place, unsigned lane) {
     return block->fibers[block->current->linear / 32 * 32 + lane].values[place];
 }
 
+inline const Fiber& neighbour(unsigned lane) { return block->fibers[block->current->linear / 32 * 32 + lane]; }
+
+inline float upper(uint32_t pair, unsigned which) {
+    const uint32_t word = which ? pair & 0xffff0000u : pair << 16;
+    float value;
+    memcpy(&value, &word, sizeof value);
+    return value;
+}
+
 inline void enter() {
     block->kernel(block->arguments);
     for (;;) leave(State::Done);
@@ -128,6 +142,7 @@ inline void begin(Block& own) {
         fiber.state = State::Ready;
         fiber.linear = i;
         fiber.calls = 0;
+        fiber.copies.clear();
         fiber.thread = {i % sides.x, i / sides.x % sides.y, i / sides.x / sides.y};
         getcontext(&fiber.start);
         fiber.start.uc_stack.ss_sp = own.stacks.get() + i * STACK;
@@ -251,3 +266,69 @@ inline unsigned __float_as_uint(float value) { return shim::bits<uint32_t>(value
 inline float __uint_as_float(unsigned value) { return shim::bits<float>(uint32_t(value)); }
 inline int min(int left, int right) { return left < right ? left : right; }
 inline int max(int left, int right) { return left < right ? right : left; }
+
+#define TENSOR_CORES
+
+// The layouts are those of tensor.cuh; sums are taken in the order of the inner side.
+inline void tensor_multiply(float (&sums)[4], const unsigned (&left)[4], unsigned first, unsigned second) {
+    shim::Fiber& own = *shim::block->current;
+    const unsigned next = own.calls % 2, lane = own.linear % 32;
+    for (int i = 0; i < 4; ++i) own.factors[next][i] = left[i];
+    own.factors[next][4] = first, own.factors[next][5] = second;
+    const unsigned place = shim::meet(0xffffffffu, shim::Kind::Multiply, 0);
+    for (unsigned i = 0; i < 4; ++i) {
+        const unsigned row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+        for (unsigned k = 0; k < 16; ++k) {
+            const unsigned of_left = shim::neighbour(row % 8 * 4 + k % 8 / 2).factors[place][row / 8 + k / 8 * 2];
+            const unsigned of_right = shim::neighbour(column * 4 + k % 8 / 2).factors[place][4 + k / 8];
+            sums[i] += shim::upper(of_left, k % 2) * shim::upper(of_right, k % 2);
+        }
+    }
+}
+
+inline unsigned tensor_rows(const void* row) {
+    if (reinterpret_cast<uintptr_t>(row) % 16) shim::fail("a row of a matrix is not aligned to 16 bytes");
+    shim::Fiber& own = *shim::block->current;
+    own.rows[own.calls % 2] = row;
+    return shim::meet(0xffffffffu, shim::Kind::Load, 0);
+}
+
+inline void tensor_load(unsigned (&to)[4], const void* row) {
+    const unsigned place = tensor_rows(row), lane = shim::block->current->linear % 32;
+    for (unsigned matrix = 0; matrix < 4; ++matrix) {
+        const char* from = static_cast<const char*>(shim::neighbour(matrix * 8 + lane / 4).rows[place]);
+        memcpy(&to[matrix], from + lane % 4 * 4, 4);
+    }
+}
+
+inline void tensor_load_turned(unsigned (&to)[4], const void* row) {
+    const unsigned place = tensor_rows(row), lane = shim::block->current->linear % 32;
+    for (unsigned matrix = 0; matrix < 4; ++matrix) {
+        uint16_t pair[2];
+        for (unsigned i = 0; i < 2; ++i) {
+            const char* from = static_cast<const char*>(shim::neighbour(matrix * 8 + lane % 4 * 2 + i).rows[place]);
+            memcpy(&pair[i], from + lane / 4 * 2, 2);
+        }
+        to[matrix] = pair[0] | uint32_t(pair[1]) << 16;
+    }
+}
+
+inline unsigned tensor_pair(float first, float second) {
+    const auto half = [](float value) {
+        const uint32_t bits = shim::bits<uint32_t>(value);
+        return ((bits & 0x7fffffffu) > 0x7f800000u ? bits | 0x400000u : bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+    };
+    return half(first) | half(second) << 16;
+}
+
+// Nothing is copied before it is waited for.
+inline void copy_begin(void* to, const void* from) {
+    if (reinterpret_cast<uintptr_t>(to) % 16 || reinterpret_cast<uintptr_t>(from) % 16) shim::fail("a copy is not aligned to 16 bytes");
+    shim::block->current->copies.push_back({to, from});
+}
+
+inline void copies_wait() {
+    auto& copies = shim::block->current->copies;
+    for (const auto& copy : copies) memcpy(copy.first, copy.second, 16);
+    copies.clear();
+}
