@@ -118,7 +118,7 @@ pub fn compile(source: &Source, variant: Variant, path: Option<&Path>) -> Result
         headers.iter().map(|(name, header)| (name.as_ptr(), header.as_ptr())).unzip();
     // SAFETY: all texts end with 0 and outlive the program; there are as many headers as names of them.
     let made = unsafe {
-        let (count, texts, names) = (names.len() as i32, texts.as_ptr(), names.as_ptr());
+        let (count, texts, names) = ((names.len() as u32).cast_signed(), texts.as_ptr(), names.as_ptr());
         sys::nvrtcCreateProgram(&raw mut program, code.as_ptr(), file.as_ptr(), count, texts, names)
     };
     made.result().map_err(|error| refused(format!("{:?}", error.0)))?;
