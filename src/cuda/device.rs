@@ -287,7 +287,7 @@ pub trait Device {
     /// One is not.
     fn check(&mut self) -> Result<(), CudaError>;
 
-    /// Leaves all channels, when all members have come to the end of what they moved.
+    /// Leaves all channels, when all members have come to the end of what they moved. What was captured can't be repeated any more.
     ///
     /// # Errors
     /// The network failed.

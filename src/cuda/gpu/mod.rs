@@ -417,6 +417,8 @@ impl Device for Gpu {
     fn leave(&mut self) -> Result<(), CudaError> {
         self.outside("leave")?;
         self.bind()?;
+        // A communicator does not end before the graphs that its work is in.
+        self.parts.graphs.clear();
         self.parts.network.leave()
     }
 

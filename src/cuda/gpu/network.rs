@@ -65,19 +65,11 @@ impl Network {
         let lacks = || CudaError::NotPrepared { what: format!("channel {}", channel.0) };
         let (communicator, members) =
             self.channels.get_mut(channel.0 as usize).and_then(Option::as_mut).ok_or_else(lacks)?;
-        let nccl = self.nccl.as_ref().ok_or_else(lacks)?;
         let (bytes, sums) = ((Element::Byte, 4 * words), elements(stored, words));
         let needed = |at: Option<Address>| at.ok_or_else(lacks);
         match what {
-            // A message that is no part of a group may not be queued yet when NCCL 2.23 says that it is.
-            Move::Send => {
-                let from = needed(from)?;
-                nccl.group(&mut [communicator], |all| all[0].send(stream, 1, from, bytes.0, bytes.1))
-            }
-            Move::Receive => {
-                let to = needed(to)?;
-                nccl.group(&mut [communicator], |all| all[0].receive(stream, 0, to, bytes.0, bytes.1))
-            }
+            Move::Send => communicator.send(stream, 1, needed(from)?, bytes.0, bytes.1),
+            Move::Receive => communicator.receive(stream, 0, needed(to)?, bytes.0, bytes.1),
             Move::Broadcast { root } => {
                 let to = needed(to)?;
                 communicator.broadcast(stream, (from.unwrap_or(to), to), bytes, root)

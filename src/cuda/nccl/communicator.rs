@@ -75,6 +75,28 @@ impl Communicator {
         Ok(body(&self.nccl.functions, handle.0))
     }
 
+    /// A message; one that is no part of a group is a group of its own, since NCCL 2.23 may say that another is queued before it is. Nobody
+    /// ends the communicator meanwhile.
+    fn message(
+        &self,
+        call: &'static str,
+        body: impl FnOnce(&Functions, ncclComm_t) -> c_int,
+    ) -> Result<(), CudaError> {
+        let alone = !self.grouped;
+        let result = self.with(call, |functions, handle| {
+            // SAFETY: they take nothing; the end follows on the same thread, whatever happens between.
+            let started = if alone { unsafe { (functions.group_start)() } } else { SUCCESS };
+            if started != SUCCESS {
+                return started;
+            }
+            let issued = body(functions, handle);
+            // SAFETY: as above.
+            let ended = if alone { unsafe { (functions.group_end)() } } else { SUCCESS };
+            if matches!(issued, SUCCESS | IN_PROGRESS) && alone { ended } else { issued }
+        })?;
+        self.go_on(call, result)
+    }
+
     /// Goes on from a call's result: waits until it is done, unless it is one of a group. What failed or took too long is aborted.
     pub(super) fn go_on(&self, call: &'static str, result: c_int) -> Result<(), CudaError> {
         let (mut state, mut polls) = (result, 0_u32);
@@ -148,11 +170,10 @@ impl Communicator {
     ) -> Result<(), CudaError> {
         // SAFETY: the handle lives. That the place is memory of the communicator's device, large enough and not written before the
         // stream is past this, is the caller's promise; so below.
-        let result = self.with("ncclSend", |functions, handle| unsafe {
+        self.message("ncclSend", |functions, handle| unsafe {
             let (to, number) = (to.cast_signed(), element.number());
             (functions.send)(pointer(at), count as usize, number, to, handle, stream.0)
-        })?;
-        self.go_on("ncclSend", result)
+        })
     }
 
     /// Receives elements from a rank.
@@ -168,11 +189,10 @@ impl Communicator {
         count: u64,
     ) -> Result<(), CudaError> {
         // SAFETY: as in `send`.
-        let result = self.with("ncclRecv", |functions, handle| unsafe {
+        self.message("ncclRecv", |functions, handle| unsafe {
             let (from, number) = (from.cast_signed(), element.number());
             (functions.receive)(pointer(at), count as usize, number, from, handle, stream.0)
-        })?;
-        self.go_on("ncclRecv", result)
+        })
     }
 
     /// Reduces every rank's elements; all get the result, which may lie where the elements do.

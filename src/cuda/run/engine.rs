@@ -209,7 +209,9 @@ impl<D: Device + Send + 'static> Engine<D> {
             };
             if let Err(error) = looked {
                 self.signals.abort.store(true, Ordering::SeqCst);
-                (self.ender)();
+                // It may wait for the device.
+                let end = Arc::clone(&self.ender);
+                thread::spawn(move || end());
                 if let Ok(outcome) = self.outcomes.recv_timeout(GRACE) {
                     self.executor = Some(outcome.executor);
                 }

@@ -157,7 +157,7 @@ fn a_failure_is_named_with_its_number_and_nccls_own_words() {
     let error = joined.check().unwrap_err();
     assert!(error.to_string().contains("was aborted"), "{error}");
     drop(joined);
-    assert_eq!(stand_in.said(), "init 1/4;send 0 1 7 0 0;abort 0;");
+    assert_eq!(stand_in.said(), "init 1/4;(send 0 1 7 0 0;)abort 0;");
 }
 
 #[test]
