@@ -30,6 +30,15 @@ impl Address {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Queue(pub u32);
 
+/// What a queue is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Passes: kernels and products.
+    Passes,
+    /// What moves between ranks, and what is small: kernels, no products. Goes before passes where a device runs both.
+    Moves,
+}
+
 /// A moment of a queue, for others to wait for. Waiting for one that was never recorded is a mistake of the caller: a device would not wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Event(pub u32);
@@ -136,7 +145,7 @@ pub trait Device {
     ///
     /// # Errors
     /// The device refuses.
-    fn queue(&mut self) -> Result<Queue, CudaError>;
+    fn queue(&mut self, purpose: Purpose) -> Result<Queue, CudaError>;
 
     /// A new event; `timed` ones can be asked for the time between them.
     ///
@@ -252,6 +261,9 @@ pub trait Device {
     /// # Errors
     /// The device failed.
     fn count(&mut self, queue: Queue, cell: u32, value: u32) -> Result<(), CudaError>;
+
+    /// Bytes of its memory that it keeps for itself, beside what was allocated.
+    fn own_bytes(&self) -> u64;
 
     /// What tells it from all other devices of all machines, where there is anything.
     fn identity(&self) -> Option<[u64; 2]>;

@@ -13,7 +13,7 @@ mod probe;
 pub mod run;
 mod transfer;
 
-pub use device::{Address, Argument, Device, Epilogue, Event, Graph, Matrix, Product, Queue};
+pub use device::{Address, Argument, Device, Epilogue, Event, Graph, Matrix, Product, Purpose, Queue};
 pub use error::CudaError;
 pub use gpu::{ALIGNED, Gpu, Layout, Operation, Packed, Pointers, Side, Stream, describe};
 pub use nccl::{Aborter, Communicator, Element, Nccl, Reduction, UNIQUE_ID, UniqueId};

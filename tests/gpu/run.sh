@@ -5,7 +5,8 @@
 #   SCHEDC=PATH tests/gpu/run.sh     all rows with this binary
 #   QUICK=1 tests/gpu/run.sh         fewer steps, and only some schedules
 #
-# Exits 0 if every row passed, 1 if one failed, was skipped or is not built, 2 where there is no GPU. The peers are PyTorch's, on the same GPU in the same run; without PyTorch their rows are skipped.
+# Exits 0 if every row passed, 1 if one failed or was skipped, 2 where there is no GPU. The peers are PyTorch's, on the same GPU in the same run; without PyTorch their rows are skipped.
+# Where there are two GPUs or more, ranks on GPUs of their own are checked, too, over NCCL.
 # SCHEDC_PEAK_TFLOPS is the GPU's peak in bf16 where the script does not know it; SCHEDULES are those whose plans are checked; MODEL are the
 # flags of the model that one rank is measured on, MEDIUM of the one that four ranks on one GPU are held against one rank with.
 set -uo pipefail
@@ -267,5 +268,32 @@ tokens="$(awk -v words="$medium" 'BEGIN { n = split(words, w, " "); for (i = 1; 
 step="$(awk -v t="$tokens" -v r="$(rate "$work/measured")" 'BEGIN { if (r > 0) print t / r * 1e6 }')"
 off="$(over "$(figure step "$work/simulated")" "$step")"
 compared "${names[12]}" "$(awk -v a="$off" 'BEGIN { if (a + 0 > 0) { d = (a - 1) * 100; printf "%.2f", d < 0 ? -d : d } else print "no figure" }')" ' % off' le 5
+
+# --- a GPU a rank ----------------------------------------------------------------------------------------------------------------------
+
+gpus="$(nvidia-smi --query-gpu=name --format=csv,noheader | wc -l)"
+if [ "$gpus" -ge 2 ]; then
+    many=2
+    if [ "$gpus" -ge 4 ]; then many=4; fi
+    words="zb-h1 --with vocab-1 -p $many -m 8 $small --backend cuda"
+    # The losses of a log's steps.
+    losses() { awk '/^step/ { print $4 }' "$1"; }
+    # shellcheck disable=SC2086
+    "$SCHEDC" run $words --steps 10 >"$work/together" 2>&1 || tail -n 5 "$work/together"
+    for extra in '' --graph; do
+        # shellcheck disable=SC2086
+        "$SCHEDC" launch -n "$many" -- run $words --steps 10 $extra >"$work/apart" 2>&1 || tail -n 20 "$work/apart"
+        worst_loss="$(paste <(losses "$work/together") <(losses "$work/apart") | awk 'NF == 2 { n += 1; d = ($1 - $2) / $1; if (d < 0) d = -d; if (d > worst) worst = d } END { if (n == 10) print worst + 0 }')"
+        compared "right: $many GPUs, losses of one${extra:+, $extra}" "$worst_loss" ' at worst of 10 steps' le 1e-4
+    done
+    began="$(date +%s)"
+    # shellcheck disable=SC2086
+    timeout 120 "$SCHEDC" launch -n "$many" -- run $words --steps 10 --stall-timeout 5 --inject r1@20=stall >"$work/stalled" 2>&1
+    code=$?
+    took="$(($(date +%s) - began))"
+    grep -q 'held by the drill' "$work/stalled" && [ "$code" = 1 ] && verdict=pass || verdict=fail
+    row "watched: a stalled rank ends all" "exit $code with its table after $took s" "$verdict"
+    [ "$verdict" = pass ] || tail -n 20 "$work/stalled"
+fi
 
 finish

@@ -12,6 +12,7 @@ const NEEDED: i32 = 13_000;
 
 /// What is called of it; `cudarc` panics at the first call of a function that is not there.
 const FUNCTIONS: &[&str] = &[
+    "cuCtxGetStreamPriorityRange",
     "cuCtxSetCurrent",
     "cuCtxSynchronize",
     "cuDeviceGet",
@@ -55,6 +56,7 @@ const FUNCTIONS: &[&str] = &[
     "cuModuleUnload",
     "cuStreamBeginCapture_v2",
     "cuStreamCreate",
+    "cuStreamCreateWithPriority",
     "cuStreamDestroy_v2",
     "cuStreamEndCapture",
     "cuStreamQuery",

@@ -28,8 +28,8 @@ use std::time::{Duration, Instant};
 use cudarc::driver::result;
 
 use super::{
-    Address, Argument, Channel, CudaError, Device, Ender, Epilogue, Event, Graph, Meeting, Product, Queue,
-    Transfer,
+    Address, Argument, Channel, CudaError, Device, Ender, Epilogue, Event, Graph, Meeting, Product, Purpose,
+    Queue, Transfer,
 };
 use crate::ir::Bytes;
 use crate::kernels::{Launch, Stored};
@@ -76,7 +76,8 @@ struct Moment {
 
 struct Lane {
     stream: OwnedStream,
-    workspace: Workspace,
+    /// For products, where the lane has any.
+    workspace: Option<Workspace>,
 }
 
 /// All that is on the device. Dropped from the first to the last: users before what they use, the context at the end.
@@ -207,12 +208,16 @@ impl Device for Gpu {
         Ok(at)
     }
 
-    fn queue(&mut self) -> Result<Queue, CudaError> {
+    fn queue(&mut self, purpose: Purpose) -> Result<Queue, CudaError> {
         self.outside("queue")?;
         self.bind()?;
-        let workspace = Workspace::new(self.parts.products.workspace())?;
+        let workspace = match purpose {
+            Purpose::Passes => Some(Workspace::new(self.parts.products.workspace())?),
+            Purpose::Moves => None,
+        };
         let queue = Queue(next(&self.parts.lanes));
-        self.parts.lanes.push(Lane { stream: OwnedStream::new()?, workspace });
+        let stream = if workspace.is_some() { OwnedStream::new()? } else { OwnedStream::urgent()? };
+        self.parts.lanes.push(Lane { stream, workspace });
         Ok(queue)
     }
 
@@ -231,9 +236,11 @@ impl Device for Gpu {
         parts.kernels.prepare(launches)?;
         parts.kernels.prepare(&biases)?;
         let bytes = parts.products.workspace();
-        for lane in parts.lanes.iter_mut().filter(|lane| lane.workspace.bytes() < bytes) {
-            lane.stream.finish()?;
-            lane.workspace = Workspace::new(bytes)?;
+        for lane in &mut parts.lanes {
+            if lane.workspace.as_ref().is_some_and(|workspace| workspace.bytes() < bytes) {
+                lane.stream.finish()?;
+                lane.workspace = Some(Workspace::new(bytes)?);
+            }
         }
         Ok(())
     }
@@ -307,8 +314,11 @@ impl Device for Gpu {
 
     fn product(&mut self, queue: Queue, product: &Product) -> Result<(), CudaError> {
         let lane = self.on(queue)?;
+        let Some(workspace) = &lane.workspace else {
+            return Err(CudaError::NotPrepared { what: format!("a product on queue {}", queue.0) });
+        };
         let (product, after) = self.parts.products.parts(product)?;
-        let follows = self.parts.products.launch(&product, &lane.stream, &lane.workspace)?;
+        let follows = self.parts.products.launch(&product, &lane.stream, workspace)?;
         if let (Some((launch, stored)), Epilogue::Bias(bias)) = (follows, product.epilogue) {
             let width = Argument::Int(product.columns.cast_signed());
             let arguments = [Argument::At(product.result.at), Argument::At(bias), width];
@@ -380,6 +390,10 @@ impl Device for Gpu {
             return Err(CudaError::NotPrepared { what: format!("counter {cell}") });
         };
         lane.stream.write(at, value)
+    }
+
+    fn own_bytes(&self) -> u64 {
+        self.parts.lanes.iter().filter_map(|lane| lane.workspace.as_ref()).map(Workspace::bytes).sum()
     }
 
     fn identity(&self) -> Option<[u64; 2]> {

@@ -155,6 +155,20 @@ impl OwnedStream {
         Ok(Self(result::stream::create(kind).named("cuStreamCreate")?))
     }
 
+    /// One that goes before others where a device runs both: what others wait for.
+    pub(super) fn urgent() -> Result<Self, CudaError> {
+        let (mut stream, mut least, mut greatest) = (std::ptr::null_mut(), 0, 0);
+        let flags = sys::CUstream_flags::CU_STREAM_NON_BLOCKING as u32;
+        // SAFETY: the driver writes two integers, then a handle.
+        unsafe {
+            let asked = sys::cuCtxGetStreamPriorityRange(&raw mut least, &raw mut greatest);
+            asked.result().named("cuCtxGetStreamPriorityRange")?;
+            let made = sys::cuStreamCreateWithPriority(&raw mut stream, flags, greatest);
+            made.result().named("cuStreamCreateWithPriority")?;
+        }
+        Ok(Self(stream))
+    }
+
     /// Whether all that was put on it has run.
     pub(super) fn is_done(&self) -> Result<bool, CudaError> {
         // SAFETY: the stream lives.

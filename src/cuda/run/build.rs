@@ -11,7 +11,7 @@ use super::ranks::RankState;
 use super::recorder::Recorder;
 use super::script::{Walk, listed, spilled};
 use super::{RunError, Scope, shape};
-use crate::cuda::{Address, CudaError, Device, Meeting};
+use crate::cuda::{Address, CudaError, Device, Meeting, Purpose};
 use crate::execute::ExecuteError;
 use crate::execute::model::{Held, Train};
 use crate::execute::prepare::{Script, resolve};
@@ -73,8 +73,8 @@ impl<D: Device> Executor<D> {
         let Some(shape) = shape else { return Err(ExecuteError::NoLoss.into()) };
         let units = header.cut().units();
         let mut ranks = Vec::new();
-        for ((rank, script), held) in plan.ranks[local.clone()].iter().zip(own).zip(held) {
-            ranks.push(RankState::new(held, rank.peak.bytes, script.lanes.len(), &mut device)?);
+        for (rank, held) in plan.ranks[local.clone()].iter().zip(held) {
+            ranks.push(RankState::new(held, rank, &mut device)?);
         }
         let each = 8 * u64::from(units) * u64::from(shape.tokens);
         let feed = Feed { start: device.allocate(each)?, tokens: shape.tokens };
@@ -89,7 +89,7 @@ impl<D: Device> Executor<D> {
         let spill = if channels.across(local.len()).next().is_some() { spilled(scripts) } else { 0 };
         let spill = if spill > 0 { device.allocate(spill)? } else { Address::default() };
         device.counters(Arc::clone(&signals.cells))?;
-        let origin = device.queue()?;
+        let origin = device.queue(Purpose::Moves)?;
         let walk = Walk::new(header, scripts, (&ranks, local.clone()), &channels, feed, lists, &mut device)?;
         let marks = recorder.as_ref().map(|recorder| &recorder.marks);
         let steps = walk.marked(marks).drilled(drill).spilling(spill).run(origin, &mut device)?;

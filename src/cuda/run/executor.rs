@@ -254,11 +254,12 @@ impl<D: Device> Executor<D> {
         Bytes(self.ranks.iter().map(|rank| rank.parameters.bytes()).sum())
     }
 
-    /// What was allocated beside the arenas and the parameters, over all ranks.
+    /// What was allocated beside the arenas and the parameters, over all ranks, with what the device keeps for itself.
     #[must_use]
     pub fn workspace_bytes(&self) -> Bytes {
         let scratch: u64 = self.ranks.iter().map(|rank| rank.scratch.bytes).sum();
-        Bytes(scratch + self.ids.capacity() as u64 + self.losses.len() as u64)
+        let lengths = self.ids.capacity() as u64 + self.losses.len() as u64;
+        Bytes(scratch + lengths + self.device.own_bytes())
     }
 
     /// The bytes of arenas, of parameters, and of what lies beside them.

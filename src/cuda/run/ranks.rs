@@ -2,9 +2,9 @@
 
 use super::parameters::Parameters;
 use super::shape::{Rest, Shape};
-use crate::cuda::{Address, CudaError, Device, Event, Queue};
+use crate::cuda::{Address, CudaError, Device, Event, Purpose, Queue};
 use crate::execute::model::{Held, LayerDelta};
-use crate::ir::Bytes;
+use crate::ir::{Bytes, Lane, RankPlan};
 use crate::kernels::launch::CHUNK;
 
 /// What passes use beside the plan's buffers. Only passes of the compute lane use it, one after the other, but for `rescaled`.
@@ -69,8 +69,9 @@ pub(super) struct LaneQueue {
 }
 
 impl LaneQueue {
-    fn new(device: &mut impl Device) -> Result<Self, CudaError> {
-        Ok(Self { queue: device.queue()?, ready: device.event(false)?, done: device.event(false)? })
+    fn new(lane: Lane, device: &mut impl Device) -> Result<Self, CudaError> {
+        let purpose = if lane == Lane::Compute { Purpose::Passes } else { Purpose::Moves };
+        Ok(Self { queue: device.queue(purpose)?, ready: device.event(false)?, done: device.event(false)? })
     }
 }
 
@@ -92,19 +93,15 @@ pub(super) struct RankState {
 
 impl RankState {
     /// Allocates what a rank needs: an arena of exactly the plan's peak, and what lies beside it, but for the losses.
-    pub(super) fn new(
-        held: Held,
-        peak: Bytes,
-        lanes: usize,
-        device: &mut impl Device,
-    ) -> Result<Self, CudaError> {
+    pub(super) fn new(held: Held, plan: &RankPlan, device: &mut impl Device) -> Result<Self, CudaError> {
         let shape = Shape::of(&held.sizes)?;
-        let arena = device.allocate(peak.0)?;
+        let allocated = plan.peak.bytes;
+        let arena = device.allocate(allocated.0)?;
         let parameters = Parameters::new(&held, device)?;
         let bytes = Scratch::cut(&held, &shape, Address::default()).bytes;
         let scratch = Scratch::cut(&held, &shape, device.allocate(bytes)?);
-        let lanes = (0..lanes).map(|_| LaneQueue::new(device)).collect::<Result<_, _>>()?;
+        let lanes = plan.lanes.iter().map(|&lane| LaneQueue::new(lane, device)).collect::<Result<_, _>>()?;
         let losses = Address::default();
-        Ok(Self { held, shape, parameters, arena, allocated: peak, scratch, lanes, losses })
+        Ok(Self { held, shape, parameters, arena, allocated, scratch, lanes, losses })
     }
 }

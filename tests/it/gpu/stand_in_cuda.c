@@ -124,6 +124,13 @@ int cuMemcpyDtoHAsync_v2(void* to, place from, size_t bytes, void* stream) { ret
 
 // Without waiting for the default stream.
 int cuStreamCreate(void** stream, unsigned flags) { return flags == 1 ? made(&streams, stream) : INVALID_VALUE; }
+int cuCtxGetStreamPriorityRange(int* least, int* greatest) { return *least = 0, *greatest = -5, SUCCESS; }
+
+int cuStreamCreateWithPriority(void** stream, unsigned flags, int priority) {
+    SAY("urgent %d", priority);
+    return flags == 1 ? made(&streams, stream) : INVALID_VALUE;
+}
+
 int cuStreamDestroy_v2(void* stream) { return gone(&streams, stream); }
 int cuStreamSynchronize(void* stream) { return stream ? SUCCESS : INVALID_VALUE; }
 int cuStreamQuery(void* stream) { return stream ? SUCCESS : INVALID_VALUE; }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use schedc::cuda::{
     Address, Argument, Channel, CudaError, Device as _, Epilogue, Event, Gpu, Library, Matrix, Move, Product,
-    Queue, Stream, Transfer, load,
+    Purpose, Queue, Stream, Transfer, load,
 };
 use schedc::ir::Bytes;
 use schedc::kernels::{Stored, launch};
@@ -100,11 +100,11 @@ fn use_it(said: &Path) {
     assert_eq!(error, asked);
     gpu.allocate(0).unwrap();
     let at = gpu.allocate(40 << 20).unwrap();
-    let (first, second) = (gpu.queue().unwrap(), gpu.queue().unwrap());
+    let (first, second) = (gpu.queue(Purpose::Passes).unwrap(), gpu.queue(Purpose::Passes).unwrap());
     assert_ne!(gpu.stream(first).unwrap(), Stream::DEFAULT);
     bytes_arrive(&mut gpu, at);
 
-    look();
+    assert!(look().contains(&"urgent -5".to_owned()), "moves go before passes");
     let (plain, timed) = (gpu.event(false).unwrap(), gpu.event(true).unwrap());
     assert_eq!(look(), ["event 2", "event 0"]);
     let never = gpu.wait(first, plain).unwrap_err();
@@ -202,7 +202,7 @@ fn buffers_move_on_channels(gpu: &mut Gpu, queue: Queue, folder: &Path) {
 
 /// Bytes that are written, copied and zeroed are read again: more of them than the staging memory holds at once.
 fn bytes_arrive(gpu: &mut Gpu, at: Address) {
-    let queue = gpu.queue().unwrap();
+    let queue = gpu.queue(Purpose::Moves).unwrap();
     let count = (19 << 20) + 5;
     let mut found = vec![1_u8; count];
     gpu.read(queue, at, &mut found).unwrap();
@@ -234,6 +234,7 @@ fn products_are_tried_first(gpu: &mut Gpu, at: Address, [first, second]: [Queue;
         let error = gpu.product(first, product).unwrap_err();
         assert!(matches!(error, CudaError::NotPrepared { .. }), "{error}");
     }
+    let moves = gpu.queue(Purpose::Moves).unwrap();
     let wide = (launch::attention_keys(Stored::F32, 2, 32, 128), Stored::F32);
     gpu.prepare(&[wide], &[fused, unfused, turned, fused]).unwrap();
     let [f32s, bf16s, sums] = [
@@ -242,7 +243,10 @@ fn products_are_tried_first(gpu: &mut Gpu, at: Address, [first, second]: [Queue;
         "matmul 14 16x8/16 4x8/4' 0 16x4/16 1 1",
     ];
     // Each was tried once; and shared memory beyond 48 KiB was allowed.
-    assert_eq!(look(), [f32s, bf16s, sums, &format!("set attention_keys 8 {}", wide.0.shared)]);
+    let allowed = format!("set attention_keys 8 {}", wide.0.shared);
+    assert_eq!(look(), ["urgent -5", f32s, bf16s, sums, &allowed]);
+    let error = gpu.product(moves, &fused).unwrap_err();
+    assert!(matches!(error, CudaError::NotPrepared { .. }), "{error}");
     for (product, lines) in [
         (&fused, vec![f32s]),
         (&unfused, vec![bf16s, "launch bias_add 4,1,1 32,1,1 0: 16"]),

@@ -12,7 +12,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use schedc::cuda::{
     Address, Argument, Channel, CudaError, Device, Ender, Epilogue, Event, Graph, Matrix, Meeting, Move,
-    Product, Queue, Transfer, UniqueId,
+    Product, Purpose, Queue, Transfer, UniqueId,
 };
 use schedc::execute::cpu::plain;
 use schedc::kernels::{Launch, Stored};
@@ -53,6 +53,7 @@ pub(crate) struct HostDevice {
     host: &'static Host,
     memory: Vec<(*mut u8, Layout)>,
     queues: Vec<VecDeque<Pending>>,
+    purposes: Vec<Purpose>,
     /// For each event, how often it was recorded, which of these records is over, and at which tick.
     events: Vec<(u64, u64, u64)>,
     /// Calls that have run.
@@ -94,6 +95,7 @@ impl HostDevice {
             host,
             memory: Vec::new(),
             queues: Vec::new(),
+            purposes: Vec::new(),
             events: Vec::new(),
             ticks: 0,
             launches: BTreeSet::new(),
@@ -378,9 +380,10 @@ impl Device for HostDevice {
         Ok(Address(start as u64))
     }
 
-    fn queue(&mut self) -> Result<Queue, CudaError> {
+    fn queue(&mut self, purpose: Purpose) -> Result<Queue, CudaError> {
         assert!(!self.ready, "queues are made before the first step");
         self.queues.push(VecDeque::new());
+        self.purposes.push(purpose);
         Ok(Queue(self.queues.len() as u32 - 1))
     }
 
@@ -466,6 +469,7 @@ impl Device for HostDevice {
     }
 
     fn product(&mut self, queue: Queue, product: &Product) -> Result<(), CudaError> {
+        assert_eq!(self.purposes[queue.0 as usize], Purpose::Passes, "a queue of moves has no products");
         self.put(queue, Pending::Product(*product));
         Ok(())
     }
@@ -521,6 +525,10 @@ impl Device for HostDevice {
         assert!((cell as usize) < self.cells.len());
         self.put(queue, Pending::Count(cell, value));
         Ok(())
+    }
+
+    fn own_bytes(&self) -> u64 {
+        0
     }
 
     fn identity(&self) -> Option<[u64; 2]> {
