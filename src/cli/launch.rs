@@ -16,6 +16,9 @@ use super::{Cli, Failure};
 /// How long processes may take to end by themselves after one has failed.
 const GRACE: Duration = Duration::from_secs(3);
 
+/// Has NCCL keep the order in which a process issues on several communicators, in graphs too.
+pub(super) const IN_ORDER: &str = "NCCL_LAUNCH_ORDER_IMPLICIT";
+
 /// Says that standard input is held by a launch.
 const LEASH: &str = "SCHEDC_LEASH";
 
@@ -92,6 +95,9 @@ pub(crate) fn launch(args: &LaunchArgs) -> Result<(), Failure> {
             .env("SCHEDC_PROCESSES", args.processes.to_string());
         command.env("SCHEDC_PORT", port.to_string()).env("SCHEDC_SECRET", &secret);
         command.env("MASTER_ADDR", "127.0.0.1");
+        if std::env::var_os(IN_ORDER).is_none() {
+            command.env(IN_ORDER, "1");
+        }
         let mut child = command.spawn().map_err(failed(process))?;
         if let Some(said) = child.stderr.take() {
             thread::spawn(move || pass_on(process, said));

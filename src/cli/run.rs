@@ -145,6 +145,9 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     if args.graph && args.backend == Backend::Cpu {
         return Err(Failure::one(CudaError::GraphOnCpu));
     }
+    if args.graph && place.is_some() && std::env::var_os(launch::IN_ORDER).is_none_or(|set| set != "1") {
+        return Err(Failure::one(CudaError::GraphWithoutOrder { variable: launch::IN_ORDER }));
+    }
     args.backend.check(args.cuda_path.as_deref(), place.as_ref())?;
     let plan = args.job.plan(&args.model)?;
     let hash = schedc::emit::plan_hash(&plan).to_string();

@@ -113,6 +113,18 @@ pub enum CudaError {
     #[error("`--inject` acts before an instruction, and a step that is one graph is launched as a whole")]
     #[diagnostic(code(schedc::cuda::graph_not_drilled), help("leave `--graph` or `--inject` out"))]
     GraphNotDrilled,
+    /// Graphs of several processes whose communicators have no order.
+    #[error(
+        "`--graph` on several processes needs `{variable}=1`, which has NCCL keep the order of issue inside a graph"
+    )]
+    #[diagnostic(
+        code(schedc::cuda::graph_without_order),
+        help("set it for every process (`schedc launch` does; NCCL 2.26 or newer), or leave `--graph` out")
+    )]
+    GraphWithoutOrder {
+        /// The variable of the environment.
+        variable: &'static str,
+    },
     /// A graph of what no GPU runs.
     #[error("`--graph` puts a step on a GPU as one graph, and the CPU's ranks are threads")]
     #[diagnostic(code(schedc::cuda::graph_on_cpu), help("leave it out, or run with `--backend cuda`"))]

@@ -40,6 +40,7 @@ pub(crate) enum Patience {
 pub(crate) struct Vigil {
     seen: u64,
     since: Instant,
+    begun: Instant,
 }
 
 impl Vigil {
@@ -144,12 +145,13 @@ impl Control {
         self.remote().is_none_or(|remote| remote.silent(longest).is_empty())
     }
 
-    /// As [`Control::look`], while nothing is expected to end, but others to live.
+    /// As [`Control::look`], while nothing is expected to end, but others to live; for as long as processes may take to be ready.
     ///
     /// # Errors
     /// As [`Control::look`].
     pub(crate) fn glance(&self, step: u64, vigil: &mut Vigil) -> Result<(), ExecuteError> {
-        if self.lives(self.stall.max(START)) {
+        let longest = self.stall.max(START);
+        if self.lives(longest) && vigil.begun.elapsed() < longest {
             vigil.renew();
         }
         self.look(step, vigil)
@@ -175,7 +177,7 @@ impl Control {
 
     /// Begins to watch.
     pub(crate) fn vigil(&self) -> Vigil {
-        Vigil { seen: self.progress(), since: Instant::now() }
+        Vigil { seen: self.progress(), since: Instant::now(), begun: Instant::now() }
     }
 
     /// Looks at the ranks while they work. A run that is over is told to all.
@@ -186,7 +188,7 @@ impl Control {
         self.listen(step)?;
         let now = self.progress();
         if now != vigil.seen {
-            *vigil = Vigil { seen: now, since: Instant::now() };
+            (vigil.seen, vigil.since) = (now, Instant::now());
         } else if vigil.since.elapsed() >= self.stall {
             return Err(self.stalled());
         }

@@ -282,7 +282,7 @@ if [ "$gpus" -ge 2 ]; then
     "$SCHEDC" run $words --steps 10 >"$work/together" 2>&1 || tail -n 5 "$work/together"
     for extra in '' --graph; do
         # shellcheck disable=SC2086
-        "$SCHEDC" launch -n "$many" -- run $words --steps 10 $extra >"$work/apart" 2>&1 || tail -n 20 "$work/apart"
+        timeout 300 "$SCHEDC" launch -n "$many" -- run $words --steps 10 $extra >"$work/apart" 2>&1 || tail -n 20 "$work/apart"
         worst_loss="$(paste <(losses "$work/together") <(losses "$work/apart") | awk 'NF == 2 { n += 1; d = ($1 - $2) / $1; if (d < 0) d = -d; if (d > worst) worst = d } END { if (n == 10) print worst + 0 }')"
         compared "right: $many GPUs, losses of one${extra:+, $extra}" "$worst_loss" ' at worst of 10 steps' le 1e-4
     done

@@ -76,6 +76,17 @@ fn ranks_of_several_processes_need_nccl_too() {
     }
 }
 
+#[test]
+fn graphs_of_several_processes_need_an_order() {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_schedc"));
+    command.args(format!("run gpipe -p 2 -m 2 {SMALL} --steps 1 --backend cuda --graph").split_whitespace());
+    command.env("RANK", "0").env("WORLD_SIZE", "2").env("MASTER_ADDR", "127.0.0.1");
+    let output = command.env_remove("NCCL_LAUNCH_ORDER_IMPLICIT").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("schedc::cuda::graph_without_order"), "{said}");
+}
+
 /// Whether there is NVRTC; says so where there is none.
 #[allow(clippy::print_stderr, reason = "a skipped test says so")]
 fn has_nvrtc() -> bool {

@@ -446,7 +446,11 @@ impl Drop for Gpu {
         if self.bind().is_err() {
             return;
         }
-        self.parts.network.end();
+        // A communicator does not end before the graphs that its work is in.
+        self.parts.graphs.clear();
+        if !self.parts.network.end(PATIENCE) {
+            return;
+        }
         // A stream that failed is done.
         let runs = |lane: &Lane| matches!(lane.stream.is_done(), Ok(false));
         let until = Instant::now() + PATIENCE;

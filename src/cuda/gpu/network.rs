@@ -1,8 +1,10 @@
 //! Channels to the devices of other processes -> communicators of NCCL.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::thread::{sleep, spawn};
+use std::time::{Duration, Instant};
 
 use super::super::{
     Aborter, Address, Channel, Communicator, CudaError, Element, Ender, Meeting, Move, Nccl, Reduction,
@@ -101,19 +103,41 @@ impl Network {
         left
     }
 
-    /// Ends all channels: what waits on the device for others is over then.
-    pub(super) fn end(&mut self) {
+    /// Ends all channels: what waits on the device for others is over then. False where they did not end in time; nothing that they use
+    /// may be given back then.
+    pub(super) fn end(&mut self, patience: Duration) -> bool {
+        let ended = end_all(&self.aborters);
+        let until = Instant::now() + patience;
+        while ended.load(Ordering::SeqCst) > 0 {
+            if Instant::now() > until {
+                return false;
+            }
+            sleep(Duration::from_millis(1));
+        }
         self.channels.clear();
+        true
     }
 
-    /// The same from any thread.
+    /// The same from any thread, without waiting.
     pub(super) fn ender(&self) -> Ender {
         let aborters = Arc::clone(&self.aborters);
-        Arc::new(move || {
-            let all = std::mem::take(&mut *aborters.lock().unwrap_or_else(PoisonError::into_inner));
-            all.iter().for_each(Aborter::abort);
-        })
+        Arc::new(move || drop(end_all(&aborters)))
     }
+}
+
+/// Ends communicators, each on a thread of its own: one may only be done when the work of the others on the device is over. How many are not
+/// done yet.
+fn end_all(aborters: &Mutex<Vec<Aborter>>) -> Arc<AtomicUsize> {
+    let all = std::mem::take(&mut *aborters.lock().unwrap_or_else(PoisonError::into_inner));
+    let left = Arc::new(AtomicUsize::new(all.len()));
+    for aborter in all {
+        let left = Arc::clone(&left);
+        spawn(move || {
+            aborter.abort();
+            left.fetch_sub(1, Ordering::SeqCst);
+        });
+    }
+    left
 }
 
 /// What a sum of so many words takes them for.

@@ -38,10 +38,13 @@ pub struct Aborter {
 }
 
 impl Aborter {
-    /// Ends it, if it has not ended yet. Whoever issues on it from now on is told so.
+    /// Ends it, if it has not ended yet. Whoever issues on it from now on is told so. NCCL may wait here for all work of the device, that of
+    /// other communicators included: end those that wait for each other on a thread each.
     pub fn abort(&self) {
         let mut handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner);
         let ended = std::mem::replace(&mut handle.0, ptr::null_mut());
+        // The call may wait for the device, and who asks meanwhile shall be told that it has ended.
+        drop(handle);
         if !ended.is_null() {
             // SAFETY: the handle lived until now, and nobody else has it any more. There is nothing to do about a failure.
             let _ = unsafe { (self.nccl.functions.abort)(ended) };

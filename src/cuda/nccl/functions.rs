@@ -12,6 +12,8 @@ pub(super) const SUCCESS: c_int = 0;
 pub(super) const IN_PROGRESS: c_int = 7;
 /// The version that the configuration is written for.
 const WRITTEN_FOR: c_uint = 2_28_03;
+/// Blocks that an operation may have on the device.
+const MOST_BLOCKS: c_int = 8;
 /// A number that is not said.
 const UNSAID: c_int = c_int::MIN;
 
@@ -89,7 +91,8 @@ pub(super) fn config() -> ncclConfig_t {
         blocking: 0,
         cgaClusterSize: UNSAID,
         minCTAs: UNSAID,
-        maxCTAs: UNSAID,
+        // Lanes that wait hold so many multiprocessors, which passes need.
+        maxCTAs: MOST_BLOCKS,
         netName: ptr::null(),
         splitShare: UNSAID,
         trafficClass: UNSAID,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::channels::Channels;
@@ -136,11 +137,14 @@ impl<D: Device> Executor<D> {
         mut meeting: impl FnMut(Rank) -> Option<Meeting>,
         patience: Duration,
     ) -> Result<(), RunError> {
-        let Self { device, channels, local, .. } = self;
+        let Self { device, channels, local, signals, .. } = self;
         for (channel, members) in channels.across(local.len()) {
             let Some(found) = meeting(Rank::new(members[0])) else {
                 return Err(CudaError::NotPrepared { what: format!("channel {}", channel.0) }.into());
             };
+            if signals.abort.load(Ordering::SeqCst) {
+                return Err(CudaError::Ended.into());
+            }
             if let Some(own) = members.iter().position(|member| local.contains(member)) {
                 device.join(channel, &found, (members.len() as u32, own as u32), patience)?;
             }

@@ -8,6 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
@@ -23,6 +24,9 @@ use crate::execute::watchdog::Limits;
 use crate::ir::Rank;
 use crate::launch::Mesh;
 use crate::verify::Verified;
+
+/// How long the end of another process may take to be heard of.
+const RUMOUR: Duration = Duration::from_millis(300);
 
 /// Words of a [`Meeting`].
 const WORDS: usize = crate::cuda::UNIQUE_ID / 8;
@@ -52,6 +56,8 @@ pub struct Engine<D> {
     ender: Ender,
     turn: u64,
     ended: bool,
+    /// Whether the device may still be busy with what will never end.
+    broken: bool,
 }
 
 impl<D: Device + Send + 'static> Engine<D> {
@@ -87,7 +93,17 @@ impl<D: Device + Send + 'static> Engine<D> {
         let rank = Rank::new(control.local.start);
         spawned.map_err(|source| ExecuteError::Thread { rank, source })?;
         let executor = Some(Box::new(executor));
-        let mut engine = Self { control, executor, orders, outcomes, signals, ender, turn: 0, ended: false };
+        let mut engine = Self {
+            control,
+            executor,
+            orders,
+            outcomes,
+            signals,
+            ender,
+            turn: 0,
+            ended: false,
+            broken: false,
+        };
         engine.join()?;
         Ok(engine)
     }
@@ -180,15 +196,32 @@ impl<D: Device + Send + 'static> Engine<D> {
         let job: Job<D> = Box::new(move |executor| drop(answer.send(job(executor))));
         let _ = self.orders.send(Order { executor, job });
         let result = self.watch(step, patience);
-        self.ended = result.is_err();
+        (self.ended, self.broken) = (result.is_err(), result.is_err());
         result?;
-        let answer = answers.try_recv().unwrap_or_else(|_| Err(ExecuteError::Ended.into()));
-        answer.inspect_err(|error| {
-            self.ended = true;
-            // The others are told why; here the error speaks for itself.
-            let rank = Rank::new(self.control.local.start);
-            drop(self.control.failed(rank, step, error.to_string()));
-        })
+        match answers.try_recv().unwrap_or_else(|_| Err(ExecuteError::Ended.into())) {
+            Ok(answer) => Ok(answer),
+            Err(error) => {
+                (self.ended, self.broken) = (true, true);
+                Err(self.cause(step, error))
+            }
+        }
+    }
+
+    /// Why a job failed: where another process is gone, the device may know of it before its connection does.
+    fn cause(&self, step: u64, error: RunError) -> RunError {
+        if self.control.local.len() < self.control.plan.ranks.len() {
+            let (mut vigil, until) = (self.control.vigil(), Instant::now() + RUMOUR);
+            while Instant::now() < until {
+                if let Err(other) = self.control.look(step, &mut vigil) {
+                    return other.into();
+                }
+                thread::sleep(self.control.pause().min(RUMOUR / 8));
+            }
+        }
+        // The others are told why; here the error speaks for itself.
+        let rank = Rank::new(self.control.local.start);
+        drop(self.control.failed(rank, step, error.to_string()));
+        error
     }
 
     /// Waits for the executor, and ends the run if it fails or makes no progress.
@@ -209,9 +242,7 @@ impl<D: Device + Send + 'static> Engine<D> {
             };
             if let Err(error) = looked {
                 self.signals.abort.store(true, Ordering::SeqCst);
-                // It may wait for the device.
-                let end = Arc::clone(&self.ender);
-                thread::spawn(move || end());
+                (self.ender)();
                 if let Ok(outcome) = self.outcomes.recv_timeout(GRACE) {
                     self.executor = Some(outcome.executor);
                 }
@@ -231,7 +262,7 @@ impl<D: Device + Send + 'static> Engine<D> {
     /// # Errors
     /// The network failed.
     pub fn finish(&mut self) -> Result<(), RunError> {
-        let left = self.job(0, Patience::Life, |executor| {
+        let left = self.job(0, Patience::Progress, |executor| {
             executor.device().finish()?;
             Ok(executor.device().leave()?)
         });
@@ -244,6 +275,10 @@ impl<D> Drop for Engine<D> {
     fn drop(&mut self) {
         if !self.ended {
             self.control.leave(false);
+        }
+        if self.broken {
+            // Giving back what the device uses would wait for it, and the table of what happened with that.
+            std::mem::forget(self.executor.take());
         }
     }
 }

@@ -148,8 +148,12 @@ impl Product<'_> {
         let Self { to, onto, left, right, tiles } = self;
         let onto = if deep.start == 0 { *onto } else { Onto::Itself };
         for column in (0..right.columns()).step_by(WIDTH) {
+            let last = column + WIDTH >= right.columns();
+            let next = if last { &[][..] } else { &right.panel(column + WIDTH)[deep.clone()] };
             let strip = Strip {
                 panel: &right.panel(column)[deep.clone()],
+                share: next.len().div_ceil(rows.len().div_ceil(R).max(1)),
+                next,
                 onto,
                 to: &mut *to.data,
                 to_stride: to.row_stride,
@@ -188,6 +192,9 @@ fn pack<const R: usize>(
 /// One panel, and the columns of the destination that it makes.
 struct Strip<'a> {
     panel: &'a [Line],
+    /// What is left to be brought near of the panel that follows, and how much of it with each tile.
+    next: &'a [Line],
+    share: usize,
     onto: Onto<'a>,
     to: &'a mut [f32],
     to_stride: usize,
@@ -230,6 +237,7 @@ impl Strip<'_> {
         (left, left_stride): (&[f32], usize),
         row: usize,
     ) -> usize {
+        self.fetch(row, R);
         let sums = sums::<S, R, V>(simd, left, left_stride, self.panel);
         self.finish::<S, R, V>(simd, sums, row, R);
         R
@@ -246,8 +254,25 @@ impl Strip<'_> {
         let depth = self.panel.len();
         let (lines, _) = tiles.as_chunks::<R>();
         for (tile, row) in rows.clone().step_by(R).enumerate() {
+            self.fetch(row, R.min(rows.end - row));
             let sums = packed_sums::<S, R, V>(simd, &lines[tile * depth..(tile + 1) * depth], self.panel);
             self.finish::<S, R, V>(simd, sums, row, R.min(rows.end - row));
+        }
+    }
+
+    /// Has the places of a tile, and a part of the panel that follows, brought near while the tile's sums are computed: weights and gradients
+    /// of a whole model lie far away.
+    #[inline(always)]
+    fn fetch(&mut self, row: usize, height: usize) {
+        let (soon, later) = self.next.split_at(self.share.min(self.next.len()));
+        for line in soon {
+            near(&line.0[0]);
+        }
+        self.next = later;
+        let lines = self.to[row * self.to_stride + self.column..].chunks(self.to_stride).take(height);
+        for line in lines {
+            near(&line[0]);
+            near(&line[self.width.min(line.len()) - 1]);
         }
     }
 
@@ -355,6 +380,19 @@ fn sums<S: Simd, const R: usize, const V: usize>(
         deepen(simd, &mut sums, factors, line);
     }
     sums
+}
+
+/// Asks for a place to be brought to the nearest cache.
+#[inline(always)]
+#[allow(unsafe_code, reason = "an instruction without an effect but on time")]
+fn near(place: &f32) {
+    // SAFETY: SSE is there on every processor of this architecture, and nothing is read.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(
+            std::ptr::from_ref(place).cast(),
+        );
+    }
 }
 
 /// Adds one factor of each row times a line.

@@ -61,7 +61,7 @@ static int is_sound(const configuration* config) {
     for (int i = 0; i < 6; ++i) {
         if (config->others[i] != INT_MIN) return 0;
     }
-    return config->blocking == 0 && config->cga == INT_MIN && config->least == INT_MIN && config->most == INT_MIN &&
+    return config->blocking == 0 && config->cga == INT_MIN && config->least == INT_MIN && config->most == 8 &&
            !config->network && config->share == INT_MIN && config->traffic == INT_MIN && !config->name;
 }
 
