@@ -1,6 +1,6 @@
 //! The CPU backend: f32, one thread a rank, matrix products from packed panels, everything else vectorised loops.
 //!
-//! Kernels first (`panels`, `product`, `vector`, the layers' own loops), then the layers that use them, then what a rank holds,
+//! Kernels first (`panels`, `tile`, `product`, `vector`, the layers' own loops), then the layers that use them, then what a rank holds,
 //! then its passes. The reference model calls the same layers, so that a schedule without sharding agrees with it bit for bit.
 #![allow(
     clippy::cast_precision_loss,
@@ -24,6 +24,7 @@ mod shard;
 mod softmax;
 mod stage;
 mod tables;
+mod tile;
 mod transpose;
 mod vector;
 mod whole;
