@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use schedc::cuda::{
     Address, Argument, Channel, CudaError, Device as _, Epilogue, Event, Gpu, Library, Matrix, Move, Product,
@@ -195,9 +195,14 @@ fn buffers_move_on_channels(gpu: &mut Gpu, queue: Queue, folder: &Path) {
     gpu.join(pair, &meeting, (2, 0), Duration::from_secs(20)).unwrap();
     let end = gpu.ender();
     std::thread::spawn(move || end()).join().unwrap();
+    // It does not wait for NCCL.
+    let until = Instant::now() + Duration::from_secs(20);
+    while !said().ends_with("init 0/2;abort 0;") {
+        assert!(Instant::now() < until, "{}", said());
+        std::thread::sleep(Duration::from_millis(1));
+    }
     let ended = gpu.transfer(queue, &transfer(pair, Move::Send, 16, 0, Stored::F32)).unwrap_err();
     assert!(ended.to_string().contains("was aborted"), "{ended}");
-    assert!(said().ends_with("init 0/2;abort 0;"), "{}", said());
 }
 
 /// Bytes that are written, copied and zeroed are read again: more of them than the staging memory holds at once.
