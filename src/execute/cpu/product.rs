@@ -213,14 +213,55 @@ fn pack<const R: usize>(from: &Matrix<'_>, rows: Range<usize>, deep: Range<usize
 
 #[cfg(test)]
 mod tests {
-    use super::super::panels::{Panels, lines};
-    use super::{Matrix, MatrixMut, Onto, TILES, product, product_of_turned};
+    use pulp::{Scalar, Scalar128b, Scalar256b, Scalar512b, Simd, WithSimd};
+
+    use super::super::panels::{Packed, Panels, lines};
+    use super::{Matrix, MatrixMut, Onto, Product, TILES, product, product_of_turned};
+
+    /// Sides of products: `[m, k] * [k, n]`.
+    const SIDES: [(usize, usize, usize); 7] =
+        [(1, 1, 0), (1, 5, 3), (7, 16, 1), (13, 33, 70), (150, 48, 130), (145, 17, 300), (8, 20, 1030)];
+
+    /// A product and that of its left factor turned, by vectors of one length.
+    fn both<S: Simd>(simd: S, left: Matrix<'_>, turned: Matrix<'_>, right: Packed<'_>) -> [Vec<f32>; 2] {
+        let (mut tiles, columns) = (vec![0.0; TILES], right.columns());
+        [(left, None), (turned, Some(&mut tiles[..]))].map(|(factor, tiles)| {
+            let mut found = vec![0.5; left.rows * columns];
+            let to = MatrixMut::new(&mut found, columns);
+            Product { to, onto: Onto::Itself, left: factor, right, tiles }.with_simd(simd);
+            found
+        })
+    }
+
+    #[test]
+    fn vectors_of_every_length_make_the_same_sums() {
+        for (m, n, k) in SIDES {
+            // Small integers: their sums are exact, with and without a rounding between.
+            let number = |i: usize| (i * 37 % 15) as f32 - 7.0;
+            let [left, right]: [Vec<f32>; 2] = [m * k, k * n].map(|length| (0..length).map(number).collect());
+            let turned: Vec<f32> = (0..m * k).map(|at| left[at % m * k + at / m]).collect();
+            let mut panels = Panels::new(lines(k, n));
+            let packed = panels.pack(&right, k, n, n);
+            let exact: Vec<f32> = (0..m * n)
+                .map(|at| 0.5 + (0..k).map(|i| left[at / n * k + i] * right[i * n + at % n]).sum::<f32>())
+                .collect();
+            let (left, turned) = (Matrix::new(&left, m, k), Matrix::new(&turned, k, m));
+            for found in [
+                both(Scalar::new(), left, turned, packed),
+                both(Scalar128b, left, turned, packed),
+                both(Scalar256b, left, turned, packed),
+                both(Scalar512b, left, turned, packed),
+            ]
+            .as_flattened()
+            {
+                assert!(found == &exact, "[{m}, {k}] [{k}, {n}]");
+            }
+        }
+    }
 
     #[test]
     fn products_of_any_sides_agree_with_plain_loops() {
-        for (m, n, k) in
-            [(1, 1, 0), (1, 5, 3), (7, 16, 1), (13, 33, 70), (150, 48, 130), (145, 17, 300), (8, 20, 1030)]
-        {
+        for (m, n, k) in SIDES {
             let number = |i: usize| ((i * 37 % 101) as f32) / 50.0 - 1.0;
             let [left, right]: [Vec<f32>; 2] = [m * k, k * n].map(|length| (0..length).map(number).collect());
             let shared: Vec<f32> = (0..n).map(number).collect();

@@ -46,7 +46,8 @@ impl<const P: usize> Strip<'_, P> {
                 1 => self.tile::<S, 1, V>(simd, from),
                 2 => self.tile::<S, 2, V>(simd, from),
                 3 => self.tile::<S, 3, V>(simd, from),
-                few if few < R => self.tile::<S, 4, V>(simd, from),
+                // Two of 4 hide more of a multiplication's latency than one of 6 and one of 2.
+                few if few <= 8 && few != R => self.tile::<S, 4, V>(simd, from),
                 _ => self.tile::<S, R, V>(simd, from),
             };
         }
